@@ -1,0 +1,1 @@
+"""The language model: providers, replies, retries, prices and the built-in rewriter."""

@@ -1,0 +1,182 @@
+"""Everything that can go wrong, in one tree.
+
+    LlmoptError
+    ├── UserError                 the caller's mistake                                  exit code 2
+    │   ├── ConfigError           an option, setting or config file
+    │   ├── DatasetError          a dataset, split, image or class-name list
+    │   ├── TemplateError         a template that cannot be used
+    │   ├── ModelError            a model or its weights cannot be had
+    │   ├── AccessError           the black box does not offer what the optimizer needs
+    │   └── RunFolderError        a run folder is missing, in use, unwritable or damaged
+    ├── BudgetExhausted           a cap would be passed; ends a search normally
+    ├── BudgetTooSmall            the caps do not pay for any result                    exit code 3
+    └── ServiceError              a service failed; the run can be resumed              exit code 4
+        ├── RetryableError        worth another try after a pause
+        │   ├── RateLimited       429 (``retry_after`` seconds when the service says)
+        │   ├── ServiceUnavailable  408, 409, 425, 5xx
+        │   ├── ServiceTimeout    no answer in time
+        │   ├── ConnectionLost    refused, reset or half-closed
+        │   └── MalformedResponse  HTML with status 200, no choices, wrong JSON types
+        ├── AuthenticationFailed  bad or missing key, no permission
+        ├── QuotaExhausted        out of credit (also when it comes as a 429)
+        ├── ServiceModelNotFound  the service does not know the model
+        ├── ContextOverflow       the conversation is too long for the model
+        ├── ContentRefused        the service refuses the content
+        ├── BadRequest            any other request the service rejects
+        └── CircuitOpen           too many failures in a row; nothing more was sent
+
+Messages name the thing, the value and the way out. Nothing here ever holds a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LlmoptError(Exception):
+    """Base of every error llmopt raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(LlmoptError):
+    """A mistake the caller can correct."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """An option, a setting or a config file is wrong."""
+
+
+class DatasetError(UserError):
+    """A dataset, split, image or class-name list is missing or wrong."""
+
+
+class TemplateError(UserError):
+    """A text is not a usable template (see :class:`llmopt.templates.Template`)."""
+
+
+class ModelError(UserError):
+    """A model is unknown, or its weights are missing, unreadable or truncated."""
+
+
+class AccessError(UserError):
+    """The black box offers less than is asked of it."""
+
+
+class RunFolderError(UserError):
+    """A run folder is missing, in use, not writable or damaged."""
+
+
+class BudgetExhausted(LlmoptError):
+    """The next spend would pass a cap. Optimizers catch it and return their best so far.
+
+    Attributes:
+        currency: the ledger currency (or ``"seconds"``) whose cap was reached.
+        cap: its value.
+    """
+
+    def __init__(self, currency: str, cap: float) -> None:
+        super().__init__(f"the budget of {cap:g} {currency.replace('_', ' ')} is used up")
+        self.currency = currency
+        self.cap = cap
+
+
+class BudgetTooSmall(LlmoptError):
+    """The caps do not pay for a single result."""
+
+    exit_code = 3
+
+
+class ServiceError(LlmoptError):
+    """A remote service failed. The run folder can be resumed.
+
+    Attributes:
+        status: HTTP status where there was one.
+        service: what was asked, for people (never with credentials).
+    """
+
+    exit_code = 4
+    retryable = False
+
+    def __init__(self, message: str, *, service: str = "", status: int | None = None) -> None:
+        super().__init__(message)
+        self.service = service
+        self.status = status
+
+
+class RetryableError(ServiceError):
+    """A fault that may pass.
+
+    Attributes:
+        retry_after: seconds the service asks to wait, or None.
+    """
+
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        service: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, service=service, status=status)
+        self.retry_after = retry_after
+
+
+class RateLimited(RetryableError):
+    """The service asks for fewer requests."""
+
+
+class ServiceUnavailable(RetryableError):
+    """The service could not answer now."""
+
+
+class ServiceTimeout(RetryableError):
+    """The service did not answer in time."""
+
+
+class ConnectionLost(RetryableError):
+    """No connection, or it broke."""
+
+
+class MalformedResponse(RetryableError):
+    """The service answered with something that is not an answer."""
+
+
+class AuthenticationFailed(ServiceError):
+    """The key is missing, wrong or lacks permission."""
+
+
+class QuotaExhausted(ServiceError):
+    """The account is out of credit; waiting does not help."""
+
+
+class ServiceModelNotFound(ServiceError):
+    """The service does not know the model asked for."""
+
+
+class ContextOverflow(ServiceError):
+    """The conversation is longer than the model accepts."""
+
+
+class ContentRefused(ServiceError):
+    """The service declined to answer this content."""
+
+
+class BadRequest(ServiceError):
+    """The service rejects the request for another reason."""
+
+
+class CircuitOpen(ServiceError):
+    """Too many failures in a row: the run stopped asking."""
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the known word nearest to ``value``, else ``""``."""
+    match = difflib.get_close_matches(value, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{match[0]}'?" if match else ""

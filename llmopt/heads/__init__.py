@@ -1,0 +1,1 @@
+"""Small functions of scores or features, fitted on the few shots."""

@@ -1,0 +1,1 @@
+"""A run: config, ledger, journal, engine, result."""

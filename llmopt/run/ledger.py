@@ -1,0 +1,205 @@
+"""The ledger: what a run has spent, and the caps it may not pass.
+
+Every spend is reserved from an upper bound before it happens and settled to the truth after it,
+so that no cap is ever passed, not even by several threads together. A reservation that is never
+settled (the call failed or was refused) stays charged in full.
+
+Currencies follow section 4.3 of the method notes: nothing is hidden in a flattering unit. A repeat
+that a cache answers costs nothing but is listed under ``cache_hits``. Counts are those of a run on
+a clean machine: what an earlier run left in a cache on disk saves time, never ledger units, so that
+two runs of one command spend the same.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from types import TracebackType
+
+from llmopt.errors import BudgetExhausted
+
+CURRENCIES = (
+    "image_encodings",
+    "text_encodings",
+    "soft_prompt_encodings",
+    "pairs_scored",
+    "black_box_calls",
+    "llm_calls",
+    "llm_tokens_in",
+    "llm_tokens_out",
+    "llm_usd",
+    "labelled_images",
+    "cache_hits",
+)
+
+
+@dataclass(frozen=True)
+class Caps:
+    """Hard caps; None is no cap.
+
+    Attributes:
+        llm_calls: calls to the chat model, retries included.
+        llm_tokens: tokens in and out together.
+        llm_usd: US dollars.
+        queries: prompts encoded by the black box, text and soft ones together.
+        seconds: of the run, earlier sittings of a resumed run included.
+    """
+
+    llm_calls: int | None = None
+    llm_tokens: int | None = None
+    llm_usd: float | None = None
+    queries: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"the cap on {field.name} must be 0 or more, not {value!r}")
+
+
+# A cap may cover several currencies at once.
+_CAPPED: dict[str, tuple[str, ...]] = {
+    "llm_calls": ("llm_calls",),
+    "llm_tokens": ("llm_tokens_in", "llm_tokens_out"),
+    "llm_usd": ("llm_usd",),
+    "queries": ("text_encodings", "soft_prompt_encodings"),
+}
+# Sums of prices are not exact in binary; a cap is not passed by less than this.
+_USD_SLACK = 1e-9
+
+
+class Reservation:
+    """Money put aside for one call. Use it as a context manager and settle it inside."""
+
+    def __init__(self, ledger: Ledger, amounts: dict[str, float]) -> None:
+        self._ledger = ledger
+        self._amounts = amounts
+        self._open = True
+
+    def settle(self, **actual: float) -> None:
+        """Charge ``actual`` instead of the reservation. May be called once."""
+        _check_names(actual)
+        if not self._open:
+            raise RuntimeError("this reservation is settled already")
+        self._open = False
+        self._ledger._settle(self._amounts, actual)
+
+    def release(self) -> None:
+        """Charge nothing: the call was never sent."""
+        self.settle()
+
+    def __enter__(self) -> Reservation:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._open:
+            self.settle(**self._amounts)
+
+
+class Ledger:
+    """Counts every spend of one run.
+
+    Args:
+        caps: what may not be passed.
+        clock: seconds the run has taken so far; defaults to the time since construction.
+    """
+
+    def __init__(self, caps: Caps | None = None, clock: Callable[[], float] | None = None) -> None:
+        self.caps = caps or Caps()
+        self.price_known = True
+        start = time.monotonic()
+        self._clock = clock or (lambda: time.monotonic() - start)
+        self._spent: dict[str, float] = dict.fromkeys(CURRENCIES, 0)
+        self._reserved: dict[str, float] = dict.fromkeys(CURRENCIES, 0)
+        self._changed = threading.Condition()
+
+    def reserve(self, **amounts: float) -> Reservation:
+        """Put ``amounts`` aside, or raise.
+
+        Where only the open reservations of other threads stand in the way, this waits until they
+        are settled, so that a cautious upper bound of one call never ends another.
+
+        Raises:
+            BudgetExhausted: a cap would be passed even if nothing else were under way.
+        """
+        _check_names(amounts)
+        with self._changed:
+            while blocked := self._blocking(amounts):
+                cap_name, hopeless = blocked
+                if hopeless:
+                    raise BudgetExhausted(cap_name, getattr(self.caps, cap_name))
+                self._changed.wait(timeout=1.0)
+            for currency, amount in amounts.items():
+                self._reserved[currency] += amount
+        return Reservation(self, dict(amounts))
+
+    def charge(self, **amounts: float) -> None:
+        """Reserve and settle in one step, for spends whose size is known."""
+        self.reserve(**amounts).settle(**amounts)
+
+    def room(self, cap: str) -> float:
+        """What is left under ``cap`` (``queries``, ``llm_calls`` …), infinite without that cap."""
+        limit = getattr(self.caps, cap)
+        if limit is None:
+            return float("inf")
+        with self._changed:
+            return float(limit) - sum(self._spent[c] + self._reserved[c] for c in _CAPPED[cap])
+
+    def seconds(self) -> float:
+        """Seconds the run has taken so far."""
+        return self._clock()
+
+    def __getitem__(self, currency: str) -> float:
+        return self._spent[currency]
+
+    def snapshot(self) -> dict[str, float | int | None]:
+        """All currencies, whole numbers but for ``llm_usd``: None where a price is not known."""
+        with self._changed:
+            counts: dict[str, float | int | None] = {
+                name: int(value) for name, value in self._spent.items() if name != "llm_usd"
+            }
+            usd = round(self._spent["llm_usd"], 9) if self.price_known else None
+        return {name: usd if name == "llm_usd" else counts[name] for name in CURRENCIES}
+
+    def _blocking(self, amounts: dict[str, float]) -> tuple[str, bool] | None:
+        """The cap in the way, and whether waiting for others is no help."""
+        if self.caps.seconds is not None and self._clock() >= self.caps.seconds:
+            return "seconds", True
+        found: tuple[str, bool] | None = None
+        for cap_name, currencies in _CAPPED.items():
+            cap = getattr(self.caps, cap_name)
+            asked = sum(amounts.get(c, 0) for c in currencies)
+            if cap is None or not asked:
+                continue
+            slack = _USD_SLACK if cap_name == "llm_usd" else 0
+            spent = sum(self._spent[c] for c in currencies)
+            reserved = sum(self._reserved[c] for c in currencies)
+            if spent + asked > cap + slack:
+                return cap_name, True
+            if spent + reserved + asked > cap + slack:
+                found = cap_name, False
+        return found
+
+    def _settle(self, reserved: dict[str, float], actual: dict[str, float]) -> None:
+        with self._changed:
+            for currency, amount in reserved.items():
+                self._reserved[currency] -= amount
+            for currency, amount in actual.items():
+                self._spent[currency] += amount
+            self._changed.notify_all()
+
+
+def _check_names(amounts: dict[str, float]) -> None:
+    for name, amount in amounts.items():
+        if name not in CURRENCIES:
+            raise ValueError(f"unknown currency {name!r}")
+        if not amount >= 0:
+            raise ValueError(f"cannot spend {amount!r} {name}")
