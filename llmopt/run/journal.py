@@ -48,6 +48,7 @@ class Journal:
         self._lock = threading.Lock()
         self._paid: dict[tuple[str, str, str], deque[Record]] = defaultdict(deque)
         self._written: dict[str, deque[str]] = defaultdict(deque)
+        self._position: dict[str, int] = defaultdict(int)
         self.diverged = False
         records: list[Record] = []
         try:
@@ -75,6 +76,7 @@ class Journal:
         """Record a step of the search; true if it is new, false if an earlier sitting wrote it."""
         record = {"kind": kind, "stream": stream, "data": data}
         with self._lock:
+            self._position[stream] += 1
             waiting = self._written[stream]
             if waiting:
                 if waiting[0] == _identity(record):
@@ -95,6 +97,20 @@ class Journal:
         with self._lock:
             found = self._paid.get((stream, kind, key))
             return found.popleft()["data"] if found else None
+
+    def positions(self) -> dict[str, int]:
+        """How many events each stream has seen in this sitting's account of the run."""
+        with self._lock:
+            return dict(self._position)
+
+    def skip(self, positions: dict[str, int]) -> None:
+        """Go on after the events a checkpoint had seen; they are not repeated."""
+        with self._lock:
+            for stream, count in positions.items():
+                waiting = self._written[stream]
+                for _ in range(min(count - self._position[stream], len(waiting))):
+                    waiting.popleft()
+                self._position[stream] = count
 
     def close(self) -> None:
         """Close the file; a closed journal takes no more records."""

@@ -169,6 +169,17 @@ class Ledger:
             usd = round(self._spent["llm_usd"], 9) if self.price_known else None
         return {name: usd if name == "llm_usd" else counts[name] for name in CURRENCIES}
 
+    def state(self) -> dict[str, float]:
+        """All counts, for a checkpoint."""
+        with self._changed:
+            return dict(self._spent)
+
+    def set_state(self, state: dict[str, float]) -> None:
+        """Take the counts of a checkpoint."""
+        _check_names(state)
+        with self._changed:
+            self._spent.update(state)
+
     def _blocking(self, amounts: dict[str, float]) -> tuple[str, bool] | None:
         """The cap in the way, and whether waiting for others is no help."""
         if self.caps.seconds is not None and self._clock() >= self.caps.seconds:

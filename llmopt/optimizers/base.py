@@ -1,0 +1,151 @@
+"""What an optimizer is given and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from llmopt.blackbox.base import Access
+from llmopt.predictor import Predictor
+from llmopt.task import Task
+
+if TYPE_CHECKING:
+    from llmopt.blackbox.metered import MeteredBox
+    from llmopt.chat.metered import MeteredChat
+    from llmopt.run.checkpoint import Checkpoints
+    from llmopt.run.journal import Journal
+    from llmopt.run.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a search stands, for people.
+
+    Attributes:
+        step, steps: iterations done and planned.
+        best: the best candidate so far, as one line.
+        train_accuracy, val_accuracy: its accuracies, fractions; None where not known.
+        score: the value candidates are ranked by; higher is better.
+        note: anything else worth a few words.
+    """
+
+    step: int
+    steps: int
+    best: str
+    train_accuracy: float | None = None
+    val_accuracy: float | None = None
+    score: float | None = None
+    note: str = ""
+
+
+@dataclass
+class Search:
+    """Everything an optimizer may touch.
+
+    Attributes:
+        task: class names and few shots; no handle on test images.
+        box: the metered black box.
+        chat: the metered chat model, or None.
+        seed: root of all randomness.
+        journal: where :meth:`event` writes.
+        ledger: for reading only; optimizers never count.
+        checkpoints: where long searches keep their state.
+        on_progress: told where the search stands.
+    """
+
+    task: Task
+    box: MeteredBox
+    chat: MeteredChat | None
+    seed: int
+    journal: Journal
+    ledger: Ledger
+    checkpoints: Checkpoints
+    on_progress: Callable[[Progress], None] = field(default=lambda progress: None)
+
+    def rng(self, *path: str | int) -> np.random.Generator:
+        """An independent generator for each path below the run's seed."""
+        spawn = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in path]
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=tuple(spawn)))
+
+    def event(self, kind: str, stream: str = "main", **data: Any) -> bool:
+        """Journal a step; false if an earlier sitting of this run wrote it already."""
+        return self.journal.event(kind, stream, **data)
+
+    def save(self, tensors: Mapping[str, npt.NDArray[Any]], state: Mapping[str, Any]) -> None:
+        """Keep the whole state of a long search, so that a resumed run goes on from here.
+
+        Args:
+            tensors: arrays by name.
+            state: anything JSON can hold (generator states included).
+        """
+        self.checkpoints.save(tensors, json.dumps(dict(state)))
+
+    def restore(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
+        """The state kept last, ledger and journal set back to that point; None at the start."""
+        kept = self.checkpoints.restore()
+        return None if kept is None else (kept[0], json.loads(kept[1]))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search ends with.
+
+    Attributes:
+        predictor: images in, class scores out.
+        stop_reason: ``iterations``, ``budget: llm_calls``, ``interrupted`` …
+        fallback: nothing was convincingly better than the start, so the start was kept.
+        summary: counts worth showing (proposals scored, duplicates, malformed …).
+    """
+
+    predictor: Predictor
+    stop_reason: str = "iterations"
+    fallback: bool = False
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Upper bounds of what a run may spend; the ledger's currencies."""
+
+    image_encodings: int = 0
+    text_encodings: int = 0
+    soft_prompt_encodings: int = 0
+    pairs_scored: int = 0
+    llm_calls: int = 0
+
+
+S = TypeVar("S")
+
+
+class Optimizer(ABC, Generic[S]):
+    """One algorithm with its settings.
+
+    Class attributes:
+        name: what users type.
+        access: the least a black box must offer.
+        needs_chat: whether it talks to a language model.
+        Settings: a frozen dataclass; its fields are what ``--set KEY=VALUE`` takes.
+    """
+
+    name: ClassVar[str]
+    access: ClassVar[Access] = Access.LABELS
+    needs_chat: ClassVar[bool] = False
+    Settings: ClassVar[type[Any]]
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def bounds(self, task: Task) -> Bounds:
+        """Upper bounds of the spend, before anything is spent."""
+
+    @abstractmethod
+    def run(self, search: Search) -> Outcome:
+        """Search until done, or until a cap or Ctrl-C ends it, and return the best so far."""

@@ -1,0 +1,78 @@
+"""What a run leaves behind: images in, class scores out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmopt.blackbox.base import Access
+from llmopt.task import FloatArray, Labelled
+from llmopt.templates import Template
+
+if TYPE_CHECKING:
+    from llmopt.blackbox.metered import MeteredBox
+
+
+class Predictor(ABC):
+    """A classifier made of prompts, and perhaps a head."""
+
+    @abstractmethod
+    def scores(self, box: MeteredBox, images: Labelled) -> FloatArray:
+        """(N, K) float32 class scores."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line for people."""
+
+
+@dataclass(frozen=True)
+class TextPredictor(Predictor):
+    """Templates with weights.
+
+    Where the box gives features, the class embedding is the weighted mean of the templates'
+    normalised embeddings, normalised again, as open_clip and CLIP_benchmark ensemble; where it
+    gives scores only, the weighted mean of the scores.
+
+    Attributes:
+        templates: at least one.
+        classnames: the names that fill them, in label order.
+        weights: one each, positive, summing to 1.
+    """
+
+    templates: tuple[Template, ...]
+    classnames: tuple[str, ...]
+    weights: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not self.templates or len(self.templates) != len(self.weights):
+            raise ValueError("templates and weights must be of one length, at least one")
+
+    def scores(self, box: MeteredBox, images: Labelled) -> FloatArray:
+        """(N, K) float32 class scores."""
+        weights = np.asarray(self.weights, dtype=np.float32)
+        if box.access >= Access.FEATURES and len(self.templates) > 1:
+            visual = box.image_features(images)
+            return np.asarray(box.logits(visual, self.text_matrix(box, images)), dtype=np.float32)
+        scores = box.score_templates(images, self.templates, self.classnames)
+        return np.tensordot(weights, scores, axes=1).astype(np.float32)
+
+    def text_matrix(self, box: MeteredBox, scored_on: Labelled | None = None) -> FloatArray:
+        """(K, d) class embeddings, L2-normalised."""
+        weights = np.asarray(self.weights, dtype=np.float32)
+        features = box.text_features(self.templates, self.classnames, scored_on)
+        mean = np.tensordot(weights, features, axes=1)
+        return np.asarray(mean / np.linalg.norm(mean, axis=-1, keepdims=True), dtype=np.float32)
+
+    def describe(self) -> str:
+        """The template, or how many."""
+        first = self.templates[0].text
+        return first if len(self.templates) == 1 else f"{first} (+{len(self.templates) - 1} more)"
+
+
+def single(template: Template, classnames: Sequence[str]) -> TextPredictor:
+    """The predictor of one template."""
+    return TextPredictor((template,), tuple(classnames))
