@@ -1,0 +1,217 @@
+"""Pictures that are opened when they are needed, and refused by name when they can't be.
+
+Three kinds, all with the :class:`~llmopt.task.Image` protocol: a file, a stretch of bytes inside an
+uncompressed archive, and pixels in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+from PIL import ImageOps, UnidentifiedImageError
+
+from llmopt.errors import DatasetError
+
+MAX_PIXELS: Final = 89_478_485
+"""Larger pictures are refused: 256 MiB as RGB, Pillow's own limit for a decompression bomb."""
+
+SUFFIXES: Final = frozenset({
+    ".apng", ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+"""What counts as an image where a folder is listed (lower case)."""
+
+REMEDY: Final = "replace it, or leave such images out with --skip-unreadable"
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is an image: a known suffix, and not hidden (``._x.jpg``)."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+
+
+@dataclass(frozen=True, slots=True)
+class FileImage:
+    """An image file.
+
+    Attributes:
+        root: the folder that ``relative`` starts from; shared by all images of a data set.
+        relative: path below ``root``, with forward slashes; also the image's name.
+    """
+
+    root: Path
+    relative: str
+
+    @property
+    def name(self) -> str:
+        """The path below ``root``."""
+        return self.relative
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return self.root / self.relative
+
+    def key(self) -> str:
+        """SHA-256 of the file's bytes; read once per version of the file.
+
+        Raises:
+            DatasetError: the file is missing or not readable.
+        """
+        try:
+            state = self.path.stat()
+            return _file_digest(self.path, state.st_size, state.st_mtime_ns)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+
+    def load(self) -> PillowImage.Image:
+        """The upright RGB picture.
+
+        Raises:
+            DatasetError: the file is missing, no image, truncated, corrupt or too large.
+        """
+        return decode(self.path, str(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedImage:
+    """An image inside an uncompressed tar, read in place.
+
+    Attributes:
+        archive: the tar.
+        offset, size: where the image's bytes lie in it.
+        member: the member's name.
+    """
+
+    archive: Path
+    offset: int
+    size: int
+    member: str
+
+    @property
+    def name(self) -> str:
+        """The member's name after that of its archive."""
+        return f"{self.archive.name}/{self.member}"
+
+    def key(self) -> str:
+        """SHA-256 of the image's bytes."""
+        return hashlib.sha256(self.read()).hexdigest()
+
+    def load(self) -> PillowImage.Image:
+        """The upright RGB picture; raises as :meth:`FileImage.load`."""
+        return decode(BytesIO(self.read()), f"{self.archive}/{self.member}")
+
+    def read(self) -> bytes:
+        """The image's bytes."""
+        try:
+            with self.archive.open("rb") as file:
+                file.seek(self.offset)
+                content = file.read(self.size)
+        except OSError as error:
+            raise unreadable(self.archive, error) from error
+        if len(content) < self.size:
+            raise DatasetError(f"archive {self.archive} ends inside {self.member}; fetch it again")
+        return content
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PixelImage:
+    """Pixels in memory.
+
+    Attributes:
+        name: what people call it.
+        pixels: (height, width) or (height, width, 3) uint8.
+    """
+
+    name: str
+    pixels: npt.NDArray[np.uint8] = field(repr=False)
+
+    def key(self) -> str:
+        """SHA-256 of shape and pixels."""
+        sha = hashlib.sha256(repr(self.pixels.shape).encode())
+        sha.update(np.ascontiguousarray(self.pixels).tobytes())
+        return sha.hexdigest()
+
+    def load(self) -> PillowImage.Image:
+        """The RGB picture."""
+        return PillowImage.fromarray(self.pixels).convert("RGB")
+
+
+def decode(source: Path | BinaryIO, name: str) -> PillowImage.Image:
+    """The picture in ``source`` as upright RGB: of whatever mode, turned as its EXIF says.
+
+    Transparency is dropped, as the benchmarks' reference code does; 16-bit and float pictures are
+    scaled to 8 bits.
+
+    Raises:
+        DatasetError: ``name`` is missing, no image, truncated, corrupt or too large.
+    """
+    try:
+        with PillowImage.open(source) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise _too_large(name)
+            image.load()
+            return _rgb(_upright(image))
+    except DatasetError:
+        raise
+    except (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning) as error:
+        raise _too_large(name) from error
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        raise unreadable(name, error) from error
+
+
+def unreadable(name: str | Path, error: Exception) -> DatasetError:
+    """What to say of an image that cannot be had."""
+    if isinstance(error, FileNotFoundError):
+        return DatasetError(f"image {name} is missing; run 'llmopt datasets check'")
+    if isinstance(error, PermissionError):
+        return DatasetError(f"image {name} may not be read: permission denied")
+    if isinstance(error, UnidentifiedImageError):
+        return DatasetError(f"{name} is not an image that can be read; {REMEDY}")
+    return DatasetError(f"image {name} is damaged ({error}); {REMEDY}")
+
+
+def _too_large(name: str) -> DatasetError:
+    return DatasetError(f"image {name} has more than {MAX_PIXELS:,} pixels; {REMEDY}")
+
+
+def _upright(image: PillowImage.Image) -> PillowImage.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata is no reason to refuse sound pixels
+        return image
+
+
+def _rgb(image: PillowImage.Image) -> PillowImage.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return PillowImage.fromarray(_eight_bits(image)).convert("RGB")
+    if image.mode in ("P", "PA"):
+        # Straight to RGB, Pillow warns of palettes with transparency.
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: PillowImage.Image) -> npt.NDArray[np.uint8]:
+    """Deep grey pixels scaled to 0..255 (``convert`` would clip them to white)."""
+    pixels = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    top = float(pixels.max(initial=0.0))
+    if image.mode == "F" and top <= 1.0:
+        pixels = pixels * 255.0
+    elif image.mode.startswith("I;16") or top > 255.0:
+        pixels = pixels / 257.0
+    return np.asarray(np.clip(np.rint(pixels), 0.0, 255.0), dtype=np.uint8)
+
+
+@lru_cache(maxsize=1 << 17)
+def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
+    """SHA-256 of a file; ``size`` and ``mtime_ns`` only tell its versions apart."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
