@@ -1,0 +1,45 @@
+"""What every test may rely on: no keys, no settings of ours, no network hub, a cache of its own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+_UNSET = ("FORCE_COLOR", "GITHUB_ACTIONS", "HF_TOKEN", "OPENAI_BASE_URL", "PY_COLORS")
+_UNSET_PREFIXES = ("LLMOPT_", "LANGCHAIN_", "LANGSMITH_")
+_SET = {
+    "COLUMNS": "100",
+    "HF_HUB_OFFLINE": "1",
+    "LANGSMITH_TRACING": "false",
+    "NO_COLOR": "1",
+    "NO_PROXY": "127.0.0.1,localhost",
+    "OMP_NUM_THREADS": "2",
+    "TERM": "dumb",
+}
+
+# At import, not in a fixture: several libraries read these once, when they are imported.
+for _name in list(os.environ):
+    if _name.endswith("_API_KEY") or _name.startswith(_UNSET_PREFIXES) or _name in _UNSET:
+        del os.environ[_name]
+os.environ.update(_SET)
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own empty ``$LLMOPT_CACHE``, also for programs it starts."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("LLMOPT_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def open_clip() -> ModuleType:
+    """The open_clip package, for tests that need it before llmopt has imported it."""
+    from llmopt._torchvision import ensure_operators
+
+    ensure_operators()
+    return importlib.import_module("open_clip")
