@@ -294,7 +294,8 @@ _NUMBER = re.compile(
 )
 _LEADING_SCORE = re.compile(r"^[-+]?\d{1,3}[.,]\d+\s*%?\s*[:|\t]\s*")
 _TRAILING_SCORE = re.compile(
-    r"\s*[(\[]\s*(?:score|acc(?:uracy)?|logprob)?\s*[:=]?\s*[-+]?\d+(?:[.,]\d+)?\s*%?\s*[)\]]$",
+    r"\s*[(\[]\s*(?:(?:score|acc(?:uracy)?|logprob)\b[^(){}\[\]]{0,60}|[-+]?\d+(?:[.,]\d+)?\s*%?)\s*"
+    r"[)\]]$",
     re.IGNORECASE,
 )
 _NAMES = (

@@ -1,0 +1,578 @@
+"""The metered chat model: the only place that spends on a language model.
+
+Whatever is asked passes :meth:`MeteredChat.ask`, in this order:
+
+1. the journal: a resumed run finds here what it asked before, failures included, and pays nothing;
+2. the response cache, if one is used;
+3. the service: wait for the rate limiter, reserve the upper bound in the ledger, write the intent
+   to the journal, send, write the answer to the journal, settle, and only then hand it out.
+
+So no cap is passed and nothing paid for is lost. A machine that dies between intent and answer
+leaves an intent without one; the resumed run counts that call as lost, at its upper bound, and asks
+again. A failure that the search reacts to (the conversation is too long, the content is refused) is
+part of its course and is raised again on resume. Every other failure is only counted: on resume the
+next try follows, so a run that ended with a bad key goes on with a good one.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmopt.chat import failures, wire
+from llmopt.chat.limits import RateLimiter
+from llmopt.chat.prices import Bound, Price, call_bound
+from llmopt.chat.replies import strip_reasoning
+from llmopt.chat.retry import AT_ONCE, CircuitBreaker, RetrySettings
+from llmopt.chat.scrub import Scrubber
+from llmopt.errors import (
+    BudgetExhausted,
+    ContentRefused,
+    ContextOverflow,
+    MalformedResponse,
+    RetryableError,
+    ServiceError,
+    ServiceTimeout,
+    UserError,
+)
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage, BaseMessage
+
+    from llmopt.chat.cache import ResponseCache
+    from llmopt.run.config import RunConfig
+    from llmopt.run.journal import Journal
+    from llmopt.run.ledger import Ledger
+    from llmopt.run.watch import Watch
+
+INTENT = "llm_intent"
+REPLY = "llm_reply"
+# Failures that belong to the course of a search: the optimizer reacts, so a resumed run must too.
+_COURSE = (ContextOverflow, ContentRefused)
+_ANSWER = {"text": str, "finish_reason": str, "model": str, "estimated": bool, "charged": dict}
+_TICK = 0.2
+_WORTH_SAYING = 3.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer that is journaled and paid for.
+
+    Attributes:
+        text: what the model said, its thoughts cut away.
+        finish_reason: ``stop``, or ``length`` where the reply was cut off.
+        tokens_in, tokens_out: as charged.
+        usd: as charged; None where the price is not known.
+        estimated: the service did not count the tokens; the upper bound was charged.
+        model: the model's own name for itself, which may be more exact than what was asked for.
+        calls: calls it took, failed ones included.
+    """
+
+    text: str
+    finish_reason: str
+    tokens_in: int
+    tokens_out: int
+    usd: float | None
+    estimated: bool = False
+    model: str = ""
+    calls: int = 1
+
+    @property
+    def truncated(self) -> bool:
+        """The reply was cut off by the length limit."""
+        return self.finish_reason == "length"
+
+
+class MeteredChat:
+    """A chat model whose every call is counted, capped, journaled and repeatable.
+
+    Safe to share between threads: each conversation asks under a stream of its own.
+
+    Args:
+        model: any LangChain chat model, its own retries off.
+        name: ``provider:model``, for people and for the journal's keys.
+        ledger: counts and caps.
+        journal: remembers.
+        price: of the model; None where it is not known, then money is not counted.
+        max_tokens: the most tokens one reply may take, as the model was told.
+        limiter: shared pace; by default one that learns from the service's answers.
+        retry: patience.
+        cache: replies of earlier runs.
+        sample: tells runs apart in the cache that ask the same; the run's seed.
+        scrub: masks secrets in whatever is written or raised.
+        on_wait: told why and how long the run waits.
+    """
+
+    def __init__(
+        self,
+        model: BaseChatModel,
+        *,
+        name: str,
+        ledger: Ledger,
+        journal: Journal,
+        price: Price | None = None,
+        max_tokens: int = 4096,
+        limiter: RateLimiter | None = None,
+        retry: RetrySettings | None = None,
+        cache: ResponseCache | None = None,
+        sample: int = 0,
+        scrub: Scrubber | None = None,
+        on_wait: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.name = name
+        self.max_tokens = max_tokens
+        self._model = model
+        self._parameters = wire.parameters(model)
+        self._ledger = ledger
+        self._journal = journal
+        self._price = price
+        self._limiter = limiter or RateLimiter()
+        self._retry = retry or RetrySettings()
+        self._breaker = CircuitBreaker(self._retry.breaker)
+        self._cache = cache
+        self._sample = sample
+        self._scrub = scrub or Scrubber(wire.secrets_of(model))
+        self._on_wait = on_wait
+        # Our own models run in this process: they cannot hang, and their errors are bugs to show.
+        self._local = type(model).__module__.startswith("llmopt.")
+        self._lock = threading.Lock()
+        self._asked: Counter[str] = Counter()
+        self._seconds = 0.0
+        ledger.price_known = ledger.price_known and price is not None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent waiting for answers, all conversations together."""
+        return self._seconds
+
+    def __repr__(self) -> str:
+        return f"MeteredChat({self.name!r})"
+
+    def close(self) -> None:
+        """Close the model's connections; nothing can be asked afterwards."""
+        for name in ("root_client", "_client", "client"):
+            close = getattr(getattr(self._model, name, None), "close", None)
+            if callable(close):
+                close()
+                return
+
+    def __enter__(self) -> MeteredChat:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def ask(self, messages: Sequence[BaseMessage], *, stream: str = "main", turn: int = 0) -> Reply:
+        """The reply to a conversation.
+
+        Args:
+            messages: the whole conversation, last turn last.
+            stream: which of the conversations of this run; order is kept within one.
+            turn: where in that conversation.
+
+        Raises:
+            BudgetExhausted: the call might pass a cap; nothing was sent.
+            ContextOverflow: the conversation is too long; make it shorter and ask again.
+            ContentRefused: the service declines; ask differently.
+            ServiceError: the service failed for good; the run can be resumed.
+        """
+        question = self._question(messages, stream, turn)
+        number = 0
+        while (record := self._recall(question, number)) is not None:
+            number += 1
+            if "error" not in record:
+                return self._reply(record, calls=number)
+            self._replay_failure(record["error"])
+        if number == 0 and (record := self._from_cache(question)) is not None:
+            return self._reply(record, calls=1)
+        return self._ask_service(question, number)
+
+    # ------------------------------------------------------------------ what is known already
+
+    def _question(self, messages: Sequence[BaseMessage], stream: str, turn: int) -> _Question:
+        plain = wire.plain_messages(messages)
+        text = wire.canonical([self.name, self._parameters, plain])
+        place = wire.canonical([text, stream, turn])
+        with self._lock:
+            sample = self._asked[place]
+            self._asked[place] += 1
+        bound = call_bound(messages, self.max_tokens)
+        return _Question(messages, plain, stream, turn, sample, bound, text)
+
+    def _recall(self, question: _Question, number: int) -> dict[str, Any] | None:
+        """What an earlier sitting wrote of a try, counted into the ledger."""
+        key = question.key(number)
+        answer: dict[str, Any] | None = self._journal.recall(REPLY, key, question.stream)
+        intents = []
+        while (intent := self._journal.recall(INTENT, key, question.stream)) is not None:
+            intents.append(intent)
+        # The last intent led to the answer; every other was cut short by the end of its sitting.
+        for intent in intents if answer is None else intents[:-1]:
+            lost = intent["bound"]
+            self._ledger.record(
+                llm_calls_lost=1,
+                llm_tokens_lost=lost["llm_tokens_in"] + lost["llm_tokens_out"],
+                llm_usd_lost=lost["llm_usd"],
+            )
+        if answer is not None:
+            self._ledger.record(**answer["charged"])
+        return answer
+
+    def _replay_failure(self, error: dict[str, Any]) -> None:
+        """React to a failure of an earlier sitting as that sitting did."""
+        for kind in _COURSE:
+            if error["type"] == kind.__name__:
+                raise kind(error["message"], service=self.name, status=error["status"])
+        if error["dropped"]:
+            self._drop(error["dropped"])
+
+    def _from_cache(self, question: _Question) -> dict[str, Any] | None:
+        """A reply of an earlier run, charged like a call so that both runs spend the same."""
+        if self._cache is None or not self._cacheable(question):
+            return None
+        record = self._cache.get(self._cache_key(question))
+        if record is None or not _is_answer(record):
+            return None
+        with self._ledger.reserve(**self._upper(question.bound)) as reservation:
+            record["charged"]["llm_calls_cached"] = 1
+            self._journal.pay(
+                REPLY, question.key(0), question.stream, **question.place(0), **record
+            )
+            reservation.settle(**record["charged"])
+        return record
+
+    def _cacheable(self, question: _Question) -> bool:
+        # Headers may hold secrets and may change what the service does: not to be kept.
+        headers = getattr(self._model, "default_headers", None)
+        return not (self._local or headers or self._scrub.finds(question.text))
+
+    def _cache_key(self, question: _Question) -> str:
+        place = [self._sample, question.stream, question.turn, question.sample]
+        return wire.canonical([question.text, wire.base_url(self._model), place])
+
+    # --------------------------------------------------------------------------- the service
+
+    def _ask_service(self, question: _Question, first: int) -> Reply:
+        numbers = itertools.count(first)
+        retrying = self._retry.retrying(self._pause)
+        began = time.monotonic()
+        try:
+            record = retrying(lambda: self._attempt(question, next(numbers)))
+        except RetryableError as error:
+            tries = next(numbers) - first
+            raise type(error)(
+                f"{error}; gave up after {tries} {'try' if tries == 1 else 'tries'} in "
+                f"{time.monotonic() - began:.0f} s: nothing paid for is lost, "
+                "'llmopt resume' goes on from here",
+                service=error.service,
+                status=error.status,
+                retry_after=error.retry_after,
+            ) from None
+        if self._cache is not None and self._cacheable(question):
+            self._cache.put(self._cache_key(question), {name: record[name] for name in _ANSWER})
+        return self._reply(record, calls=next(numbers))
+
+    def _attempt(self, question: _Question, number: int) -> dict[str, Any]:
+        """One try: the record of its answer, journaled and settled; or the failure, likewise."""
+        self._wait_for_turn(question.bound)
+        upper = self._upper(question.bound)
+        key, place = question.key(number), question.place(number)
+        with self._ledger.reserve(**upper) as reservation:
+            try:
+                self._breaker.check()
+                intent = {"model": self.name, "bound": upper, **place}
+                if number == 0:
+                    intent["messages"] = question.plain
+                self._pay(INTENT, key, question.stream, intent)
+                began = time.monotonic()
+                record, error = self._try(question, number, upper)
+            except UserError:
+                reservation.release()  # nothing was sent
+                raise
+            seconds = time.monotonic() - began
+            record = {**place, **record, "seconds": round(seconds, 3)}
+            record = self._pay(REPLY, key, question.stream, record)
+            reservation.settle(**record["charged"])
+        with self._lock:
+            self._seconds += seconds
+        used = record["charged"]
+        spare = question.bound.tokens - used.get("llm_tokens_in", 0) - used.get("llm_tokens_out", 0)
+        self._limiter.refund(max(0, spare))
+        if error is None:
+            self._breaker.succeeded()
+            return record
+        self._react(error)
+        raise error
+
+    def _try(
+        self, question: _Question, number: int, upper: dict[str, float]
+    ) -> tuple[dict[str, Any], ServiceError | None]:
+        """Send, and put what came back into a record."""
+        try:
+            message = self._send(question, number)
+        except ServiceError as error:
+            billed = failures.may_be_billed(error)
+            return _failure(error, upper if billed else _spend(0, 0, 0.0)), error
+        headers = (message.response_metadata or {}).get("headers")
+        if isinstance(headers, Mapping):
+            self._limiter.learn(headers)
+        usage = wire.usage(message)
+        charged = upper if usage is None else self._cost(usage)
+        if fault := self._fault(message):
+            return _failure(fault, charged), fault
+        metadata = message.response_metadata or {}
+        return {
+            "text": str(message.text),
+            "finish_reason": wire.finish_reason(message),
+            "model": str(metadata.get("model_name") or metadata.get("model") or ""),
+            "fingerprint": str(metadata.get("system_fingerprint") or ""),
+            "estimated": usage is None,
+            "charged": charged,
+        }, None
+
+    def _send(self, question: _Question, number: int) -> AIMessage:
+        """Ask the model, and stop waiting after a while however slowly the answer drips in."""
+        model = self._model
+        place = {f"llmopt_{name}": value for name, value in question.place(number).items()}
+        metadata = {**place, "llmopt_stream": question.stream}
+
+        def call() -> AIMessage:
+            return model.invoke(list(question.messages), config={"metadata": metadata})
+
+        if self._local:
+            return call()
+        patience = min(self._retry.call_seconds, max(1.0, self._ledger.room("seconds")))
+        try:
+            return _in_thread(call, patience)
+        except _TooLong:
+            raise ServiceTimeout(
+                f"{self.name}: did not answer within {patience:.0f} s", service=self.name
+            ) from None
+        except Exception as error:
+            failure = failures.as_service_error(error, self.name, self._scrub)
+            name = failures.refused_parameter(error, wire.optional_parameters(model))
+        # Raised outside the handler: the cause may hold the request with its key.
+        if name is None:
+            raise failure
+        self._drop(name)
+        again = _ParameterDropped(str(failure), service=self.name, status=failure.status)
+        again.dropped, again.retry_after = name, 0.0
+        raise again
+
+    def _fault(self, message: AIMessage) -> ServiceError | None:
+        """What is wrong with an answer that came, if anything."""
+        reason = wire.finish_reason(message)
+        text = str(message.text).strip()
+        refusal = message.additional_kwargs.get("refusal")
+        if reason == "content_filter" or (refusal and not text):
+            said = self._scrub(f" ({str(refusal)[:200]})") if refusal else ""
+            return ContentRefused(f"{self.name}: refuses the content{said}", service=self.name)
+        if not text and reason != "length":
+            return MalformedResponse(f"{self.name}: the answer is empty", service=self.name)
+        return None
+
+    def _drop(self, name: str) -> None:
+        """Leave a parameter out of every further call."""
+        with self._lock:
+            if change := wire.optional_parameters(self._model).get(name):
+                self._model = self._model.model_copy(update=change)
+
+    def _react(self, error: ServiceError) -> None:
+        """What a failure means for the other conversations."""
+        if isinstance(error, (*_COURSE, _ParameterDropped)):
+            self._breaker.succeeded()  # the service is there
+            return
+        self._breaker.failed(error)
+        if isinstance(error, RetryableError) and error.retry_after:
+            self._limiter.pause(min(error.retry_after, self._retry.deadline))
+
+    # -------------------------------------------------------------------------------- waiting
+
+    def _wait_for_turn(self, bound: Bound) -> None:
+        while (seconds := self._limiter.acquire(bound.tokens)) > 0:
+            self._pause(seconds)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, unless the run's time ends before, or is ended."""
+        caps = self._ledger.caps
+        if caps.seconds is not None and seconds >= self._ledger.room("seconds"):
+            raise BudgetExhausted("seconds", caps.seconds)
+        if seconds >= _WORTH_SAYING:
+            self._on_wait(f"waiting {seconds:.0f} s for {self.name}")
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._ledger.stopped:
+                raise BudgetExhausted("interrupted", 0)
+            self._breaker.check()
+            time.sleep(min(left, _TICK))
+
+    # ------------------------------------------------------------------------------ accounting
+
+    def _upper(self, bound: Bound) -> dict[str, float]:
+        usd = self._price.bound(bound.tokens_in, bound.tokens_out) if self._price else 0.0
+        return _spend(bound.tokens_in, bound.tokens_out, usd)
+
+    def _cost(self, usage: wire.Usage) -> dict[str, float]:
+        counts = (usage.tokens_in, usage.tokens_out, usage.cached, usage.written)
+        usd = self._price.cost(*counts) if self._price else 0.0
+        return _spend(usage.tokens_in, usage.tokens_out, usd)
+
+    def _pay(self, kind: str, key: str, stream: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Journal a record without secrets; the record as it is written."""
+        clean: dict[str, Any] = _scrubbed(data, self._scrub)
+        self._journal.pay(kind, key, stream, **clean)
+        return clean
+
+    def _reply(self, record: dict[str, Any], calls: int) -> Reply:
+        charged = record["charged"]
+        return Reply(
+            text=strip_reasoning(record["text"]),
+            finish_reason=record["finish_reason"],
+            tokens_in=int(charged["llm_tokens_in"]),
+            tokens_out=int(charged["llm_tokens_out"]),
+            usd=charged["llm_usd"] if self._price else None,
+            estimated=record["estimated"],
+            model=record["model"],
+            calls=calls,
+        )
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One question; ``text`` is all that decides what the reply may be."""
+
+    messages: Sequence[BaseMessage]
+    plain: list[list[Any]]
+    stream: str
+    turn: int
+    sample: int
+    bound: Bound
+    text: str
+
+    def key(self, number: int) -> str:
+        return wire.sha(wire.canonical([self.text, self.stream, self.turn, self.sample, number]))
+
+    def place(self, number: int) -> dict[str, Any]:
+        request = wire.fingerprint(self.messages)
+        return {"turn": self.turn, "sample": self.sample, "attempt": number, "request": request}
+
+
+class _ParameterDropped(RetryableError):
+    """The service does not take an optional parameter; the next try goes without it."""
+
+    dropped = ""
+
+
+class _TooLong(Exception):
+    """A call outlasted the run's patience."""
+
+
+def open_metered(
+    config: RunConfig, ledger: Ledger, journal: Journal, watch: Watch | None = None
+) -> MeteredChat:
+    """The metered chat model of a run, as its config says (see ``providers.resolve``)."""
+    from llmopt.blackbox.feature_cache import default_cache_dir
+    from llmopt.chat.cache import ResponseCache
+    from llmopt.chat.prices import price_of, prices_date
+    from llmopt.chat.providers import open_chat
+    from llmopt.chat.settings import ChatSettings
+
+    settings = ChatSettings.from_mapping(config.llm_settings)
+    model = open_chat(config.llm, base_url=config.llm_base_url, seed=config.seed, settings=settings)
+    price = price_of(config.llm, settings.price, config.llm_base_url)
+    if price is None and watch is not None:
+        watch.warn(
+            f"the price of '{config.llm}' is not in the table of {prices_date()}: tokens are "
+            "counted, money is not"
+        )
+    return MeteredChat(
+        model,
+        name=config.llm,
+        ledger=ledger,
+        journal=journal,
+        price=price,
+        max_tokens=settings.max_tokens,
+        limiter=RateLimiter(settings.requests_per_minute, settings.tokens_per_minute),
+        retry=AT_ONCE if config.llm.startswith("replay:") else settings.retry,
+        cache=ResponseCache(default_cache_dir() / "replies") if settings.cache else None,
+        sample=config.seed,
+        on_wait=watch.note if watch is not None else lambda text: None,
+    )
+
+
+def _in_thread(call: Callable[[], AIMessage], patience: float) -> AIMessage:
+    """The result of a call, or _TooLong.
+
+    A read timeout of an HTTP client starts anew with every byte, so a slow drip would hold a run
+    for ever. The call runs in a thread that is left behind when it outlasts the patience; it is a
+    daemon and dies with the process.
+    """
+    done = threading.Event()
+    outcome: list[AIMessage] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            done.set()
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(work,), name="llmopt-chat", daemon=True).start()
+    if not done.wait(patience):
+        raise _TooLong
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def _spend(tokens_in: int, tokens_out: int, usd: float) -> dict[str, float]:
+    return {
+        "llm_calls": 1,
+        "llm_tokens_in": tokens_in,
+        "llm_tokens_out": tokens_out,
+        "llm_usd": usd,
+    }
+
+
+def _failure(error: ServiceError, charged: dict[str, float]) -> dict[str, Any]:
+    """The record of a failed call."""
+    dropped = error.dropped if isinstance(error, _ParameterDropped) else ""
+    return {
+        "error": {
+            "type": "BadRequest" if dropped else type(error).__name__,
+            "message": str(error),
+            "status": error.status,
+            "dropped": dropped,
+        },
+        "charged": charged,
+    }
+
+
+def _is_answer(record: Mapping[str, Any]) -> bool:
+    """Whether a cached record is what this version writes."""
+    return all(isinstance(record.get(name), kind) for name, kind in _ANSWER.items()) and all(
+        isinstance(record["charged"].get(name), (int, float)) for name in _spend(0, 0, 0)
+    )
+
+
+def _scrubbed(value: Any, scrub: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, Mapping):
+        return {key: _scrubbed(item, scrub) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_scrubbed(item, scrub) for item in value]
+    return value
+
+
+__all__ = ["INTENT", "REPLY", "MeteredChat", "Reply"]
