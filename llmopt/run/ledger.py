@@ -7,7 +7,13 @@ settled (the call failed or was refused) stays charged in full.
 Currencies follow section 4.3 of the method notes: nothing is hidden in a flattering unit. A repeat
 that a cache answers costs nothing but is listed under ``cache_hits``. Counts are those of a run on
 a clean machine: what an earlier run left in a cache on disk saves time, never ledger units, so that
-two runs of one command spend the same.
+two runs of one command spend the same. ``llm_calls_cached`` says how many of the ``llm_calls`` were
+answered that way, so the calls really sent are the difference.
+
+A call to the chat model that was under way when the machine died may have been paid for, but its
+outcome is unknown. A resumed run asks again, so such a call is no part of what an undisturbed run
+spends: it stands apart as ``llm_calls_lost``, ``llm_tokens_lost`` and ``llm_usd_lost``, at its
+upper bound. The caps cover both.
 """
 
 from __future__ import annotations
@@ -30,9 +36,14 @@ CURRENCIES = (
     "llm_tokens_in",
     "llm_tokens_out",
     "llm_usd",
+    "llm_calls_lost",
+    "llm_tokens_lost",
+    "llm_usd_lost",
+    "llm_calls_cached",
     "labelled_images",
     "cache_hits",
 )
+_MONEY = ("llm_usd", "llm_usd_lost")
 
 
 @dataclass(frozen=True)
@@ -62,11 +73,14 @@ class Caps:
 
 # A cap may cover several currencies at once.
 _CAPPED: dict[str, tuple[str, ...]] = {
-    "llm_calls": ("llm_calls",),
-    "llm_tokens": ("llm_tokens_in", "llm_tokens_out"),
-    "llm_usd": ("llm_usd",),
+    "llm_calls": ("llm_calls", "llm_calls_lost"),
+    "llm_tokens": ("llm_tokens_in", "llm_tokens_out", "llm_tokens_lost"),
+    "llm_usd": ("llm_usd", "llm_usd_lost"),
     "queries": ("text_encodings", "soft_prompt_encodings"),
 }
+# Once time is up or the run is interrupted, nothing of this is begun; what is already paid for may
+# still be looked at, so that a search can end with its best so far.
+_STOPPABLE = ("text_encodings", "soft_prompt_encodings", "llm_calls")
 # Sums of prices are not exact in binary; a cap is not passed by less than this.
 _USD_SLACK = 1e-9
 
@@ -120,6 +134,16 @@ class Ledger:
         self._spent: dict[str, float] = dict.fromkeys(CURRENCIES, 0)
         self._reserved: dict[str, float] = dict.fromkeys(CURRENCIES, 0)
         self._changed = threading.Condition()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Refuse every further spend: the run was interrupted."""
+        self._stopped = True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run was interrupted."""
+        return self._stopped
 
     def reserve(self, **amounts: float) -> Reservation:
         """Put ``amounts`` aside, or raise.
@@ -135,7 +159,7 @@ class Ledger:
             while blocked := self._blocking(amounts):
                 cap_name, hopeless = blocked
                 if hopeless:
-                    raise BudgetExhausted(cap_name, getattr(self.caps, cap_name))
+                    raise BudgetExhausted(cap_name, getattr(self.caps, cap_name, 0))
                 self._changed.wait(timeout=1.0)
             for currency, amount in amounts.items():
                 self._reserved[currency] += amount
@@ -145,11 +169,21 @@ class Ledger:
         """Reserve and settle in one step, for spends whose size is known."""
         self.reserve(**amounts).settle(**amounts)
 
+    def record(self, **amounts: float) -> None:
+        """Count what an earlier sitting of this run spent.
+
+        No cap is asked: the money is gone, and the sitting that spent it was within its caps.
+        """
+        _check_names(amounts)
+        self._settle({}, amounts)
+
     def room(self, cap: str) -> float:
-        """What is left under ``cap`` (``queries``, ``llm_calls`` …), infinite without that cap."""
+        """What is left under ``cap`` (``queries``, ``seconds`` …), infinite without that cap."""
         limit = getattr(self.caps, cap)
         if limit is None:
             return float("inf")
+        if cap == "seconds":
+            return float(limit) - self._clock()
         with self._changed:
             return float(limit) - sum(self._spent[c] + self._reserved[c] for c in _CAPPED[cap])
 
@@ -161,13 +195,14 @@ class Ledger:
         return self._spent[currency]
 
     def snapshot(self) -> dict[str, float | int | None]:
-        """All currencies, whole numbers but for ``llm_usd``: None where a price is not known."""
+        """All currencies, whole numbers but for money, which is None where a price is not known."""
         with self._changed:
             counts: dict[str, float | int | None] = {
-                name: int(value) for name, value in self._spent.items() if name != "llm_usd"
+                name: int(value) for name, value in self._spent.items() if name not in _MONEY
             }
-            usd = round(self._spent["llm_usd"], 9) if self.price_known else None
-        return {name: usd if name == "llm_usd" else counts[name] for name in CURRENCIES}
+            for name in _MONEY:
+                counts[name] = round(float(self._spent[name]), 9) if self.price_known else None
+        return {name: counts[name] for name in CURRENCIES}
 
     def state(self) -> dict[str, float]:
         """All counts, for a checkpoint."""
@@ -182,8 +217,11 @@ class Ledger:
 
     def _blocking(self, amounts: dict[str, float]) -> tuple[str, bool] | None:
         """The cap in the way, and whether waiting for others is no help."""
-        if self.caps.seconds is not None and self._clock() >= self.caps.seconds:
-            return "seconds", True
+        if any(amounts.get(currency, 0) for currency in _STOPPABLE):
+            if self._stopped:
+                return "interrupted", True
+            if self.caps.seconds is not None and self._clock() >= self.caps.seconds:
+                return "seconds", True
         found: tuple[str, bool] | None = None
         for cap_name, currencies in _CAPPED.items():
             cap = getattr(self.caps, cap_name)
