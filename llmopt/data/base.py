@@ -30,6 +30,11 @@ class Dataset(Protocol):
         ...
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """K different words that tell the classes apart whatever they are called."""
+        ...
+
+    @property
     def classnames(self) -> tuple[str, ...]:
         """K names, in label order; two classes may share one (ImageNet's missile)."""
         ...

@@ -1,94 +1,153 @@
-"""Data sets by name: ``open_dataset("caltech101", root)``."""
+"""Data sets by name: ``open_dataset("caltech101", root)``.
+
+=================== ===========================================================================
+name                what it is
+=================== ===========================================================================
+``shapes-small`` …  the generated shapes world
+``caltech101`` …    a benchmark below the data root (:mod:`llmopt.data.catalog`)
+``digits``          scikit-learn's digits (:mod:`llmopt.data.digits`)
+``folder:PATH``     one's own images, a folder per class (:mod:`llmopt.data.folder`)
+``csv:PATH``        one's own images, listed in a table (:mod:`llmopt.data.table`)
+``jsonl:PATH``      the same as JSON lines
+``wds:PATH``        webdataset tars (:mod:`llmopt.data.tars`)
+``hub:ORG/NAME``    a data set of the Hugging Face hub (:mod:`llmopt.data.hub`)
+=================== ===========================================================================
+
+A benchmark's name may be followed by a view: ``:base``, ``:new`` or, for ImageNet-A and -R,
+``:1000`` (:mod:`llmopt.data.views`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from llmopt.data.base import Dataset, ListedDataset, Which
 from llmopt.data.catalog import CATALOG, Entry
+from llmopt.data.classnames import OWN, with_classnames
+from llmopt.data.digits import open_digits
+from llmopt.data.folder import open_folder
+from llmopt.data.handcrafted import templates_for
+from llmopt.data.hub import open_hub
 from llmopt.data.shapes import TASKS, ShapesDataset
+from llmopt.data.table import open_table
+from llmopt.data.tars import open_tars
+from llmopt.data.views import HALVES, HalfDataset, among_imagenet
 from llmopt.errors import DatasetError, nearest
 from llmopt.task import Labelled
-from llmopt.templates import PLAIN, Template
+from llmopt.templates import Template
 
 __all__ = ["Dataset", "Which", "dataset_names", "open_dataset"]
 
+SOURCES: Final[dict[str, Callable[[str, str], ListedDataset]]] = {
+    "folder": lambda name, path: open_folder(name, Path(path).expanduser()),
+    "csv": lambda name, path: open_table(name, Path(path).expanduser()),
+    "jsonl": lambda name, path: open_table(name, Path(path).expanduser()),
+    "wds": lambda name, path: open_tars(name, Path(path).expanduser()),
+    "hub": open_hub,
+}
+"""What stands before the colon, and how to open what stands after it."""
+
 
 def dataset_names() -> list[str]:
-    """Every name of the registry: the shapes tasks, then the benchmarks."""
-    return [*TASKS, *CATALOG]
+    """Every name of the registry: the shapes tasks, the digits, the benchmarks."""
+    return [*TASKS, "digits", *CATALOG]
 
 
-def open_dataset(name: str, root: Path) -> Dataset:
+def open_dataset(name: str, root: Path, *, classnames: str = OWN) -> Dataset:
     """The data set called ``name``, listed but with no image opened.
 
     Args:
-        name: a registry key.
-        root: the folder that holds the data sets.
+        name: see the module's table.
+        root: the folder that holds the benchmarks.
+        classnames: ``coop`` (the data set's own), ``openai``, or a file of names by key.
 
     Raises:
-        DatasetError: unknown name, or the data set is not complete under ``root``.
+        DatasetError: unknown name, the data set is not complete under ``root``, or the class names
+            are for other classes.
     """
-    if name in TASKS:
-        return _Shapes(name)
-    if name in CATALOG:
-        return _open_entry(CATALOG[name], root)
-    raise DatasetError(
-        f"unknown dataset '{name}'{nearest(name, dataset_names())}; see 'llmopt datasets list'"
-    )
+    kind, colon, rest = name.partition(":")
+    if colon and kind in SOURCES:
+        if not rest:
+            raise DatasetError(f"dataset '{name}': something must follow the colon")
+        return with_classnames(SOURCES[kind](name, rest), classnames)
+    if kind in TASKS:
+        whole: Dataset = with_classnames(_shapes(kind), classnames)
+    elif kind == "digits":
+        whole = with_classnames(open_digits(), classnames)
+    elif kind in CATALOG:
+        entry = CATALOG[kind]
+        listed = with_classnames(open_entry(entry, root), classnames, entry.classes)
+        if rest == "1000" and kind in ("imagenet_a", "imagenet_r"):
+            return among_imagenet(listed)
+        whole = listed
+    else:
+        known = [*dataset_names(), *(f"{source}:PATH" for source in SOURCES)]
+        raise DatasetError(
+            f"unknown dataset '{name}'{nearest(name, known)}; see 'llmopt datasets list'"
+        )
+    if rest in HALVES:
+        return HalfDataset(whole, HALVES[rest])
+    if colon:
+        raise DatasetError(f"dataset '{kind}' has no view ':{rest}'; there are ':base' and ':new'")
+    return whole
 
 
-def find_home(entry: Entry, root: Path) -> Path:
-    """The data set's folder below ``root``.
+def find_home(entry: Entry, root: Path) -> tuple[Path, list[str]]:
+    """The benchmark's folder below ``root``, and what is missing in it.
+
+    Of several possible folders it is the first one with least missing.
+    """
+    homes = [root / folder for folder in entry.folders]
+    missing = [entry.layout.missing(home) for home in homes]
+    best = min(range(len(homes)), key=lambda i: len(missing[i]))
+    return homes[best], missing[best]
+
+
+def open_entry(entry: Entry, root: Path) -> ListedDataset:
+    """A benchmark, from below ``root``.
 
     Raises:
         DatasetError: something it needs is missing; all of it is named.
     """
-    needs = entry.layout.needs()
-    homes = [root / folder for folder in entry.folders]
-    missing = [[path for path in needs if not (home / path).exists()] for home in homes]
-    best = min(range(len(homes)), key=lambda i: len(missing[i]))
-    if not missing[best]:
-        return homes[best]
-    if len(missing[best]) == len(needs):
+    home, missing = find_home(entry, root)
+    if missing:
         raise DatasetError(
-            f"dataset '{entry.key}' not found under {root}; expected "
-            f"{' and '.join(str(homes[0] / path) for path in needs)}; "
-            f"run 'llmopt datasets download {entry.key}', or set --data-root"
+            f"{whats_missing(entry, root)}; run 'llmopt datasets download {entry.key}', "
+            "or set --data-root"
         )
-    raise DatasetError(
-        f"dataset '{entry.key}' is not complete: "
-        f"{' and '.join(str(homes[best] / path) for path in missing[best])} missing; "
-        f"run 'llmopt datasets download {entry.key}'"
-    )
-
-
-def _open_entry(entry: Entry, root: Path) -> Dataset:
-    listing = entry.layout.read(find_home(entry, root))
+    listing = entry.layout.read(home)
     return ListedDataset(
         name=entry.key,
         keys=listing.keys,
         classnames=listing.names,
         parts=listing.parts,
         provenance=listing.provenance,
-        handcrafted=(Template(PLAIN),),
+        handcrafted=templates_for(entry.key),
     )
 
 
-class _Shapes:
-    """The shapes world as a :class:`Dataset`; draws nothing until an image is loaded."""
+def whats_missing(entry: Entry, root: Path) -> str:
+    """What a benchmark lacks below ``root``, in words."""
+    home, missing = find_home(entry, root)
+    paths = " and ".join(str(home / path) for path in missing)
+    if home.is_dir():
+        return f"dataset '{entry.key}' is not complete under {root}; missing {paths}"
+    return f"dataset '{entry.key}' not found under {root}; expected {paths}"
 
-    def __init__(self, name: str) -> None:
-        self._world = ShapesDataset(name)
-        self.name = name
-        self.keys = self.classnames = self._world.classnames
-        self.handcrafted = (Template(self._world.template),)
-        self.provenance = "generated by llmopt; train, val and test are disjoint by seed"
 
-    @property
-    def split_sha256(self) -> str:
-        return self._world.split_sha256()
-
-    def split(self, which: Which) -> Labelled:
-        images, labels = self._world.split(which)
-        return Labelled(tuple(images), labels)
+def _shapes(name: str) -> ListedDataset:
+    world = ShapesDataset(name)
+    parts: dict[Which, Labelled] = {}
+    for which in ("train", "val", "test"):
+        images, labels = world.split(which)
+        parts[which] = Labelled(tuple(images), labels)
+    return ListedDataset(
+        name=name,
+        keys=world.classnames,
+        classnames=world.classnames,
+        parts=parts,
+        provenance="generated by llmopt; train, val and test are disjoint by seed",
+        handcrafted=(Template(world.template),),
+    )

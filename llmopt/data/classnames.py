@@ -1,0 +1,118 @@
+"""Other names for the classes of a data set, joined by the classes' keys, never by position.
+
+Lists that are joined by position have given published results wrong names: two lists seldom agree
+on the order. A set of names is therefore a map from a class's key (its folder, its WordNet id, its
+name in CoOp's split file) to what it is called in a prompt.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from llmopt.data.base import ListedDataset
+from llmopt.data.catalog import CATALOG
+from llmopt.errors import DatasetError, nearest
+from llmopt.resources import read_prompt
+from llmopt.templates import clean
+
+OWN = "coop"
+"""The data set's own names, which for the benchmarks are CoOp's."""
+
+CURATED = "openai"
+"""The names curated by CLIP's authors (for SVHN, by CLIP_benchmark's)."""
+
+
+def with_classnames(
+    dataset: ListedDataset, names: str, classes: int | None = None
+) -> ListedDataset:
+    """``dataset`` under other class names.
+
+    Args:
+        dataset: whose classes are renamed.
+        names: ``coop``, ``openai``, or the path of a file (see :func:`read_names`).
+        classes: how many classes the complete data set has, where that is known.
+
+    Raises:
+        DatasetError: there are no such names, or they are for other classes.
+    """
+    if names == OWN:
+        return dataset
+    if names == CURATED:
+        curated = _curated(dataset.name)
+        if len(dataset.keys) != classes:  # a part of the data set may well lack some classes
+            curated = {key: name for key, name in curated.items() if key in dataset.keys}
+        return _renamed(dataset, curated, "OpenAI's class names")
+    path = Path(names)
+    return _renamed(dataset, read_names(path), f"class names from {path.name}")
+
+
+def names_by_key(dataset: ListedDataset) -> dict[str, str]:
+    """The present names by key: a file to start from when writing one's own."""
+    return dict(zip(dataset.keys, dataset.classnames, strict=True))
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """A map from class keys to names: a JSON object, or a CSV file with lines ``key,name``.
+
+    Raises:
+        DatasetError: the file is missing or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            names = dict(row for row in csv.reader(text.splitlines()) if row)
+        else:
+            names = json.loads(text)
+    except OSError as error:
+        raise DatasetError(
+            f"class names '{path}' cannot be read ({error.strerror}); give '{OWN}', '{CURATED}' or "
+            "a file"
+        ) from error
+    except ValueError as error:
+        raise DatasetError(f"class names {path} are not {_EXPECTED}: {error}") from error
+    if not isinstance(names, dict):
+        raise DatasetError(
+            f"class names {path} are a list, and a list says nothing of which class a name is for; "
+            f"write {_EXPECTED}"
+        )
+    return {str(key): _checked(path, str(key), name) for key, name in names.items()}
+
+
+_EXPECTED = (
+    'a JSON object {"key": "name"} or CSV lines \'key,name\' '
+    "('llmopt datasets show NAME --json' prints the keys)"
+)
+
+
+def _checked(path: Path, key: str, name: object) -> str:
+    if not isinstance(name, str) or not clean(name):
+        raise DatasetError(f"class names {path}: the name of '{key}' is not a text: {name!r}")
+    if "{" in name or "}" in name:
+        raise DatasetError(f"class names {path}: the name of '{key}' holds a brace: {name!r}")
+    return clean(name)
+
+
+def _curated(name: str) -> dict[str, str]:
+    """Curated names where they differ from CoOp's by more than case and underscores."""
+    if name not in CATALOG:
+        raise DatasetError(f"there are no '{CURATED}' class names for dataset '{name}'")
+    sets: dict[str, dict[str, str]] = json.loads(read_prompt("classnames/openai.json"))
+    return sets.get(name, {})
+
+
+def _renamed(dataset: ListedDataset, names: Mapping[str, str], note: str) -> ListedDataset:
+    strangers = [key for key in names if key not in dataset.keys]
+    if strangers:
+        raise DatasetError(
+            f"{note}: dataset '{dataset.name}' has no class '{strangers[0]}'"
+            f"{nearest(strangers[0], dataset.keys)}"
+            + (f" ({len(strangers)} such)" if len(strangers) > 1 else "")
+        )
+    return dataset.renamed(tuple(names.get(key, own) for key, own in _pairs(dataset)), note)
+
+
+def _pairs(dataset: ListedDataset) -> zip[tuple[str, str]]:
+    return zip(dataset.keys, dataset.classnames, strict=True)
