@@ -1,0 +1,237 @@
+"""Fetch a benchmark and put it in its place, whole or not at all.
+
+Everything happens in ``<root>/.llmopt-download/<key>``: files are fetched (several at once),
+verified, unpacked, put in order and checked there. Only then is the folder renamed to where it
+belongs; parts that were missing in a folder that is already there are moved into it the same way.
+Nothing that was there before is changed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import filelock
+import numpy as np
+from PIL import Image as PillowImage
+
+from llmopt.data.archives import unpack
+from llmopt.data.catalog import CATALOG, Entry, Fetch
+from llmopt.data.check import CheckReport, check_entry
+from llmopt.data.fetch import Fetcher, Progress, Report
+from llmopt.data.registry import dataset_names, find_home
+from llmopt.errors import DatasetError, nearest
+
+STAGING: Final = ".llmopt-download"
+
+
+@dataclass(frozen=True)
+class DownloadReport:
+    """What a download did.
+
+    Attributes:
+        dataset: its key.
+        home: where it lies now.
+        fetched: files that were fetched; empty if everything was there.
+        seconds: how long it took.
+        check: what a check of the result found.
+    """
+
+    dataset: str
+    home: Path
+    fetched: tuple[str, ...]
+    seconds: float
+    check: CheckReport
+
+
+def download_dataset(
+    name: str, root: Path, *, workers: int = 4, report: Report | None = None
+) -> DownloadReport:
+    """Fetch what a benchmark lacks below ``root``.
+
+    Args:
+        name: a benchmark's key.
+        root: the folder that holds the benchmarks; made where it is absent.
+        workers: files fetched at a time.
+        report: called with the progress of each file.
+
+    Raises:
+        DatasetError: it is no benchmark, must be fetched by hand (the message has the steps), a
+            source failed, or what is there already is damaged. A later call goes on from there.
+    """
+    key = name.partition(":")[0]
+    if key in CATALOG:
+        return download_entry(CATALOG[key], root, workers=workers, report=report)
+    if key in dataset_names():
+        raise DatasetError(f"dataset '{key}' needs no download")
+    raise DatasetError(
+        f"dataset '{name}' is no benchmark that can be downloaded{nearest(name, CATALOG)}; "
+        "see 'llmopt datasets list'"
+    )
+
+
+def download_entry(
+    entry: Entry,
+    root: Path,
+    *,
+    workers: int = 4,
+    report: Report | None = None,
+    pause: float = 1.0,
+) -> DownloadReport:
+    """As :func:`download_dataset`; ``pause`` is the wait before a second try, in seconds."""
+    start = time.perf_counter()
+    home = _home(entry, root)
+    wanted = [fetch for fetch in entry.fetches if not _present(fetch, home)]
+    if not wanted:
+        return _already_there(entry, root, home, start)
+    staging = root / STAGING / entry.key
+    staging.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(staging.with_suffix(".lock"))
+    try:
+        with lock.acquire(timeout=0):
+            _refuse_full_disk(wanted, staging)
+            files = _fetch_all(wanted, staging / "files", workers, report, pause)
+            tree = staging / "root" / entry.folders[0]
+            _assemble(wanted, files, staging / "unpacked", tree, report)
+            if not home.exists():
+                _must_be_sound(check_entry(entry, staging / "root"), staging)
+            _put_in_place(wanted, tree, home)
+            shutil.rmtree(staging)
+    except filelock.Timeout as error:
+        raise DatasetError(f"another download of '{entry.key}' into {root} is at work") from error
+    check = check_entry(entry, root)
+    return DownloadReport(
+        entry.key, home, tuple(f.file for f in wanted), time.perf_counter() - start, check
+    )
+
+
+def _home(entry: Entry, root: Path) -> Path:
+    """The folder that has some of it already, or CoOp's place."""
+    home, _ = find_home(entry, root)
+    products = [product for fetch in entry.fetches for product in fetch.products]
+    has_some = any((home / product).exists() for product in products)
+    return home if has_some else root / entry.folders[0]
+
+
+def _present(fetch: Fetch, home: Path) -> bool:
+    return all((home / product).exists() for product in fetch.products)
+
+
+def _already_there(entry: Entry, root: Path, home: Path, start: float) -> DownloadReport:
+    check = check_entry(entry, root)
+    if not check.ok and not entry.fetches:
+        raise DatasetError(
+            f"dataset '{entry.key}' has to be fetched by hand. {entry.by_hand} All of it goes "
+            f"below {home}; then run 'llmopt datasets check {entry.key}'"
+        )
+    if not check.ok:
+        folders = ", ".join(check.missing_by_folder()) or str(home)
+        raise DatasetError(
+            f"dataset '{entry.key}' is there, but {len(check.problems):,} things are wrong with it "
+            f"(first: {check.problems[0]}); move {folders} away and run "
+            f"'llmopt datasets download {entry.key}' again"
+        )
+    return DownloadReport(entry.key, home, (), time.perf_counter() - start, check)
+
+
+def _refuse_full_disk(wanted: list[Fetch], staging: Path) -> None:
+    """An archive and what is in it take up twice its size."""
+    needed = sum((fetch.size or 0) * (2 if fetch.place else 1) for fetch in wanted)
+    free = shutil.disk_usage(staging).free
+    if free < needed:
+        raise DatasetError(
+            f"{needed / 1e9:.1f} GB are needed at {staging}, {free / 1e9:.1f} are free"
+        )
+
+
+def _fetch_all(
+    wanted: list[Fetch], folder: Path, workers: int, report: Report | None, pause: float
+) -> list[Path]:
+    fetcher = Fetcher(folder, report, pause=pause)
+    with ThreadPoolExecutor(workers, thread_name_prefix="llmopt-fetch") as pool:
+        futures = [pool.submit(fetcher.fetch, fetch) for fetch in wanted]
+        try:
+            # All are tried to the end, so that one message names all that is to be done by hand.
+            wait(futures)
+        finally:
+            fetcher.close()  # on Ctrl-C, that ends the transfers under way
+    errors = [str(error) for future in futures if (error := future.exception()) is not None]
+    if errors:
+        raise DatasetError("\n".join(errors))
+    return [future.result() for future in futures]
+
+
+def _assemble(
+    wanted: list[Fetch], files: list[Path], unpacked: Path, tree: Path, report: Report | None
+) -> None:
+    """Unpack the files and move what is wanted of them into ``tree``."""
+    shutil.rmtree(unpacked, ignore_errors=True)
+    shutil.rmtree(tree, ignore_errors=True)
+    tree.mkdir(parents=True)
+    for fetch, file in zip(wanted, files, strict=True):
+        if not fetch.place:
+            shutil.copy2(file, tree / fetch.file)
+        elif fetch.kind == "svhn":
+            _export_svhn(file, tree / fetch.place[0][1])
+        else:
+            _unpack(fetch, file, unpacked / fetch.file, report)
+            for source, target in fetch.place:
+                found = unpacked / fetch.file / source
+                if not found.exists():
+                    raise DatasetError(f"{fetch.file} has no {source}: it is another archive")
+                (tree / target).parent.mkdir(parents=True, exist_ok=True)
+                found.rename(tree / target)
+
+
+def _unpack(fetch: Fetch, file: Path, into: Path, report: Report | None) -> None:
+    def tell(done: int) -> None:
+        if report is not None:
+            report(Progress(fetch.file, "unpack", done, None))
+
+    sources = fetch.inner or tuple(source for source, _ in fetch.place)
+    unpack(file, into, sources, progress=tell)
+    for inner in fetch.inner:
+        if not (into / inner).exists():
+            raise DatasetError(f"{fetch.file} has no {inner}: it is another archive")
+        unpack(into / inner, into, progress=tell)
+
+
+def _export_svhn(file: Path, into: Path) -> None:
+    """Write the digits of an SVHN ``.mat`` as the split expects them: ``<digit>/<number>.jpg``.
+
+    Numbers count the file's images from 1; the digit 0 is stored as 10. JPEG with Pillow's usual
+    settings, as the split's authors did it.
+    """
+    import scipy.io  # slow to import
+
+    content = scipy.io.loadmat(str(file))
+    for digit in range(10):
+        (into / str(digit)).mkdir(parents=True, exist_ok=True)
+    pixels = np.moveaxis(content["X"], -1, 0)
+    for number, (picture, label) in enumerate(zip(pixels, content["y"].ravel(), strict=True), 1):
+        path = into / str(int(label) % 10) / f"{number:05d}.jpg"
+        PillowImage.fromarray(picture).save(path)
+
+
+def _must_be_sound(check: CheckReport, staging: Path) -> None:
+    if not check.ok:
+        shown = "; ".join(str(problem) for problem in check.problems[:3])
+        raise DatasetError(
+            f"what was fetched of '{check.dataset}' is not complete: {len(check.problems):,} "
+            f"problems ({shown}); it stays in {staging}"
+        )
+
+
+def _put_in_place(wanted: list[Fetch], tree: Path, home: Path) -> None:
+    if not home.exists():
+        home.parent.mkdir(parents=True, exist_ok=True)
+        tree.rename(home)
+        return
+    for product in (product for fetch in wanted for product in fetch.products):
+        if not (home / product).exists():
+            (home / product).parent.mkdir(parents=True, exist_ok=True)
+            (tree / product).rename(home / product)
