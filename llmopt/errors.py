@@ -74,12 +74,14 @@ class BudgetExhausted(LlmoptError):
     """The next spend would pass a cap. Optimizers catch it and return their best so far.
 
     Attributes:
-        currency: the ledger currency (or ``"seconds"``) whose cap was reached.
+        currency: the cap that was reached (``llm_calls``, ``queries``, ``seconds`` …), or
+            ``interrupted``.
         cap: its value.
     """
 
     def __init__(self, currency: str, cap: float) -> None:
-        super().__init__(f"the budget of {cap:g} {currency.replace('_', ' ')} is used up")
+        what = f"the budget of {cap:g} {currency.replace('_', ' ')} is used up"
+        super().__init__("interrupted" if currency == "interrupted" else what)
         self.currency = currency
         self.cap = cap
 

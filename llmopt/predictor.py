@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from llmopt.blackbox.base import Access
 from llmopt.task import FloatArray, Labelled
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
 
 
 class Predictor(ABC):
-    """A classifier made of prompts, and perhaps a head."""
+    """A classifier made of prompts, and perhaps a head.
+
+    Attributes:
+        soft_prompt: what a result file says of its soft prompt, or None.
+        head: what it says of its head, or None.
+    """
+
+    soft_prompt: Mapping[str, Any] | None = None
+    head: Mapping[str, Any] | None = None
 
     @abstractmethod
     def scores(self, box: MeteredBox, images: Labelled) -> FloatArray:
@@ -27,6 +36,10 @@ class Predictor(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One line for people."""
+
+    @abstractmethod
+    def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Arrays and a JSON-able rest, ``kind`` among it, from which it can be made again."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,23 @@ class TextPredictor(Predictor):
         """The template, or how many."""
         first = self.templates[0].text
         return first if len(self.templates) == 1 else f"{first} (+{len(self.templates) - 1} more)"
+
+    def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """The weights as an array, the texts beside it."""
+        config = {
+            "kind": "text",
+            "templates": [t.text for t in self.templates],
+            "classnames": list(self.classnames),
+        }
+        return {"weights": np.asarray(self.weights, dtype=np.float64)}, config
+
+    @classmethod
+    def from_state(
+        cls, tensors: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]
+    ) -> TextPredictor:
+        """The inverse of :meth:`state`."""
+        templates = tuple(Template(text) for text in config["templates"])
+        return cls(templates, tuple(config["classnames"]), tuple(tensors["weights"].tolist()))
 
 
 def single(template: Template, classnames: Sequence[str]) -> TextPredictor:

@@ -14,10 +14,12 @@ soft       token vectors in place of a template's words   embeddings
 
 from __future__ import annotations
 
+import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,12 +81,12 @@ class BlackBox(ABC):
     def info(self) -> BoxInfo:
         """What this box says of itself."""
 
-    def normal_form(self, prompt: str) -> Hashable:
+    def normal_forms(self, prompts: Sequence[str]) -> Sequence[Hashable]:
         """Equal for prompts the box cannot tell apart (token ids where the tokenizer is known)."""
-        return clean(prompt).lower()
+        return [clean(prompt).lower() for prompt in prompts]
 
-    def token_overflow(self, prompt: str) -> int:
-        """How many tokens too long ``prompt`` is; 0 if it fits or the limit is not known."""
+    def token_excess(self, prompt: str) -> int:
+        """Tokens over the limit (negative: room left), 0 where the limit is not known."""
         return 0
 
     def labels(self, images: Sequence[Image], prompts: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -141,13 +143,23 @@ class BlackBox(ABC):
         Raises:
             TemplateError: it is too long; the message says by how much and for which class.
         """
-        longest = max(template.fill_all(classnames), key=self.token_overflow)
-        over = self.token_overflow(longest)
+        longest = max(
+            template.fill_all(self._longest(tuple(classnames))), key=self.token_excess, default=""
+        )
+        over = self.token_excess(longest)
         if over > 0:
             raise TemplateError(
                 f"template {template.text!r} is {over} tokens too long for {self.info.name} "
                 f"(as {longest!r}); shorten it"
             )
+
+    @cached_property
+    def _longest(self) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+        # Which names are longest hardly depends on the template: a few candidates do.
+        def longest(classnames: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(heapq.nlargest(3, classnames, key=self.token_excess))
+
+        return lru_cache(maxsize=8)(longest)
 
     def _require(self, level: Access, what: str) -> None:
         if self.info.access < level:

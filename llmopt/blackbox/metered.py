@@ -87,7 +87,7 @@ class MeteredBox:
 
     def normal_form(self, template: Template, classnames: Sequence[str]) -> Hashable:
         """Equal for templates the box cannot tell apart."""
-        return self._box.normal_form(template.fill(classnames[0]))
+        return self._box.normal_forms([template.fill(classnames[0])])[0]
 
     def score_templates(
         self, images: Labelled, templates: Sequence[Template], classnames: Sequence[str]
@@ -132,7 +132,7 @@ class MeteredBox:
         """(T, K, d) features; ``scored_on`` are the images they will be compared with."""
         with self._lock:
             prompts = [prompt for t in templates for prompt in t.fill_all(classnames)]
-            forms = [self._box.normal_form(prompt) for prompt in prompts]
+            forms = self._box.normal_forms(prompts)
             new: dict[Hashable, str] = {}
             for form, prompt in zip(forms, prompts, strict=True):
                 if form not in self._texts:
@@ -192,7 +192,7 @@ class MeteredBox:
 
     def _score_prompts(self, images: Labelled, prompts: list[str]) -> FloatArray:
         """(N, K) scores from a box that gives scores or labels only, one template at a time."""
-        forms = tuple(self._box.normal_form(prompt) for prompt in prompts)
+        forms = tuple(self._box.normal_forms(prompts))
         if (images.digest, forms) not in self._columns:
             new_images = {image.key() for image in images.images} - self._image_keys
             self._ledger.charge(

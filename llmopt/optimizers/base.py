@@ -94,6 +94,24 @@ class Search:
 
 
 @dataclass(frozen=True)
+class TemplateResult:
+    """A template as it stands in results.
+
+    Attributes:
+        text: the template.
+        weight: its share in the predictor; 0 for a runner-up.
+        train_accuracy, val_accuracy: fractions; None where there were no such images.
+        train_logprob: mean log-likelihood of the true class on the training images, nats.
+    """
+
+    text: str
+    weight: float
+    train_accuracy: float
+    train_logprob: float
+    val_accuracy: float | None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a search ends with.
 
@@ -101,12 +119,14 @@ class Outcome:
         predictor: images in, class scores out.
         stop_reason: ``iterations``, ``budget: llm_calls``, ``interrupted`` …
         fallback: nothing was convincingly better than the start, so the start was kept.
+        templates: text prompts worth knowing, the predictor's own first.
         summary: counts worth showing (proposals scored, duplicates, malformed …).
     """
 
     predictor: Predictor
     stop_reason: str = "iterations"
     fallback: bool = False
+    templates: tuple[TemplateResult, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -132,12 +152,14 @@ class Optimizer(ABC, Generic[S]):
         access: the least a black box must offer.
         needs_chat: whether it talks to a language model.
         Settings: a frozen dataclass; its fields are what ``--set KEY=VALUE`` takes.
+        PROFILES: other defaults of the settings, by the name the setting ``profile`` may take.
     """
 
     name: ClassVar[str]
     access: ClassVar[Access] = Access.LABELS
     needs_chat: ClassVar[bool] = False
     Settings: ClassVar[type[Any]]
+    PROFILES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

@@ -1,0 +1,68 @@
+"""The ``llmopt`` command: parse, call one function, print.
+
+Commands import what they need when they run, so that ``llmopt --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from llmopt._version import __version__
+from llmopt.cli import datasets, inspect, models, search
+from llmopt.errors import LlmoptError, ServiceError
+
+app = typer.Typer(
+    name="llmopt",
+    help="Find better prompts for a vision-language model you cannot open.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+search.register(app)
+inspect.register(app)
+app.add_typer(datasets.app, name="datasets")
+app.add_typer(models.app, name="models")
+
+INTERRUPTED = 130
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"llmopt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Find better prompts for a vision-language model you cannot open."""
+
+
+def main() -> None:
+    """Run the command line; errors become one clear line and an exit code."""
+    try:
+        app()
+    except LlmoptError as error:
+        _complain(str(error))
+        if isinstance(error, ServiceError) and "resume" not in str(error):
+            _complain("nothing paid for is lost; go on with 'llmopt resume RUN'", prefix="")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _complain("interrupted; go on with 'llmopt resume RUN'", prefix="")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of a pipe left; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _complain(text: str, prefix: str = "error: ") -> None:
+    typer.echo(f"{prefix}{text}", err=True)

@@ -1,0 +1,107 @@
+"""``evaluate``, ``export``, ``runs`` and ``doctor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmopt.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command()(evaluate)
+    app.command()(export)
+    app.command()(runs)
+    app.command()(doctor)
+
+
+def evaluate(
+    run: o.RunFolder,
+    dataset: o.Dataset = None,
+    classnames: o.ClassNames = None,
+    data_root: o.DataRoot = None,
+    model: o.ModelName = None,
+    pretrained: o.Pretrained = None,
+    device: o.Device = None,
+    precision: o.Precision = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Score a finished run on test images: its own, another data set's, or behind another model."""
+    from llmopt.cli.live import watching
+    from llmopt.cli.show import print_evaluation, print_json
+    from llmopt.run.transfer import evaluate_run
+
+    changes = {
+        "dataset": dataset,
+        "classnames": classnames,
+        "data_root": None if data_root is None else str(data_root),
+        "model": model,
+        "pretrained": pretrained,
+        "device": device,
+        "precision": precision,
+    }
+    with watching(quiet=quiet or json) as watch:
+        found = evaluate_run(run, {k: v for k, v in changes.items() if v is not None}, watch)
+    (print_json if json else print_evaluation)(found)
+
+
+def export(
+    run: o.RunFolder,
+    format: Annotated[str, typer.Option("--format", help="txt, json or openclip.")] = "txt",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A file; stdout if left out.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", help="Add finalists up to this many templates.")
+    ] = None,
+) -> None:
+    """Write the prompts a run found in the format of another tool."""
+    from llmopt.errors import RunFolderError
+    from llmopt.export.prompts import export as render
+
+    text = render(run, format, top)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"cannot write {out}: {error.strerror}") from error
+    typer.echo(f"wrote {out}", err=True)
+
+
+def runs(
+    root: Annotated[Path, typer.Option("--runs", help="Where run folders are.")] = Path("runs"),
+    json: o.Json = False,
+) -> None:
+    """List run folders: what was asked, how it went, what it cost."""
+    import dataclasses
+
+    from llmopt.cli.show import print_json, print_runs
+    from llmopt.run.folder import find
+    from llmopt.run.open import summarize
+
+    found = [summarize(folder) for folder in find(root)]
+    if json:
+        print_json([{**dataclasses.asdict(r), "folder": str(r.folder)} for r in found])
+    else:
+        print_runs(found, root)
+
+
+def doctor(data_root: o.DataRoot = None, json: o.Json = False) -> None:
+    """Show versions, device, caches, data, keys (never their values), and what would not work."""
+    import dataclasses
+
+    from llmopt.cli.show import print_checks, print_json
+    from llmopt.run.doctor import examine
+
+    checks = examine(data_root)
+    if json:
+        print_json([dataclasses.asdict(check) for check in checks])
+    else:
+        print_checks(checks)

@@ -1,0 +1,279 @@
+"""Results as tables for people and as JSON for machines. Results go to stdout."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from llmopt.data.overview import Listed
+    from llmopt.run.doctor import Check
+    from llmopt.run.open import RunSummary
+    from llmopt.run.plan import Plan
+
+LEDGER_LABELS = {
+    "labelled_images": "labelled images",
+    "image_encodings": "image encodings",
+    "text_encodings": "text encodings",
+    "soft_prompt_encodings": "soft-prompt encodings",
+    "pairs_scored": "pairs scored",
+    "black_box_calls": "black-box calls",
+    "cache_hits": "cache hits",
+    "llm_calls": "LLM calls",
+    "llm_calls_lost": "LLM calls lost",
+    "llm_tokens_in": "LLM tokens in",
+    "llm_tokens_out": "LLM tokens out",
+    "llm_usd": "LLM cost",
+}
+
+
+def console() -> Console:
+    """Where results go; no markup is read in them, they may hold outside text."""
+    return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as a percentage."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def points(value: float | None) -> str:
+    """A difference of fractions in percentage points, with its sign."""
+    return "–" if value is None else f"{100 * value:+.1f}"
+
+
+def interval(bounds: Any, signed: bool = False) -> str:
+    """An interval of fractions, in per cent."""
+    if bounds is None:
+        return ""
+    sign = "+" if signed else ""
+    return f"[{100 * bounds[0]:{sign}.1f}, {100 * bounds[1]:{sign}.1f}]"
+
+
+def print_json(data: Any) -> None:
+    """Exactly one JSON document on stdout."""
+    print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_result(result: dict[str, Any], brief: bool = False) -> None:
+    """The end of a run: what was found, how sure it is, what it cost, what to do next."""
+    out = console()
+    baseline, best, gain, task = (result[k] for k in ("baseline", "best", "gain", "task"))
+    measured = best["test_accuracy"] is not None
+    if brief:
+        for one in best["templates"]:
+            out.print(one["text"])
+        if measured:
+            out.print(f"{percent(baseline['test_accuracy'])} -> {percent(best['test_accuracy'])}")
+        out.print(result["run"])
+        return
+    table = Table(
+        title=f"{task['dataset']}, {task['shots']}-shot, seed {task['seed']}: "
+        f"{result['optimizer']['name']} behind {result['model']['name']}",
+        title_justify="left",
+    )
+    table.add_column("")
+    table.add_column("train", justify="right")
+    table.add_column("val", justify="right")
+    table.add_column(f"test ({task['test_images']:,} images)", justify="right")
+    table.add_column("95 % interval")
+    for name, row in (("start", baseline), ("best", best)):
+        table.add_row(
+            name,
+            percent(row["train_accuracy"]),
+            percent(row["val_accuracy"]),
+            percent(row["test_accuracy"]),
+            interval(row["test_accuracy_ci95"]),
+        )
+    out.print(table)
+    if measured:
+        out.print(
+            f"gain on test: {points(gain['test_accuracy'])} points "
+            f"{interval(gain['ci95'], signed=True)}, paired p {_p(gain['p_value'])}"
+        )
+    out.print(f"\nstart: {baseline['template']}")
+    for one in best["templates"]:
+        weight = f"  (weight {one['weight']:.2f})" if one["weight"] < 1 else ""
+        out.print(Text(f"best:  {one['text']}{weight}", style="bold"))
+    if best["soft_prompt"]:
+        out.print(f"best:  soft prompt, {best['soft_prompt'].get('tokens', '?')} tokens")
+    if best["head"]:
+        out.print(f"head:  {best['head'].get('name', best['head'])}")
+    if best["fallback"]:
+        out.print("Nothing was convincingly better on the few shots, so the start was kept.")
+    if result.get("at_chance"):
+        out.print(
+            Text(
+                f"This accuracy is at chance for {task['classes']} classes: "
+                f"{result['model']['name']} knows nothing of these images. Use another --model.",
+                style="yellow",
+            )
+        )
+    _print_summary(out, result)
+    _print_ledger(out, result)
+    out.print(f"\nrun folder: {result['run']}")
+    if result["status"] == "interrupted":
+        out.print(f"interrupted; go on with: llmopt resume {result['run']}")
+    else:
+        out.print(f"export:     llmopt export {result['run']} --format openclip")
+
+
+def _print_summary(out: Console, result: dict[str, Any]) -> None:
+    summary = result["optimizer"]["summary"]
+    if not summary.get("proposals"):
+        return
+    parts = ", ".join(
+        f"{count} {name.replace('_', ' ')}"
+        for name, count in summary.items()
+        if name not in ("proposals", "calls") and count
+    )
+    out.print(
+        f"\n{summary['proposals']} proposals in {summary.get('calls', 0)} calls of "
+        f"{result['optimizer']['llm']}: {parts}; stopped by {result['stop_reason']}"
+    )
+
+
+def _print_ledger(out: Console, result: dict[str, Any]) -> None:
+    spent = []
+    for name, value in result["ledger"].items():
+        label = LEDGER_LABELS.get(name, name)
+        if name == "llm_usd":
+            if result["ledger"]["llm_calls"]:
+                spent.append(f"{label} " + ("not known" if value is None else f"${value:.4f}"))
+        elif value:
+            spent.append(f"{value:,} {label}")
+    seconds = result["seconds"]
+    out.print(f"\nspent: {', '.join(spent)}")
+    out.print(
+        f"time:  {seconds['total']:.1f} s, of which black box {seconds['black_box']:.1f} s, "
+        f"LLM {seconds['llm']:.1f} s"
+    )
+
+
+def print_plan(plan: Plan) -> None:
+    """The most a run can spend, beside its caps."""
+    out = console()
+    table = Table(title=plan.title, title_justify="left")
+    table.add_column("spend")
+    table.add_column("at most", justify="right")
+    table.add_column("cap", justify="right")
+    for row in plan.rows:
+        table.add_row(row.label, row.most_text, row.cap_text)
+    out.print(table)
+    for note in plan.notes:
+        out.print(note)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+
+
+def print_runs(found: list[RunSummary], root: Any) -> None:
+    """Run folders, one a line."""
+    out = console()
+    if not found:
+        out.print(f"no runs below {root}; start one with: llmopt run")
+        return
+    table = Table()
+    for name in ("run", "status", "data set", "shots", "seed", "optimizer"):
+        table.add_column(name)
+    for name in ("start", "best", "queries", "LLM calls", "cost"):
+        table.add_column(name, justify="right")
+    for run in found:
+        ledger = run.ledger or {}
+        queries = ledger.get("text_encodings", 0) + ledger.get("soft_prompt_encodings", 0)
+        usd = ledger.get("llm_usd")
+        table.add_row(
+            str(run.folder),
+            run.status,
+            run.dataset or "",
+            str(run.shots or ""),
+            "" if run.seed is None else str(run.seed),
+            run.optimizer or "",
+            percent(run.start),
+            percent(run.best),
+            f"{queries:,}" if ledger else "",
+            f"{ledger.get('llm_calls', 0):,}" if ledger else "",
+            f"${usd:.4f}" if usd else "",
+        )
+    out.print(table)
+
+
+def print_evaluation(found: dict[str, Any]) -> None:
+    """Start against best on test images."""
+    out = console()
+    table = Table(
+        title=f"{found['dataset']} test, {found['test_images']:,} images, "
+        f"behind {found['model']['name']}",
+        title_justify="left",
+    )
+    table.add_column("")
+    table.add_column("accuracy", justify="right")
+    table.add_column("95 % interval")
+    for name, key in (("start", "baseline_accuracy"), ("best", "best_accuracy")):
+        table.add_row(name, percent(found[key]), interval(found[f"{key}_ci95"]))
+    out.print(table)
+    gain = found["gain"]
+    out.print(
+        f"gain: {points(gain['test_accuracy'])} points {interval(gain['ci95'], signed=True)}, "
+        f"paired p {_p(gain['p_value'])}"
+    )
+    out.print(f"best: {found['best']}")
+    curse = found["winners_curse"]
+    out.print(
+        f"the search saw {percent(curse['train_accuracy'])} on train and "
+        f"{percent(curse['val_accuracy'])} on val"
+    )
+    if found["at_chance"]:
+        out.print("This accuracy is at chance: the model knows nothing of these images.")
+
+
+def print_checks(checks: list[Check]) -> None:
+    """What ``doctor`` found."""
+    out = console()
+    table = Table()
+    for name in ("", "what", "found", "to do"):
+        table.add_column(name)
+    for check in checks:
+        table.add_row("ok" if check.ok else "!!", check.name, check.found, check.remedy)
+    out.print(table)
+
+
+def print_models(found: list[dict[str, Any]]) -> None:
+    """Model names with their weight tags."""
+    out = console()
+    table = Table()
+    table.add_column("model")
+    table.add_column("weights (--pretrained)")
+    for model in found:
+        table.add_row(model["name"], ", ".join(model["pretrained"]))
+    out.print(table)
+    out.print("also: local-dir:PATH, hf-hub:ORG/NAME, or a name with --pretrained FILE")
+
+
+def print_pairs(found: dict[str, Any]) -> None:
+    """Names and values."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in found.items():
+        table.add_row(name, str(value))
+    console().print(table)
+
+
+def print_datasets(found: list[Listed]) -> None:
+    """Data sets, one a line."""
+    table = Table()
+    for name in ("data set", "here", "classes", "train/val/test", "note"):
+        table.add_column(name, overflow="fold")
+    for entry in found:
+        table.add_row(
+            entry.name,
+            "yes" if entry.here else "no",
+            str(entry.classes or ""),
+            "/".join(f"{n:,}" for n in entry.images) if entry.images else "",
+            entry.note,
+        )
+    console().print(table)

@@ -1,0 +1,327 @@
+"""A run from config to result: prepare, search, choose, measure once, write."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.numpy import save_file
+
+from llmopt.blackbox.base import BlackBox
+from llmopt.blackbox.metered import MeteredBox
+from llmopt.data.registry import Dataset, open_dataset
+from llmopt.data.tasks import make_task, open_test
+from llmopt.errors import AccessError, BudgetExhausted, BudgetTooSmall, RunFolderError
+from llmopt.optimizers import optimizer_class, optimizer_names
+from llmopt.optimizers.base import Optimizer, Outcome, Search
+from llmopt.predictor import Predictor, single
+from llmopt.run import folder as run_folder
+from llmopt.run import result as run_result
+from llmopt.run.checkpoint import Checkpoints
+from llmopt.run.config import RunConfig, make_settings
+from llmopt.run.evaluate import Evaluation, evaluate
+from llmopt.run.files import replace_atomically, write_text
+from llmopt.run.folder import locked
+from llmopt.run.journal import Journal, read_journal
+from llmopt.run.ledger import Ledger
+from llmopt.run.watch import Watch
+from llmopt.task import Labelled, Task
+from llmopt.templates import Template
+
+if TYPE_CHECKING:
+    from llmopt.blackbox.feature_cache import FeatureCache
+    from llmopt.chat.metered import MeteredChat
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start: everything is found and fits together, nothing is spent."""
+
+    config: RunConfig
+    optimizer: Optimizer[Any]
+    dataset: Dataset
+    task: Task
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Check a config and find its data set. Opens no model and spends nothing.
+
+    Raises:
+        UserError: something is unknown, missing or does not fit.
+    """
+    config = config.resolved()
+    kind = optimizer_class(config.optimizer)
+    optimizer = kind(make_settings(kind, config.settings))
+    if kind.needs_chat:
+        from llmopt.chat.providers import resolve
+
+        config = resolve(config)
+    dataset = open_dataset(config.dataset, Path(config.data_root))
+    task = make_task(dataset, config.shots, config.seed, Template(config.template))
+    return Prepared(config, optimizer, dataset, task)
+
+
+def start(config: RunConfig, watch: Watch | None = None) -> dict[str, Any]:
+    """Run a config in a new folder; the content of its ``result.json``.
+
+    Raises:
+        LlmoptError: with ``exit_code`` telling whose fault it is.
+    """
+    watch = watch or Watch()
+    prepared = prepare(config)
+    box = open_box(prepared.config, watch)
+    check_access(box, type(prepared.optimizer))
+    folder = run_folder.create(prepared.config)
+    return _live(folder, prepared, box, watch)
+
+
+def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
+    """Go on where a run stopped. A finished run just gives its result again."""
+    watch = watch or Watch()
+    config = run_folder.read_run_config(folder)
+    path = folder / run_folder.RESULT
+    if path.is_file() and (result := run_folder.read_result(folder))["status"] == "complete":
+        watch.note(f"{folder} is complete; nothing to do")
+        return result
+    prepared = prepare(config)
+    box = open_box(prepared.config, watch)
+    check_access(box, type(prepared.optimizer))
+    return _live(folder, prepared, box, watch)
+
+
+def open_box(config: RunConfig, watch: Watch) -> BlackBox:
+    """The black box of a config."""
+    if config.blackbox:
+        from llmopt.blackbox.http import HttpBlackBox
+
+        return HttpBlackBox(config.blackbox)
+    from llmopt.blackbox.openclip import OpenClipBlackBox
+
+    watch.stage(f"loading {config.model} {config.pretrained}".strip())
+    return OpenClipBlackBox(
+        config.model,
+        config.pretrained,
+        device=config.device,
+        precision=config.precision,
+        batch_size=config.batch_size,
+    )
+
+
+def check_access(box: BlackBox, optimizer: type[Optimizer[Any]]) -> None:
+    """Refuse an optimizer that needs more than the box offers.
+
+    Raises:
+        AccessError: it names the level, the offer, and the optimizers that would work.
+    """
+    if box.info.access >= optimizer.access:
+        return
+    fitting = [n for n in optimizer_names() if optimizer_class(n).access <= box.info.access]
+    raise AccessError(
+        f"optimizer '{optimizer.name}' needs access level '{optimizer.access}', but "
+        f"{box.info.name} offers '{box.info.access}'; with it you can use: {', '.join(fitting)}"
+    )
+
+
+def _live(folder: Path, prepared: Prepared, box: BlackBox, watch: Watch) -> dict[str, Any]:
+    with locked(folder):
+        journal = Journal(folder / run_folder.JOURNAL)
+        try:
+            return _search_and_measure(folder, prepared, box, journal, watch)
+        finally:
+            journal.close()
+
+
+def _search_and_measure(
+    folder: Path, prepared: Prepared, box: BlackBox, journal: Journal, watch: Watch
+) -> dict[str, Any]:
+    config, task = prepared.config, prepared.task
+    _note_identity(folder, journal, box, task, watch)
+    ledger = Ledger(config.caps, journal.clock)
+    ledger.charge(labelled_images=task.labelled_images)
+    cache = _feature_cache(watch)
+    metered = MeteredBox(box, ledger, cache)
+    chat = _open_chat(prepared, ledger, journal, watch)
+    search = Search(
+        task=task,
+        box=metered,
+        chat=chat,
+        seed=config.seed,
+        journal=journal,
+        ledger=ledger,
+        checkpoints=Checkpoints(folder / run_folder.CHECKPOINT, ledger, journal),
+        on_progress=watch.progress,
+    )
+    watch.started(folder, ledger)
+    baseline = single(task.start, task.classnames)
+    _score_start(metered, task, baseline)
+    with _graceful_interrupt(ledger, watch):
+        outcome = prepared.optimizer.run(search)
+    if journal.diverged:
+        watch.warn("this sitting took other steps than the one before; see the journal")
+
+    accuracies = [_accuracies(metered, images, (baseline, outcome.predictor)) for images in
+                  (task.train, task.val)]  # fmt: skip
+    spent = Ledger()
+    evaluation = None
+    test_images = 0
+    if outcome.stop_reason != "interrupted":
+        watch.stage("measuring on the test images")
+        test = open_test(prepared.dataset)
+        test_images = len(test)
+        journal.event("test_opened", images=test_images, predictor=outcome.predictor.describe())
+        evaluation = evaluate(
+            MeteredBox(box, spent, cache), test, outcome.predictor, baseline, len(task.classnames)
+        )
+    result = run_result.build(
+        folder=folder,
+        config=config,
+        task=task,
+        info=box.info,
+        settings=prepared.optimizer.settings,
+        outcome=outcome,
+        train=accuracies[0],
+        val=accuracies[1],
+        evaluation=evaluation,
+        test_images=test_images,
+        ledger=ledger,
+        evaluation_ledger=spent,
+        seconds={
+            "total": journal.clock(),
+            "llm": chat.seconds if chat else 0.0,
+            "black_box": metered.seconds,
+        },
+    )
+    _write(folder, result, outcome, evaluation)
+    return result
+
+
+def _score_start(box: MeteredBox, task: Task, baseline: Predictor) -> None:
+    """The first spend of every run; a budget that does not pay for it pays for nothing."""
+    try:
+        baseline.scores(box, task.train)
+    except BudgetExhausted as error:
+        raise BudgetTooSmall(
+            f"{error}, which does not even pay for scoring the start template "
+            f"({len(task.classnames)} prompts); raise the cap, see 'llmopt plan'"
+        ) from error
+
+
+def _accuracies(box: MeteredBox, images: Labelled, predictors: tuple[Predictor, ...]) -> Any:
+    """Accuracy of each predictor; None without images, or with nothing left to pay for them."""
+    if not len(images):
+        return (None,) * len(predictors)
+    found: list[float | None] = []
+    for predictor in predictors:
+        try:
+            predicted = predictor.scores(box, images).argmax(axis=1)
+            found.append(float((predicted == images.labels).mean()))
+        except BudgetExhausted:
+            found.append(None)
+    return tuple(found)
+
+
+def _note_identity(folder: Path, journal: Journal, box: BlackBox, task: Task, watch: Watch) -> None:
+    """Journal what the run stands on; on resume, say what has changed since."""
+    identity = {
+        "versions": run_result.versions(),
+        "weights_sha256": box.info.weights_sha256,
+        "split_sha256": task.split_sha256,
+    }
+    if not journal.resumed:
+        journal.event("started", **identity)
+        return
+    first = next(iter(read_journal(folder / run_folder.JOURNAL)), None)
+    if first is None or first["kind"] != "started":
+        raise RunFolderError(f"the journal of {folder} does not begin with a start; it is damaged")
+    before = first["data"]
+    journal.event("started", **before)
+    changed = [
+        f"{name} {before['versions'].get(name)} -> {version}"
+        for name, version in identity["versions"].items()
+        if before["versions"].get(name) != version
+    ]
+    if before["weights_sha256"] != identity["weights_sha256"]:
+        changed.append("the model's weights")
+    if before["split_sha256"] != identity["split_sha256"]:
+        changed.append("the data split")
+    if changed:
+        watch.warn(
+            f"since this run began, these have changed: {', '.join(changed)}; "
+            "its result may differ from an undisturbed one"
+        )
+
+
+def _feature_cache(watch: Watch) -> FeatureCache:
+    from llmopt.blackbox.feature_cache import FeatureCache, default_cache_dir
+
+    return FeatureCache(default_cache_dir(), watch.images)
+
+
+def _open_chat(
+    prepared: Prepared, ledger: Ledger, journal: Journal, watch: Watch
+) -> MeteredChat | None:
+    if not prepared.optimizer.needs_chat:
+        return None
+    from llmopt.chat.metered import open_metered
+
+    return open_metered(prepared.config, ledger, journal, watch)
+
+
+@contextmanager
+def _graceful_interrupt(ledger: Ledger, watch: Watch) -> Iterator[None]:
+    """The first Ctrl-C ends the search with its best so far; the second ends the program."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(signum: int, frame: Any) -> None:
+        ledger.stop()
+        signal.signal(signal.SIGINT, before)
+        watch.note("interrupted: finishing with the best so far (again to stop at once)")
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _write(
+    folder: Path, result: dict[str, Any], outcome: Outcome, evaluation: Evaluation | None
+) -> None:
+    ranked = [
+        {
+            "text": t.text,
+            "weight": t.weight,
+            "train_accuracy": t.train_accuracy,
+            "train_logprob": t.train_logprob,
+            "val_accuracy": t.val_accuracy,
+        }
+        for t in outcome.templates
+    ]
+    write_text(folder / run_folder.PROMPTS, _json({"schema": 1, "templates": ranked}))
+    tensors, config = outcome.predictor.state()
+    with replace_atomically(folder / run_folder.PREDICTOR) as path:
+        save_file(tensors, path, {"predictor": json.dumps(config)})
+    if evaluation is not None:
+        with replace_atomically(folder / run_folder.PREDICTIONS) as path:
+            save_file(
+                {
+                    "labels": evaluation.labels,
+                    "baseline": evaluation.baseline,
+                    "best": evaluation.best,
+                },
+                path,
+            )
+    write_text(folder / run_folder.RESULT, _json(result))
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
