@@ -39,6 +39,8 @@ def sample(train: Labelled, val: Labelled | None, shots: int, seed: int) -> tupl
 
 def _pick(labels: IntArray, shots: int, rng: random.Random) -> IntArray:
     """Positions of the sampled images, class after class in order of first appearance."""
+    if not len(labels):
+        return np.empty(0, dtype=np.int64)
     order = np.argsort(labels, kind="stable")
     present, first, counts = np.unique(labels, return_index=True, return_counts=True)
     members = dict(zip(present.tolist(), np.split(order, np.cumsum(counts)[:-1]), strict=True))
@@ -49,4 +51,4 @@ def _pick(labels: IntArray, shots: int, rng: random.Random) -> IntArray:
         if len(positions) >= shots:
             positions = positions[rng.sample(range(len(positions)), shots)]
         picks.append(positions)
-    return np.concatenate(picks) if picks else np.empty(0, dtype=np.int64)
+    return np.concatenate(picks)

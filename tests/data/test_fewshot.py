@@ -78,6 +78,11 @@ def test_without_a_validation_list_its_sample_is_empty() -> None:
     assert len(val) == 0
 
 
+def test_nothing_to_sample_gives_nothing() -> None:
+    train, val = sample(listed([]), listed([]), 1, 1)
+    assert len(train) == len(val) == 0
+
+
 @pytest.mark.parametrize("shots", [0, -1])
 def test_less_than_one_shot_is_refused(shots: int) -> None:
     with pytest.raises(ConfigError, match=f"at least 1, not {shots}"):
