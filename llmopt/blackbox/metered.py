@@ -6,9 +6,10 @@ whatever case or spacing, is not paid for again.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,7 +150,8 @@ class MeteredBox:
             self._pairs |= pairs
             fresh: dict[Hashable, FloatArray] = {}
             if new:
-                rows = self._timed(self._box.text_features, list(new.values()))
+                with self._timing():
+                    rows = self._box.text_features(list(new.values()))
                 fresh = dict(zip(new, rows, strict=True))
             found = [fresh[f] if f in fresh else self._recent(f) for f in forms]
             for form, row in fresh.items():
@@ -186,7 +188,8 @@ class MeteredBox:
                 pairs_scored=candidates * count * len(images),
                 black_box_calls=1,
             )
-            text = self._timed(self._box.soft_features, contexts, classnames, grad=grad)
+            with self._timing():
+                text = self._box.soft_features(contexts, classnames, grad=grad)
             visual = torch.as_tensor(images, dtype=text.dtype, device=text.device)
             return self._box.logits(visual, text)  # type: ignore[no-any-return]
 
@@ -202,25 +205,28 @@ class MeteredBox:
                 black_box_calls=1,
             )
             self._image_keys |= new_images
-            if self.access >= Access.SCORES:
-                scores = self._timed(self._box.scores, images.images, prompts)
-            else:
-                predicted = self._timed(self._box.labels, images.images, prompts)
-                scores = np.eye(len(prompts), dtype=np.float32)[predicted]
+            with self._timing():
+                if self.access >= Access.SCORES:
+                    scores = self._box.scores(images.images, prompts)
+                else:
+                    predicted = self._box.labels(images.images, prompts)
+                    scores = np.eye(len(prompts), dtype=np.float32)[predicted]
             self._columns[images.digest, forms] = scores
         else:
             self._ledger.charge(cache_hits=len(prompts))
         return self._columns[images.digest, forms]
 
     def _encode_images(self, images: Sequence[Image]) -> FloatArray:
-        if self._disk is None:
-            return self._timed(self._box.image_features, images)
-        return self._timed(self._disk.features, images, self._box)
+        with self._timing():
+            if self._disk is None:
+                return self._box.image_features(images)
+            return self._disk.features(images, self._box)
 
-    def _timed(self, function, *args, **kwargs):  # type: ignore[no-untyped-def]
+    @contextlib.contextmanager
+    def _timing(self) -> Iterator[None]:
         before = self._ledger.seconds()
         try:
-            return function(*args, **kwargs)
+            yield
         finally:
             self.seconds += self._ledger.seconds() - before
 

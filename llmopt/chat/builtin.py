@@ -38,7 +38,8 @@ _COUNT = re.compile(r"\b[Ww]rite (\d+)\b")
 _PRIOR = 1.0  # standard deviation of a phrase's effect, in standard deviations of the score
 _NOISE = 1.0  # of what phrases do not explain
 _EDITS = 100  # variants looked at for each edited proposal
-_MAX_BEFORE, _MAX_WORDS = 3, 15
+_KINDS = (0.6, 0.2, 0.2)
+_MAX_BEFORE, _MAX_WORDS = 4, 15
 
 
 class BuiltinRewriter(BaseChatModel):
@@ -65,7 +66,7 @@ class BuiltinRewriter(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        texts = [m.content if isinstance(m.content, str) else str(m.content) for m in messages]
+        texts = [str(message.text) for message in messages]
         digest = hashlib.sha256("\0".join([str(self.seed), *texts]).encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
         count = int(found[-1]) if (found := _COUNT.findall(texts[-1])) else 1
@@ -103,7 +104,7 @@ def read_scores(texts: Sequence[str]) -> dict[str, float]:
 
 
 def propose(scores: dict[str, float], count: int, rng: np.random.Generator) -> list[str]:
-    """Write ``count`` new templates: half composed anew, half edits of the best ones."""
+    """Write ``count`` new templates: most composed anew to explore, the rest edits of the best."""
     if not scores:
         scores = {PLAIN: 0.0}
     model = _Effects(scores)
@@ -111,10 +112,11 @@ def propose(scores: dict[str, float], count: int, rng: np.random.Generator) -> l
     parents = [Sentence.parse(text) for text in [*ranked[:6], PLAIN]]
     seen = {text.lower() for text in scores}
     proposals: list[str] = []
-    for index in range(count):
-        # Every fourth takes the estimates at their word, the others explore.
-        effects = model.mean() if index % 4 == 3 else model.sample(rng)
-        if index % 2 == 0:
+    for _ in range(count):
+        kind = rng.choice(("compose", "edit", "exploit"), p=_KINDS)
+        # Exploiting takes the estimates at their word; the others explore.
+        effects = model.mean() if kind == "exploit" else model.sample(rng)
+        if kind == "compose":
             drafts = [str(_compose(effects, rng)) for _ in range(4)]
         else:
             drafts = [str(_edit(parents, rng)) for _ in range(_EDITS)]
@@ -129,7 +131,7 @@ def propose(scores: dict[str, float], count: int, rng: np.random.Generator) -> l
 def _compose(effects: _Drawn, rng: np.random.Generator) -> Sentence:
     """The sentence this draw of effects likes best, with some parts left out by chance."""
     words = vocabulary()
-    count = int(rng.integers(2, _MAX_BEFORE + 1))
+    count = int(rng.integers(3, _MAX_BEFORE + 1))
     before = sorted(words["before"], key=lambda p: -effects(phrase_features("before", p)))[:count]
     parts = {
         part: max(words[part], key=lambda p: effects(phrase_features(part, p)))
@@ -223,7 +225,8 @@ def _delete(sentence: Sentence, parents: Sequence[Sentence], rng: np.random.Gene
         return sentence
     part = present[int(rng.integers(len(present)))]
     if part != "before":
-        return replace(sentence, **{part: ""})
+        cleared: dict[str, Any] = {part: ""}
+        return replace(sentence, **cleared)
     at = int(rng.integers(len(sentence.before)))
     return replace(sentence, before=sentence.before[:at] + sentence.before[at + 1 :])
 

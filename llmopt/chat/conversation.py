@@ -6,19 +6,23 @@ bounds. Scored templates are always written one a line as ``- TEXT (score -0.512
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from string import Template as Wording
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmopt.resources import read_prompt
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
+    from PIL import Image as PillowImage
 
     from llmopt.optimizers.archive import Scored
 
 CLASSES_SHOWN = 40
+PICTURE_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,14 @@ class Lists:
     good: Sequence[Scored]
     others: Sequence[Scored] = ()
     others_title: str = "Templates that work badly, worst first:"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image to show to a model that can see, with what is to be said of it."""
+
+    image: PillowImage.Image
+    caption: str
 
 
 @dataclass
@@ -66,6 +78,7 @@ class Conversation:
         results: Sequence[Scored] = (),
         notes: Sequence[str] = (),
         confusions: Sequence[str] = (),
+        pictures: Sequence[Picture] = (),
     ) -> list[BaseMessage]:
         """The messages of the next turn."""
         from langchain_core.messages import HumanMessage, SystemMessage
@@ -80,7 +93,8 @@ class Conversation:
             "notes": _paragraph("Not used:", notes),
         }
         name = "meta/next.txt" if self._history and self.memory else "meta/first.txt"
-        self._asked = HumanMessage(_squeeze(Wording(read_prompt(name)).safe_substitute(fill)))
+        text = _squeeze(Wording(read_prompt(name)).safe_substitute(fill))
+        self._asked = HumanMessage(_with_pictures(text, pictures) if pictures else text)
         kept = self._history[-self.max_turns :] if self.memory else []
         history = [message for pair in kept for message in pair]
         return [SystemMessage(read_prompt("meta/system.txt")), *history, self._asked]
@@ -140,6 +154,22 @@ def enumerate_names(names: Sequence[str], limit: int = CLASSES_SHOWN) -> str:
     """Class names as a list for reading, cut when there are many."""
     shown = ", ".join(name.replace("_", " ") for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def _with_pictures(text: str, pictures: Sequence[Picture]) -> list[str | dict[Any, Any]]:
+    """A message that shows pictures, each at most 256 pixels wide and high."""
+    captions = "; ".join(picture.caption for picture in pictures)
+    note = Wording(read_prompt("meta/images.txt")).safe_substitute(captions=captions)
+    parts: list[str | dict[Any, Any]] = [{"type": "text", "text": f"{text}\n\n{note.strip()}"}]
+    for picture in pictures:
+        small = picture.image.convert("RGB")
+        small.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
+        buffer = io.BytesIO()
+        small.save(buffer, "PNG")
+        data = base64.b64encode(buffer.getvalue()).decode("ascii")
+        url = {"url": f"data:image/png;base64,{data}"}
+        parts.append({"type": "image_url", "image_url": url})
+    return parts
 
 
 def _paragraph(title: str, lines: Sequence[str]) -> str:

@@ -15,12 +15,12 @@ app = typer.Typer(help="Where tasks come from.", no_args_is_help=True)
 @app.command("list")
 def list_datasets(data_root: o.DataRoot = None, json: o.Json = False) -> None:
     """Name the data sets and say which are here."""
-    from llmopt.cli.show import print_datasets, print_json
+    from llmopt.cli.show import plain, print_datasets, print_json
     from llmopt.data.overview import overview, root_folder
 
     found = overview(root_folder(data_root))
     if json:
-        print_json([entry.to_json() for entry in found])
+        print_json(plain(found))
     else:
         print_datasets(found)
 
@@ -49,3 +49,49 @@ def show(
         print_json(found)
     else:
         print_pairs(found)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A data set.", show_default=False)],
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every image.")] = False,
+    classnames: o.ClassNames = None,
+    data_root: o.DataRoot = None,
+    json: o.Json = False,
+) -> None:
+    """Look at every file of a data set before anything runs; exit code 2 if something is wrong."""
+    from llmopt.cli.live import counting
+    from llmopt.cli.show import plain, print_check, print_json
+    from llmopt.data.check import check_dataset
+    from llmopt.data.overview import root_folder
+
+    names = {"classnames": classnames} if classnames else {}
+    with counting("looking at images", quiet=json) as progress:
+        report = check_dataset(name, root_folder(data_root), deep=deep, progress=progress, **names)
+    if json:
+        print_json(plain(report) | {"ok": report.ok})
+    else:
+        print_check(report)
+    if not report.ok:
+        raise typer.Exit(2)
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="A benchmark.", show_default=False)],
+    data_root: o.DataRoot = None,
+    workers: Annotated[int, typer.Option("--workers", help="Files fetched at a time.")] = 4,
+    json: o.Json = False,
+) -> None:
+    """Fetch a benchmark: resumable, checksummed, in place only when it is whole."""
+    from llmopt.cli.live import downloading
+    from llmopt.cli.show import plain, print_download, print_json
+    from llmopt.data.download import download_dataset
+    from llmopt.data.overview import root_folder
+
+    with downloading(quiet=json) as report:
+        done = download_dataset(name, root_folder(data_root), workers=workers, report=report)
+    if json:
+        print_json(plain(done))
+    else:
+        print_download(done)

@@ -80,28 +80,24 @@ def runs(
     json: o.Json = False,
 ) -> None:
     """List run folders: what was asked, how it went, what it cost."""
-    import dataclasses
-
-    from llmopt.cli.show import print_json, print_runs
+    from llmopt.cli.show import plain, print_json, print_runs
     from llmopt.run.folder import find
     from llmopt.run.open import summarize
 
     found = [summarize(folder) for folder in find(root)]
     if json:
-        print_json([{**dataclasses.asdict(r), "folder": str(r.folder)} for r in found])
+        print_json(plain(found))
     else:
         print_runs(found, root)
 
 
 def doctor(data_root: o.DataRoot = None, json: o.Json = False) -> None:
     """Show versions, device, caches, data, keys (never their values), and what would not work."""
-    import dataclasses
-
-    from llmopt.cli.show import print_checks, print_json
+    from llmopt.cli.show import plain, print_checks, print_json
     from llmopt.run.doctor import examine
 
     checks = examine(data_root)
     if json:
-        print_json([dataclasses.asdict(check) for check in checks])
+        print_json(plain(checks))
     else:
         print_checks(checks)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +29,9 @@ from llmopt.cli.show import percent
 from llmopt.optimizers.base import Progress
 from llmopt.run.ledger import Ledger
 from llmopt.run.watch import Watch
+
+if TYPE_CHECKING:
+    from llmopt.data.fetch import Progress as FileProgress
 
 PLAIN_EVERY = 5.0  # seconds between plain lines when nothing new was found
 
@@ -160,3 +173,41 @@ class _Live(Watch):
             cap_text = f" of ${caps.llm_usd:.2f}" if caps.llm_usd is not None else ""
             shown.append(("spent", f"${ledger['llm_usd']:.4f}{cap_text}"))
         return shown
+
+
+@contextlib.contextmanager
+def counting(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar for (done, total), on a terminal only."""
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(
+        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def downloading(*, quiet: bool = False) -> Iterator[Callable[[FileProgress], None]]:
+    """A bar for each file; a line for each stage of it elsewhere than on a terminal."""
+    console = Console(stderr=True, highlight=False)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[tuple[str, str], TaskID] = {}
+    plain = not console.is_terminal and not quiet
+    with Bar(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
+
+        def report(progress: FileProgress) -> None:
+            key = progress.file, progress.stage
+            if key not in tasks:
+                tasks[key] = bar.add_task(f"{progress.stage} {progress.file}", total=None)
+                if plain:
+                    console.print(Text(f"{progress.stage} {progress.file}"), soft_wrap=True)
+            bar.update(tasks[key], completed=progress.done, total=progress.total)
+
+        yield report

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -10,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from llmopt.data.check import CheckReport
+    from llmopt.data.download import DownloadReport
     from llmopt.data.overview import Listed
     from llmopt.run.doctor import Check
     from llmopt.run.open import RunSummary
@@ -52,6 +57,17 @@ def interval(bounds: Any, signed: bool = False) -> str:
         return ""
     sign = "+" if signed else ""
     return f"[{100 * bounds[0]:{sign}.1f}, {100 * bounds[1]:{sign}.1f}]"
+
+
+def plain(data: Any) -> Any:
+    """Dataclasses, paths and tuples as what JSON can hold."""
+    if dataclasses.is_dataclass(data) and not isinstance(data, type):
+        return {f.name: plain(getattr(data, f.name)) for f in dataclasses.fields(data)}
+    if isinstance(data, Mapping):
+        return {str(key): plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [plain(value) for value in data]
+    return str(data) if isinstance(data, Path) else data
 
 
 def print_json(data: Any) -> None:
@@ -277,3 +293,37 @@ def print_datasets(found: list[Listed]) -> None:
             entry.note,
         )
     console().print(table)
+
+
+def print_check(report: CheckReport, most: int = 20) -> None:
+    """What is wrong with a data set, all of it at once, and the next step."""
+    out = console()
+    if report.sizes:
+        sizes = ", ".join(f"{which} {size:,}" for which, size in report.sizes.items())
+        out.print(f"{report.dataset}: {report.classes} classes; {sizes}; {report.provenance}")
+    for note in report.notes:
+        out.print(f"note: {note}")
+    folders = report.missing_by_folder()
+    for folder, count in list(folders.items())[:most]:
+        out.print(f"missing: {count:,} files in {folder}")
+    if len(folders) > most:
+        out.print(f"missing: and in {len(folders) - most} more folders (--json names every file)")
+    others = [problem for problem in report.problems if problem.kind != "missing"]
+    for problem in others[:most]:
+        out.print(str(problem))
+    if len(others) > most:
+        out.print(f"and {len(others) - most:,} more (--json names them all)")
+    if report.ok:
+        out.print(f"{report.images:,} images are fine ({report.seconds:.1f} s)")
+    out.print(report.next_step)
+
+
+def print_download(done: DownloadReport) -> None:
+    """What was fetched, and where it lies."""
+    out = console()
+    if done.fetched:
+        out.print(f"fetched {', '.join(done.fetched)} in {done.seconds:.0f} s")
+    else:
+        out.print("everything was there already")
+    out.print(f"{done.dataset} lies in {done.home}")
+    out.print(done.check.next_step)

@@ -168,6 +168,10 @@ class Optimizer(ABC, Generic[S]):
     def bounds(self, task: Task) -> Bounds:
         """Upper bounds of the spend, before anything is spent."""
 
+    def talk(self, task: Task) -> tuple[int, int]:
+        """Turns of a conversation, and bytes of the longest turn; (0, 0) without a chat model."""
+        return 0, 0
+
     @abstractmethod
     def run(self, search: Search) -> Outcome:
         """Search until done, or until a cap or Ctrl-C ends it, and return the best so far."""

@@ -18,6 +18,7 @@ usable or not.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,13 +28,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from llmopt.blackbox.base import Access
-from llmopt.chat.conversation import Conversation, Lists, rephrase, single_turn
-from llmopt.chat.replies import ParsedReply, parse_reply
+from llmopt.chat.conversation import Conversation, Lists, Picture, rephrase, single_turn
+from llmopt.chat.replies import MAX_CHARS, ParsedReply, parse_reply
 from llmopt.errors import BudgetExhausted, ConfigError, ContentRefused, ContextOverflow
+from llmopt.optimizers.aliases import PROPOSED, find_aliases
 from llmopt.optimizers.archive import FITNESS, Archive, Scored, evaluate
 from llmopt.optimizers.base import Bounds, Optimizer, Outcome, Progress, Search
 from llmopt.optimizers.selection import FINALISTS, as_good, choose
-from llmopt.resources import read_lines
+from llmopt.resources import read_lines, read_prompt
 from llmopt.sentences import Sentence
 from llmopt.task import Task
 from llmopt.templates import Template
@@ -65,6 +67,10 @@ class ChatSettings:
         finalists: candidates of the final choice, the start not counted.
         ensemble: combine up to this many finalists; 1 is a single template.
         polish: at the end, take phrases out of the best template as long as it does not suffer.
+        aliases: at the end, ask for other names of up to this many confused classes, and use
+            those that help.
+        images: images the best template gets wrong that are shown in each turn, for models that
+            can see; 0 for none.
         parallel: conversations held at the same time; the result does not depend on it.
     """
 
@@ -83,6 +89,8 @@ class ChatSettings:
     finalists: int = FINALISTS
     ensemble: int = 1
     polish: bool = True
+    aliases: int = 0
+    images: int = 0
     parallel: int = 1
 
     def __post_init__(self) -> None:
@@ -91,7 +99,7 @@ class ChatSettings:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"setting {name}={getattr(self, name)} must be 1 or more")
-        for name in ("iterations", "confusions"):
+        for name in ("iterations", "confusions", "aliases", "images"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"setting {name}={getattr(self, name)} must be 0 or more")
         for name, known in (("lists", LISTS), ("fitness", FITNESS)):
@@ -142,10 +150,20 @@ class Chat(Optimizer[ChatSettings]):
         classes = len(task.classnames)
         return Bounds(
             image_encodings=images,
-            text_encodings=templates * classes,
+            text_encodings=templates * classes + s.aliases * PROPOSED,
             pairs_scored=templates * classes * images,
-            llm_calls=s.restarts * s.iterations * (s.tries if s.profile == "released" else 1),
+            llm_calls=s.restarts * s.iterations * (s.tries if s.profile == "released" else 1)
+            + s.aliases,
         )
+
+    def talk(self, task: Task) -> tuple[int, int]:
+        """Turns whose history is sent along, and bytes of the longest turn."""
+        s = self.settings
+        wording = len(read_prompt("meta/system.txt")) + len(read_prompt("meta/next.txt"))
+        names = sum(len(name.encode()) + 2 for name in task.classnames)
+        listed = 2 * s.k + 4 * s.proposals + 10
+        turns = s.iterations if s.conversational else 1
+        return turns, wording + 4 * names + listed * (MAX_CHARS + 40) + 50_000 * s.images
 
     def run(self, search: Search) -> Outcome:
         """Hold the conversations, then choose."""
@@ -161,13 +179,19 @@ class Chat(Optimizer[ChatSettings]):
         choice = choose(
             search, found, finalists=self.settings.finalists, ensemble=self.settings.ensemble
         )
+        predictor = choice.predictor
+        counts = sum((climb.counts for climb in climbs), Counter())
+        if self.settings.aliases:
+            template = predictor.templates[0]
+            names = find_aliases(search, template, self.settings.aliases, counts)
+            predictor = dataclasses.replace(predictor, classnames=tuple(names))
         reasons = [climb.stop_reason for climb in climbs if climb.stop_reason != "iterations"]
         return Outcome(
-            choice.predictor,
+            predictor,
             stop_reason=reasons[0] if reasons else "iterations",
             fallback=choice.fallback,
             templates=choice.templates,
-            summary=dict(sum((climb.counts for climb in climbs), Counter())),
+            summary=dict(counts),
         )
 
     def _climb(self, search: Search, restart: int) -> _Climb:
@@ -221,7 +245,8 @@ class Chat(Optimizer[ChatSettings]):
         if s.profile == "released":
             return single_turn(lists.good, lists.others, s.proposals)
         pairs = _confusions(lists.good[0], task, s.confusions)
-        return talk.turn(lists, s.proposals, results, notes, pairs)
+        pictures = _mistakes(lists.good[0], task, s.images)
+        return talk.turn(lists, s.proposals, results, notes, pairs, pictures)
 
     def _ask(
         self,
@@ -314,7 +339,8 @@ def polish(search: Search, found: list[Scored], fitness: str) -> list[Scored]:
             best = min(fine, key=lambda one: len(one.template.text.split()))
     except BudgetExhausted:
         pass
-    return _ranked([*found, *archive.ranked()])
+    # The shortest goes first: it is a finalist whatever its rank.
+    return [best, *(one for one in _ranked([*found, *archive.ranked()]) if one is not best)]
 
 
 def _template(sentence: Sentence) -> Template:
@@ -361,6 +387,20 @@ def _confusions(best: Scored, task: Task, limit: int) -> list[str]:
     return [
         f"{names[true]} is taken for {names[predicted]} ({count} image{'s' * (count > 1)})"
         for (true, predicted), count in pairs.most_common(limit)
+    ]
+
+
+def _mistakes(best: Scored, task: Task, limit: int) -> list[Picture]:
+    """Training images the best template gets wrong, the least likely first."""
+    wrong = np.flatnonzero(~best.correct)
+    worst = wrong[np.argsort(best.likelihoods[wrong], kind="stable")][:limit]
+    names = [name.replace("_", " ") for name in task.classnames]
+    return [
+        Picture(
+            task.train.images[i].load(),
+            f"{names[task.train.labels[i]]}, taken for {names[best.predicted[i]]}",
+        )
+        for i in worst
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import threading
@@ -17,7 +18,13 @@ from llmopt.blackbox.base import BlackBox
 from llmopt.blackbox.metered import MeteredBox
 from llmopt.data.registry import Dataset, open_dataset
 from llmopt.data.tasks import make_task, open_test
-from llmopt.errors import AccessError, BudgetExhausted, BudgetTooSmall, RunFolderError
+from llmopt.errors import (
+    AccessError,
+    BudgetExhausted,
+    BudgetTooSmall,
+    ConfigError,
+    RunFolderError,
+)
 from llmopt.optimizers import optimizer_class, optimizer_names
 from llmopt.optimizers.base import Optimizer, Outcome, Search
 from llmopt.predictor import Predictor, single
@@ -62,20 +69,30 @@ def prepare(config: RunConfig) -> Prepared:
         from llmopt.chat.providers import resolve
 
         config = resolve(config)
-    dataset = open_dataset(config.dataset, Path(config.data_root))
+    if config.init_from:
+        config = dataclasses.replace(config, template=_found_template(Path(config.init_from)))
+    names = {"classnames": config.classnames} if config.classnames else {}
+    dataset = open_dataset(config.dataset, Path(config.data_root), **names)
     task = make_task(dataset, config.shots, config.seed, Template(config.template))
     return Prepared(config, optimizer, dataset, task)
 
 
-def start(config: RunConfig, watch: Watch | None = None) -> dict[str, Any]:
+def start(
+    config: RunConfig, watch: Watch | None = None, box: BlackBox | None = None
+) -> dict[str, Any]:
     """Run a config in a new folder; the content of its ``result.json``.
+
+    Args:
+        config: what to run.
+        watch: told where the run stands.
+        box: the black box, if it is open already; it must be the config's own.
 
     Raises:
         LlmoptError: with ``exit_code`` telling whose fault it is.
     """
     watch = watch or Watch()
     prepared = prepare(config)
-    box = open_box(prepared.config, watch)
+    box = box or open_box(prepared.config, watch)
     check_access(box, type(prepared.optimizer))
     folder = run_folder.create(prepared.config)
     return _live(folder, prepared, box, watch)
@@ -93,6 +110,14 @@ def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
     box = open_box(prepared.config, watch)
     check_access(box, type(prepared.optimizer))
     return _live(folder, prepared, box, watch)
+
+
+def _found_template(folder: Path) -> str:
+    """The best template of a finished run: where a search started from it begins."""
+    templates = run_folder.read_result(folder)["best"]["templates"]
+    if not templates:
+        raise ConfigError(f"--init-from {folder}: that run found no text template to start from")
+    return str(max(templates, key=lambda t: t["weight"])["text"])
 
 
 def open_box(config: RunConfig, watch: Watch) -> BlackBox:
@@ -228,7 +253,7 @@ def _accuracies(box: MeteredBox, images: Labelled, predictors: tuple[Predictor, 
 
 def _note_identity(folder: Path, journal: Journal, box: BlackBox, task: Task, watch: Watch) -> None:
     """Journal what the run stands on; on resume, say what has changed since."""
-    identity = {
+    identity: dict[str, Any] = {
         "versions": run_result.versions(),
         "weights_sha256": box.info.weights_sha256,
         "split_sha256": task.split_sha256,

@@ -116,9 +116,10 @@ def make_plan(config: RunConfig) -> Plan:
     if config.max_queries is not None and config.max_queries < queries:
         notes.append("The cap on queries ends this search before its last iteration.")
     if prepared.optimizer.needs_chat:
-        from llmopt.chat.metered import chat_bounds
+        from llmopt.chat.plan import chat_bounds
 
-        chat_rows, chat_notes = chat_bounds(config, bounds.llm_calls, task.classnames)
+        turns, turn_bytes = prepared.optimizer.talk(task)
+        chat_rows, chat_notes = chat_bounds(config, bounds.llm_calls, turns, turn_bytes)
         rows += [Row(*row) for row in chat_rows]
         notes += chat_notes
     title = (

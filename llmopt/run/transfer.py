@@ -40,7 +40,8 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
         changes = {**changes, "pretrained": ""}
     config = RunConfig.from_mapping({**_plain(config), **changes}, "the options").resolved()
     predictor = load_predictor(folder)
-    dataset = open_dataset(config.dataset, Path(config.data_root))
+    names = {"classnames": config.classnames} if config.classnames else {}
+    dataset = open_dataset(config.dataset, Path(config.data_root), **names)
     if isinstance(predictor, TextPredictor):
         predictor = dataclasses.replace(predictor, classnames=dataset.classnames)
     elif dataset.name != result["task"]["dataset"] or "model" in changes:

@@ -1,0 +1,81 @@
+"""How a black box speaks over HTTP: JSON, with arrays and pictures in base64.
+
+========================= ================================== =================================
+request                   body                               answer
+========================= ================================== =================================
+``GET /info``             -                                  what the box says of itself
+``POST /labels, /scores`` ``{"images": […], "prompts": […]}`` ``{"labels" or "scores": array}``
+``POST /images``          ``{"images": […]}``                ``{"features": array}``
+``POST /texts``           ``{"prompts": […]}``               ``{"features": array}``
+``POST /embed``           ``{"text": …}``                    ``{"vectors": array}``
+``POST /soft``            ``{"contexts": array,              ``{"features": array}``
+                          "classnames": […]}``
+========================= ================================== =================================
+
+An array is ``{"dtype": "float32", "shape": […], "data": base64 of little-endian bytes}``; a picture
+is base64 of a PNG file. Errors are ``{"error": {"type": …, "message": …}}`` with a status of 400
+(the caller's fault), 401 (token), 403 (access level) or 500.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+
+DTYPES = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
+MOST_BYTES = 512 * 2**20
+TOKEN_VARIABLE = "LLMOPT_BLACKBOX_TOKEN"
+
+
+def pack_array(array: npt.NDArray[Any]) -> dict[str, Any]:
+    """An array as JSON."""
+    name = "int64" if array.dtype.kind == "i" else "float32"
+    data = np.ascontiguousarray(array, dtype=DTYPES[name])
+    return {
+        "dtype": name,
+        "shape": list(data.shape),
+        "data": base64.b64encode(data.tobytes()).decode("ascii"),
+    }
+
+
+def unpack_array(value: Any) -> npt.NDArray[Any]:
+    """The inverse of :func:`pack_array`.
+
+    Raises:
+        ValueError: it is not an array, or its data does not fill its shape.
+    """
+    try:
+        dtype, shape = DTYPES[value["dtype"]], [int(n) for n in value["shape"]]
+        raw = base64.b64decode(value["data"], validate=True)
+    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        raise ValueError(f"not an array: {type(error).__name__}") from error
+    if any(n < 0 for n in shape) or len(raw) != dtype.itemsize * int(np.prod(shape)):
+        raise ValueError(f"{len(raw)} bytes do not fill an array of shape {shape}")
+    return np.frombuffer(raw, dtype).reshape(shape).copy()
+
+
+def pack_image(image: PillowImage.Image) -> str:
+    """A picture as base64 of a PNG file, which loses nothing."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def unpack_image(value: Any) -> PillowImage.Image:
+    """The inverse of :func:`pack_image`.
+
+    Raises:
+        ValueError: it is no picture Pillow can read.
+    """
+    try:
+        raw = base64.b64decode(value, validate=True)
+        with PillowImage.open(io.BytesIO(raw)) as image:
+            return image.convert("RGB")
+    except (TypeError, OSError, binascii.Error, PillowImage.DecompressionBombError) as error:
+        raise ValueError(f"not a picture: {type(error).__name__}") from error
