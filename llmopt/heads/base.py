@@ -1,0 +1,203 @@
+"""What a head is given, what it must do, and what it leaves behind.
+
+Every head is a correction ``h`` of the base scores ``s``::
+
+    scores = (s + alpha * h(s, x)) / T
+
+The head's own file says what ``h`` is. How strong it is (``alpha``), the temperature ``T``, and
+whether it is used at all are decided in one place for all of them: :mod:`llmopt.heads.select`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from llmopt.heads import head_class
+from llmopt.stats import log_likelihoods
+from llmopt.task import FloatArray, IntArray
+
+Config = dict[str, float]
+Tensors = dict[str, FloatArray]
+
+# Temperatures relative to the box's own, from sharper by 4 to flatter by 16.
+TEMPERATURES = 2.0 ** np.arange(-2.0, 4.25, 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Shots:
+    """Labelled images as a head sees them.
+
+    Attributes:
+        base: (N, V, K) float32 scores of the predictor the head is for. View 0 of an image is the
+            image as it is classified later; further views are augmented ones.
+        labels: (N,) int64.
+        features: (N, V, d) float32 image features, L2-normalised; None if nobody looks at them.
+        text: (K, d) float32 class embeddings, L2-normalised, with features only.
+        scale: factor from ``features @ text.T`` to scores.
+    """
+
+    base: FloatArray
+    labels: IntArray
+    features: FloatArray | None = None
+    text: FloatArray | None = None
+    scale: float = 100.0
+
+    def __post_init__(self) -> None:
+        views = self.base.shape[:2]
+        if self.base.ndim != 3 or len(self.labels) != views[0]:
+            raise ValueError(f"{len(self.labels)} labels, but base scores {self.base.shape}")
+        if self.features is not None and self.features.shape[:2] != views:
+            raise ValueError(f"base scores {self.base.shape}, but features {self.features.shape}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return int(self.base.shape[-1])
+
+    @property
+    def plain(self) -> FloatArray:
+        """(N, K) base scores of the images as they are."""
+        return self.base[:, 0]
+
+    @property
+    def plain_features(self) -> FloatArray | None:
+        """(N, d) features of the images as they are."""
+        return None if self.features is None else self.features[:, 0]
+
+    def of(self, rows: npt.NDArray[Any]) -> Shots:
+        """The images at ``rows`` (indices or a mask), with all their views."""
+        features = None if self.features is None else self.features[rows]
+        return replace(self, base=self.base[rows], labels=self.labels[rows], features=features)
+
+    def embedded(self) -> tuple[FloatArray, FloatArray]:
+        """The image features and the class embeddings, for heads that cannot do without."""
+        if self.features is None or self.text is None:
+            raise ValueError("this head looks at image features; the shots have none")
+        return self.features, self.text
+
+
+S = TypeVar("S")
+
+
+class Head(ABC, Generic[S]):
+    """A kind of correction, with its settings.
+
+    Class attributes:
+        name: what users type.
+        looks_at_features: whether ``h`` needs image features; otherwise scores are enough.
+        left_out: how :meth:`held_out` leaves images out: ``exact`` or ``folds``.
+        Settings: a frozen dataclass.
+
+    A head has a few *candidates*, such as the penalties of a ridge; a candidate is a small dict of
+    numbers. All randomness comes from ``seed``.
+    """
+
+    name: ClassVar[str]
+    looks_at_features: ClassVar[bool] = True
+    left_out: ClassVar[str] = "exact"
+    Settings: ClassVar[type[Any]]
+
+    def __init__(self, settings: S | None = None) -> None:
+        self.settings: S = self.Settings() if settings is None else settings
+
+    @abstractmethod
+    def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
+        """Each candidate with ``h``, (N, K), of every image under a fit that never saw it.
+
+        The image as it is is corrected by a fit without any of its views.
+        """
+
+    @abstractmethod
+    def fit(self, shots: Shots, config: Config, seed: int) -> Tensors:
+        """Arrays that hold the fitted candidate; all that :meth:`correct` needs."""
+
+    @staticmethod
+    @abstractmethod
+    def correct(tensors: Tensors, base: FloatArray, features: FloatArray | None) -> FloatArray:
+        """``h``, (N, K), from (N, K) base scores and (N, d) features."""
+
+    def strengths(self, base: FloatArray, correction: FloatArray) -> npt.NDArray[np.float64]:
+        """The ``alpha`` to try: a log grid around equal spread of correction and base scores."""
+        spread, size = _spread(base), _spread(correction)
+        equal = spread / size if size > 1e-20 else 1.0
+        return equal * 2.0 ** np.arange(-5.0, 4.5)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHead:
+    """A head ready for use.
+
+    Attributes:
+        name: its kind.
+        tensors: its arrays.
+        config: the candidate it is, for people.
+        alpha: strength of the correction.
+        temperature: the scores are divided by it.
+    """
+
+    name: str
+    tensors: Tensors
+    config: Config
+    alpha: float = 1.0
+    temperature: float = 1.0
+
+    @property
+    def looks_at_features(self) -> bool:
+        """Whether :meth:`scores` needs image features."""
+        return head_class(self.name).looks_at_features
+
+    def scores(self, base: FloatArray, features: FloatArray | None = None) -> FloatArray:
+        """(N, K) float32 scores from (N, K) base scores and, for some heads, (N, d) features."""
+        correction = head_class(self.name).correct(self.tensors, base, features)
+        return np.asarray((base + self.alpha * correction) / self.temperature, dtype=np.float32)
+
+    def save(self) -> tuple[Tensors, dict[str, Any]]:
+        """Arrays for safetensors, and the rest for JSON."""
+        rest = {"name": self.name, "config": self.config}
+        return dict(self.tensors), {**rest, "alpha": self.alpha, "temperature": self.temperature}
+
+    @classmethod
+    def load(cls, tensors: Mapping[str, FloatArray], config: Mapping[str, Any]) -> FittedHead:
+        """The head that :meth:`save` took apart."""
+        return cls(
+            config["name"],
+            dict(tensors),
+            dict(config["config"]),
+            float(config["alpha"]),
+            float(config["temperature"]),
+        )
+
+
+def temperature(scores: FloatArray, labels: IntArray) -> float:
+    """The likeliest of :data:`TEMPERATURES` for (N, K) scores and their labels."""
+    fits = [log_likelihoods(scores / t, labels).mean() for t in TEMPERATURES]
+    return float(TEMPERATURES[int(np.argmax(fits))])
+
+
+def folds(labels: IntArray, count: int, seed: int) -> IntArray:
+    """(N,) fold of each image, 0 to ``count - 1``: equal sizes, each class spread over them."""
+    rng = np.random.default_rng([seed, count])
+    shuffled = rng.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    fold = np.empty(len(labels), dtype=np.int64)
+    fold[by_class] = np.arange(len(labels)) % count
+    return fold
+
+
+def one_hot(labels: IntArray, classes: int) -> FloatArray:
+    """(N, K) float32."""
+    return np.eye(classes, dtype=np.float32)[labels]
+
+
+def _spread(scores: FloatArray) -> float:
+    """Root mean square of scores about each image's mean; what a softmax can see of them."""
+    return float(scores.std(axis=-1, dtype=np.float64).mean())

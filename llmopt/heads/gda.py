@@ -1,0 +1,138 @@
+"""Gaussian discriminant analysis (Wang et al., ICLR 2024, "A hard-to-beat baseline").
+
+Classes are taken as Gaussians with one covariance; Bayes' rule then is linear in the features::
+
+    h_k(x) = w_k . x + b_k,   w_k = P mu_k,   b_k = -mu_k . P mu_k / 2                     (1)
+    P = (S + tr(S) / (n - 1) I)^-1                                                         (2)
+
+with S the covariance within classes of the n views. (2) is the ridge estimate of an inverse
+covariance of Kubokawa and Srivastava (2008), here without its constant factor d / (n - 1), which
+``alpha`` takes up. The means mu_k count the class text as ``kappa`` images
+(:mod:`llmopt.heads.pseudo`; the paper has kappa = 0); the scores are blended with the zero-shot
+ones, as in the paper, but with a strength chosen on left-out images instead of a large validation
+set.
+
+Leaving image i out is exact: its views leave S, the trace, the means and the centre. Keeping S
+would let the metric know the very deviation it is asked to judge; with V views of an image in S
+the deviation seems about V times cheaper than it is, and leave-one-out finds nothing wrong with any
+strength. The inverse is updated from one eigendecomposition: with W the scatter, U U' what image i
+contributes to it, and D = (Lambda + ridge)^-1 in the eigenbasis of W,
+
+    (W - U U' + ridge I)^-1 = D + D U (I - U' D U)^-1 U' D                                  (3)
+
+Queries: none beyond the features of the views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llmopt.heads.base import Config, Head, Shots, Tensors, one_hot
+from llmopt.heads.pseudo import ClassMeans
+from llmopt.task import FloatArray
+
+Float64Array = npt.NDArray[np.float64]
+
+# A trace below this, of unit vectors, is rounding: no two views of a class differ.
+_NO_SPREAD = 1e-10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of GDA.
+
+    Attributes:
+        kappa: images that a class text counts for (0 in the paper, which has no leave-one-out).
+    """
+
+    kappa: float = 1.0
+
+
+class GDA(Head[Settings]):
+    """Gaussian discriminant analysis on image features."""
+
+    name = "gda"
+    Settings = Settings
+
+    def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
+        """Equation (1) for each image under the fit without it."""
+        yield {}, self._leave_one_out(shots)
+
+    def fit(self, shots: Shots, config: Config, seed: int) -> Tensors:
+        """The linear classifier of equation (1)."""
+        mu = weights = self._means(shots).all()
+        deviations = _deviations(shots)
+        rows = deviations.reshape(-1, deviations.shape[-1])
+        ridge = _ridge(float((rows**2).sum()), len(rows))
+        if ridge is not None:
+            covariance = rows.T @ rows / (len(rows) - 1)
+            inverse = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))  # (2)
+            weights = np.asarray(mu @ inverse, dtype=np.float64)
+        bias = -(weights * mu).sum(axis=1) / 2
+        return {"weights": weights.astype(np.float32), "bias": bias.astype(np.float32)}
+
+    @staticmethod
+    def correct(tensors: Tensors, base: FloatArray, features: FloatArray | None) -> FloatArray:
+        """Equation (1)."""
+        assert features is not None
+        return np.asarray(features @ tensors["weights"].T + tensors["bias"], dtype=np.float32)
+
+    def _means(self, shots: Shots, basis: Float64Array | None = None) -> ClassMeans:
+        features, text = shots.embedded()
+        images = features.mean(axis=1, dtype=np.float64)
+        texts = text.astype(np.float64)
+        if basis is not None:
+            return ClassMeans(images @ basis, shots.labels, texts @ basis, self.settings.kappa)
+        return ClassMeans(images, shots.labels, texts, self.settings.kappa)
+
+    def _leave_one_out(self, shots: Shots) -> FloatArray:
+        deviations = _deviations(shots)
+        n, views, width = deviations.shape
+        rows = deviations.reshape(-1, width)
+        total = float((rows**2).sum())
+        eigenvalues, basis = np.linalg.eigh(rows.T @ rows)
+        eigenvalues = np.maximum(eigenvalues, 0.0)
+
+        means = self._means(shots, basis)
+        plain = shots.embedded()[0][:, 0] @ basis
+        deviations = deviations @ basis
+        left = (n - 1) * views
+        held_out = np.empty((n, shots.classes))
+        for i, label in enumerate(shots.labels):
+            mu, x = means.without(i), plain[i]
+            # The views leave, and as the mean of their class moves, the others come nearer to it.
+            others = means.counts[label] - 1
+            pull = np.sqrt(views / others) if others else 0.0
+            u = np.vstack([deviations[i], pull * deviations[i].mean(axis=0)])
+            ridge = _ridge(total - float((u**2).sum()), left)
+            if ridge is None:
+                weights = mu
+            else:
+                u /= np.sqrt(left - 1)
+                d = 1.0 / (eigenvalues / (left - 1) + ridge)
+                du = u * d
+                inner = np.linalg.inv(np.eye(len(u)) - du @ u.T)
+                weights = mu * d + (mu @ du.T) @ inner @ du  # (3)
+            held_out[i] = weights @ x - (weights * mu).sum(axis=1) / 2  # (1)
+        return held_out.astype(np.float32)
+
+
+def _deviations(shots: Shots) -> Float64Array:
+    """(N, V, d) deviations of the views from the mean of their class."""
+    features, _ = shots.embedded()
+    x = features.astype(np.float64)
+    member = one_hot(shots.labels, shots.classes).astype(np.float64)
+    own = (member.T @ x.mean(axis=1)) / np.maximum(member.sum(axis=0), 1)[:, None]
+    deviations: Float64Array = x - own[shots.labels][:, None]
+    return deviations
+
+
+def _ridge(scatter: float, views: int) -> float | None:
+    """``tr(S) / (n - 1)`` of equation (2), or None where nothing varies within classes."""
+    if views < 2 or scatter <= _NO_SPREAD * views:
+        return None
+    return scatter / (views - 1) ** 2

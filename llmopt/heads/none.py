@@ -1,0 +1,45 @@
+"""No head: the scores as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llmopt.heads.base import Config, FittedHead, Head, Shots, Tensors
+from llmopt.task import FloatArray
+
+
+@dataclass(frozen=True)
+class Settings:
+    """There is nothing to set."""
+
+
+class NoHead(Head[Settings]):
+    """``h = 0``: what every other head is measured against."""
+
+    name = "none"
+    looks_at_features = False
+    Settings = Settings
+
+    def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
+        """Zeros."""
+        yield {}, np.zeros_like(shots.plain)
+
+    def fit(self, shots: Shots, config: Config, seed: int) -> Tensors:
+        """Nothing to fit."""
+        return {}
+
+    @staticmethod
+    def correct(tensors: Tensors, base: FloatArray, features: FloatArray | None) -> FloatArray:
+        """Zeros."""
+        return np.zeros_like(base)
+
+    def strengths(self, base: FloatArray, correction: FloatArray) -> npt.NDArray[np.float64]:
+        """One is enough."""
+        return np.ones(1)
+
+
+NONE = FittedHead("none", {}, {})

@@ -1,0 +1,90 @@
+"""Tip-Adapter's cache of the training images (Zhang et al., ECCV 2022), without training.
+
+An image is compared with each training image; near ones vote for their label::
+
+    h_k(x) = sum_{i in class k} a(x, f_i) / (kappa + n_k),   a(x, f) = exp(-beta (1 - x . f))   (1)
+
+The keys f_i are the views of image i averaged and normalised. Two departures from the paper keep
+leave-one-out fair. Votes are averaged in a class, not summed: the same up to a factor when classes
+are of one size, but a class that has just lost an image is not outvoted for it. And the text of the
+class votes as ``kappa`` images (:mod:`llmopt.heads.pseudo`), so that no class is empty. beta and
+alpha are chosen on left-out images; the released code searches them on a large validation split (on
+ImageNet the test set).
+
+Leaving image i out drops its row of the cache, and with it all its views.
+
+Queries: none beyond the features of the views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmopt.heads.base import Config, Head, Shots, Tensors, one_hot
+from llmopt.task import FloatArray
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the cache.
+
+    Attributes:
+        betas: sharpness of the comparison to choose from (1 in the paper, searched up to 50).
+        kappa: images that a class text counts for (0 in the paper).
+    """
+
+    betas: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0)
+    kappa: float = 1.0
+
+
+class Tip(Head[Settings]):
+    """A training-free cache on image features."""
+
+    name = "tip"
+    Settings = Settings
+
+    def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
+        """Equation (1) for each image without its own row, for each beta."""
+        x = shots.embedded()[0][:, 0].astype(np.float64)
+        keys, values, offsets = self._cache(shots)
+        n = len(shots)
+        votes = values.sum(axis=0) - values + self.settings.kappa
+        # Without image i the class texts move, for they follow the mean of the images.
+        centres = (keys.sum(axis=0) - keys) / max(n - 1, 1)
+        text = x @ offsets.T + (x * centres).sum(axis=1, keepdims=True)
+        near = x @ keys.T
+        for beta in self.settings.betas:
+            similar = np.exp(-beta * (1 - near))
+            np.fill_diagonal(similar, 0.0)
+            total = similar @ values + self.settings.kappa * np.exp(-beta * (1 - text))
+            correction = total / np.maximum(votes, 1e-6)
+            yield {"beta": beta}, correction.astype(np.float32)
+
+    def fit(self, shots: Shots, config: Config, seed: int) -> Tensors:
+        """Keys and votes of all images and class texts."""
+        keys, values, offsets = self._cache(shots)
+        votes = np.maximum(values.sum(axis=0) + self.settings.kappa, 1e-6)
+        texts = self.settings.kappa * np.eye(shots.classes)
+        return {
+            "keys": np.vstack([keys, offsets + keys.mean(axis=0)]).astype(np.float32),
+            "values": (np.vstack([values, texts]) / votes).astype(np.float32),
+            "beta": np.array([config["beta"]], dtype=np.float32),
+        }
+
+    @staticmethod
+    def correct(tensors: Tensors, base: FloatArray, features: FloatArray | None) -> FloatArray:
+        """Equation (1)."""
+        assert features is not None
+        similar = np.exp(-tensors["beta"] * (1 - features @ tensors["keys"].T))
+        return np.asarray(similar @ tensors["values"], dtype=np.float32)
+
+    def _cache(self, shots: Shots) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Keys (N, d), labels (N, K) and the class texts about their mean, (K, d)."""
+        features, text = shots.embedded()
+        keys = features.mean(axis=1, dtype=np.float64)
+        keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+        offsets = text.astype(np.float64) - text.mean(axis=0, dtype=np.float64)
+        return keys, one_hot(shots.labels, shots.classes), offsets

@@ -1,0 +1,136 @@
+"""Leaving an image out in closed form is the same as fitting again without it and its views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from head_worlds import unit, world
+from scipy.special import softmax
+
+from llmopt.heads import HEADS, head_class
+from llmopt.heads.base import Head, Shots
+from llmopt.heads.bias import Bias
+from llmopt.heads.bias import Settings as BiasSettings
+from llmopt.heads.gda import GDA
+from llmopt.heads.gda import Settings as GDASettings
+from llmopt.heads.ridge import Ridge
+from llmopt.heads.tip import Settings as TipSettings
+from llmopt.heads.tip import Tip
+
+EXACT: list[Head[Any]] = [
+    Bias(),
+    Bias(BiasSettings(kappa=0.1)),
+    GDA(),
+    GDA(GDASettings(kappa=0.0)),
+    Ridge(),
+    Tip(),
+    Tip(TipSettings(betas=(1.0, 10.0), kappa=0.0)),
+]
+
+
+def refit(head: Head[Any], shots: Shots, config: dict[str, float]) -> np.ndarray:
+    """``h`` of each plain image, by fitting to all other images."""
+    rows = np.arange(len(shots))
+    features = shots.plain_features
+    assert features is not None
+    return np.concatenate(
+        [
+            head.correct(
+                head.fit(shots.of(rows != i), config, 0),
+                shots.plain[i : i + 1],
+                features[i : i + 1],
+            )
+            for i in rows
+        ]
+    )
+
+
+@pytest.mark.parametrize("head", EXACT, ids=lambda head: f"{head.name}-{head.settings}")
+@pytest.mark.parametrize(("shots", "views"), [(1, 1), (1, 3), (2, 1), (3, 4)])
+def test_equal_to_brute_force(head: Head[Any], shots: int, views: int) -> None:
+    few, _ = world(shots=shots, views=views)
+    for config, left_out in head.held_out(few, seed=0):
+        expected = refit(head, few, config)
+        scale = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(left_out / scale, expected / scale, atol=2e-5)
+
+
+def test_equal_to_brute_force_where_classes_are_of_unequal_size() -> None:
+    few, _ = world(shots=4)
+    uneven = few.of(np.array([0, 1, 2, 3, 4, 5, 8, 12, 13, 14]))
+    for head in (Bias(), GDA(), Ridge(), Tip()):
+        for config, left_out in head.held_out(uneven, seed=0):
+            np.testing.assert_allclose(left_out, refit(head, uneven, config), atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if head_class(name).left_out == "exact"])
+def test_a_copy_among_the_views_tells_nothing(name: str) -> None:
+    """Labels that mean nothing are not predicted, although views are copies of their image."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 8)
+    images = unit(rng.normal(size=(32, 1, 40)))
+    features = np.repeat(images, 5, axis=1)
+    text = unit(rng.normal(size=(4, 40)))
+    shots = Shots(np.zeros((32, 5, 4), np.float32), labels, features, text, 1.0)
+    for _, left_out in head_class(name)().held_out(shots, seed=0):
+        assert (left_out.argmax(axis=1) == labels).mean() < 0.5
+
+
+def test_gda_deviations_are_judged_by_a_metric_that_never_saw_them() -> None:
+    """With the covariance kept, as is sometimes done, held-out accuracy would be far too good."""
+    gaps = []
+    for seed in range(4):
+        few, test = world(
+            classes=6, shots=4, views=4, width=60, seed=seed, noise=1.5, text_noise=2.0, test=60
+        )
+        gda = GDA()
+        (config, left_out), *_ = gda.held_out(few, seed)
+        unseen = gda.correct(gda.fit(few, config, 0), test.plain, test.plain_features)
+        believed = (left_out.argmax(axis=1) == few.labels).mean()
+        gaps.append(believed - (unseen.argmax(axis=1) == test.labels).mean())
+    assert abs(np.mean(gaps)) < 0.12
+
+
+def test_gda_without_spread_is_the_nearest_mean() -> None:
+    few, test = world(shots=1, views=1)
+    gda = GDA(GDASettings(kappa=0.0))
+    tensors = gda.fit(few, {}, 0)
+    assert few.features is not None
+    assert test.plain_features is not None
+    means = few.features[:, 0]
+    distances = ((test.plain_features[:, None] - means) ** 2).sum(axis=2)
+    predicted = gda.correct(tensors, test.plain, test.plain_features).argmax(axis=1)
+    np.testing.assert_array_equal(predicted, few.labels[distances.argmin(axis=1)])
+
+
+def test_ridge_is_penalised_least_squares_on_the_residuals() -> None:
+    few, _ = world(shots=2)
+    config, _ = next(iter(Ridge().held_out(few, 0)))
+    tensors = Ridge().fit(few, config, 0)
+    assert few.features is not None
+    views, width = few.features.shape[1:]
+    rows = np.concatenate([few.features, np.ones((len(few), views, 1))], axis=2)
+    targets = np.eye(4)[few.labels][:, None] - softmax(few.base / config["temperature"], axis=-1)
+    # A penalty is a row of data that says 0.
+    design = np.vstack(
+        [rows.reshape(-1, width + 1) / views**0.5, config["penalty"] ** 0.5 * np.eye(width + 1)]
+    )
+    wanted = np.vstack([targets.reshape(-1, 4) / views**0.5, np.zeros((width + 1, 4))])
+    solution, *_ = np.linalg.lstsq(design, wanted, rcond=None)
+    np.testing.assert_allclose(tensors["weights"], solution[:-1].T, atol=1e-5)
+    np.testing.assert_allclose(tensors["bias"], solution[-1], atol=1e-5)
+
+
+def test_bias_gives_classes_their_share() -> None:
+    few, _ = world(shots=8)
+    favoured = replace(few, base=few.base + np.array([6.0, 0, 0, 0], np.float32))
+    head = Bias(BiasSettings(kappa=0.01))
+    tensors = head.fit(favoured, {"temperature": 2.0}, 0)
+    corrected = favoured.plain / 2 + head.correct(tensors, favoured.plain, None)
+    before = (favoured.plain.argmax(axis=1) == 0).mean()
+    after = (corrected.argmax(axis=1) == 0).mean()
+    assert before > after + 0.05
+    assert after == pytest.approx(0.25, abs=0.05)

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from head_worlds import unit, world
+from safetensors.numpy import load_file, save_file
+
+from llmopt.errors import ConfigError
+from llmopt.heads import HEADS, head_class
+from llmopt.heads.base import FittedHead, Shots, folds, temperature
+from llmopt.heads.gda import GDA
+from llmopt.heads.none import NONE, NoHead
+from llmopt.heads.ridge import Ridge
+from llmopt.heads.select import best, make, select
+from llmopt.heads.tip import Tip
+from llmopt.stats import accuracy, log_likelihoods
+
+CLOSED = ("bias", "tip", "gda", "ridge")
+
+
+# --- the list of heads
+
+
+def test_every_head_is_listed_under_its_own_name() -> None:
+    for name in HEADS:
+        assert head_class(name).name == name
+        assert head_class(name)().settings is not None
+
+
+def test_an_unknown_head_gets_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="unknown head 'gdaa'; did you mean 'gda'") as error:
+        head_class("gdaa")
+    assert "residual" in str(error.value)
+
+
+def test_listing_heads_loads_neither_torch_nor_numpy() -> None:
+    check = "import sys, llmopt.heads; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert answer.stdout.split() == ["False", "False"]
+
+
+def test_closed_forms_and_loading_need_no_torch() -> None:
+    modules = "select, bias, tip, gda, ridge, none"
+    check = f"import sys; from llmopt.heads import {modules}; print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert answer.stdout.strip() == "False"
+
+
+# --- shots
+
+
+def test_folds_are_even_and_spread_each_class() -> None:
+    labels = np.repeat(np.arange(6), 10)
+    fold = folds(labels, 5, seed=1)
+    assert np.bincount(fold).tolist() == [12] * 5
+    for label in range(6):
+        assert np.bincount(fold[labels == label], minlength=5).tolist() == [2] * 5
+    assert np.bincount(folds(np.arange(7), 5, 0)).tolist() == [2, 2, 1, 1, 1]
+    assert not np.array_equal(fold, folds(labels, 5, seed=2))
+
+
+def test_shots_that_do_not_fit_together_are_refused() -> None:
+    few, _ = world()
+    with pytest.raises(ValueError, match="labels"):
+        replace(few, labels=few.labels[1:])
+    with pytest.raises(ValueError, match="features"):
+        replace(few, base=few.base[:, :1])
+
+
+def test_shots_without_features_say_so() -> None:
+    few, _ = world()
+    with pytest.raises(ValueError, match="features"):
+        GDA().fit(replace(few, features=None), {}, 0)
+
+
+def test_the_fitted_temperature_is_the_likeliest() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4000, 5)).astype(np.float32)
+    drawn = logits + rng.gumbel(size=logits.shape)
+    assert temperature(4 * logits, drawn.argmax(axis=1)) == 4.0
+
+
+# --- choosing
+
+
+def test_a_head_that_helps_is_found_and_helps_on_new_images() -> None:
+    few, test = world(classes=6, shots=8, width=24, noise=1.0, text_noise=1.5, test=50)
+    selection = select(make(CLOSED), few, seed=0)
+    assert not selection.fallback
+    assert selection.head.name in CLOSED
+    scores = selection.head.scores(test.plain, test.plain_features)
+    assert accuracy(scores, test.labels) > accuracy(test.plain, test.labels) + 0.03
+    assert "points" in selection.reason
+    chosen = selection.evidence[selection.head.name]
+    assert chosen.gain > chosen.se > 0
+    assert chosen.likelihoods.shape == (len(few),)
+
+
+def test_labels_that_mean_nothing_are_left_alone() -> None:
+    taken = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        labels = np.repeat(np.arange(4), 4)
+        features = unit(rng.normal(size=(16, 2, 30)))
+        text = unit(rng.normal(size=(4, 30)))
+        shots = Shots(10 * features @ text.T, labels, features, text, 10.0)
+        taken += not select(make(CLOSED), shots, seed).fallback
+    assert taken <= 4
+
+
+def test_perfect_scores_are_left_alone() -> None:
+    few, _ = world(views=1)
+    perfect = replace(few, base=np.float32(40) * np.eye(4, dtype=np.float32)[few.labels][:, None])
+    selection = select(make(CLOSED), perfect, seed=0)
+    assert selection.fallback
+    assert selection.head is NONE
+    assert "no head" in selection.reason
+    np.testing.assert_array_equal(selection.head.scores(few.plain), few.plain)
+
+
+def test_one_shot_one_view_works() -> None:
+    few, test = world(shots=1, views=1)
+    selection = select(make(CLOSED), few, seed=0)
+    assert selection.head.scores(test.plain, test.plain_features).shape == test.plain.shape
+
+
+def test_a_single_image_and_no_heads_fall_back() -> None:
+    few, _ = world(shots=1)
+    one = few.of(np.array([0]))
+    assert select([], few, seed=0).reason == "no head was asked for"
+    assert select(make(["gda", "tip", "ridge", "bias"]), one, seed=0).fallback
+
+
+def test_validation_images_add_evidence_and_are_not_fitted() -> None:
+    few, test = world(shots=4)
+    val = test.of(np.arange(0, len(test), 10))
+    found = best(Ridge(), few, 0, val)
+    assert len(found.likelihoods) == len(few) + len(val)
+    selection = select([Ridge()], few, 0, val)
+    if not selection.fallback:
+        expected = Ridge().fit(few, selection.head.config, 0)
+        np.testing.assert_array_equal(selection.head.tensors["weights"], expected["weights"])
+
+
+def test_cross_fitted_likelihoods_are_those_of_the_best_point_or_below() -> None:
+    few, _ = world(shots=4, noise=1.0)
+    found = best(Tip(), few, 0)
+    config, alpha, warmth = found.config, found.alpha, found.temperature
+    correction = {c["beta"]: h for c, h in Tip().held_out(few, 0)}[config["beta"]]
+    at_best = log_likelihoods((few.plain + alpha * correction) / warmth, few.labels)
+    assert found.likelihoods.mean() <= at_best.mean() + 1e-6
+    nothing = best(NoHead(), few, 0)
+    assert nothing.hits.mean() == accuracy(few.plain, few.labels)
+
+
+def test_choosing_repeats() -> None:
+    few, _ = world()
+    first, second = (select(make(CLOSED), few, seed=4) for _ in range(2))
+    assert first.reason == second.reason
+    assert first.head.config == second.head.config
+
+
+# --- keeping
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name not in ("none", "tip-f")])
+def test_a_fitted_head_survives_a_file(name: str, tmp_path: Path) -> None:
+    import json
+
+    few, test = world()
+    head = head_class(name)()
+    config = {"temperature": 2.0, "epochs": 2, "beta": 3.0, "penalty": 0.1}
+    fitted = FittedHead(name, head.fit(few, config, 0), config, 0.7, 1.5)
+    tensors, rest = fitted.save()
+    save_file(tensors, tmp_path / "head.safetensors")
+    again = FittedHead.load(load_file(tmp_path / "head.safetensors"), json.loads(json.dumps(rest)))
+    expected = fitted.scores(test.plain, test.plain_features)
+    assert expected.dtype == np.float32
+    np.testing.assert_array_equal(again.scores(test.plain, test.plain_features), expected)
+    assert again.looks_at_features == head.looks_at_features
+
+
+def test_strength_zero_is_no_head() -> None:
+    few, test = world()
+    for name in CLOSED:
+        head = head_class(name)()
+        fit = head.fit(few, {"temperature": 2.0, "beta": 3.0, "penalty": 0.1}, 0)
+        none = FittedHead(name, fit, {}, alpha=0.0)
+        np.testing.assert_allclose(
+            none.scores(test.plain, test.plain_features), test.plain, atol=1e-5
+        )
