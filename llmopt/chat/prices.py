@@ -40,17 +40,20 @@ class Price:
         output: what is written, reasoning included.
         cache_read: sent before and still in the service's prompt cache; None is as ``input``.
         cache_write: put into that cache, where that costs extra; None is as ``input``.
+        long_after, long_factor: beyond so many input tokens all rates are multiplied.
     """
 
     input: float
     output: float
     cache_read: float | None = None
     cache_write: float | None = None
+    long_after: int | None = None
+    long_factor: float = 1.0
 
     def bound(self, tokens_in: int, tokens_out: int) -> float:
         """The most a call of that size can cost."""
         dearest = max(self.input, self.cache_read or 0.0, self.cache_write or 0.0)
-        return (tokens_in * dearest + tokens_out * self.output) / _MILLION
+        return self._dollars(tokens_in, tokens_in * dearest, tokens_out)
 
     def cost(self, tokens_in: int, tokens_out: int, read: int = 0, written: int = 0) -> float:
         """What a call cost of which ``read`` and ``written`` input tokens met the cache."""
@@ -59,8 +62,13 @@ class Price:
         rate_read = self.input if self.cache_read is None else self.cache_read
         rate_written = self.input if self.cache_write is None else self.cache_write
         plain = tokens_in - read - written
-        dollars = plain * self.input + read * rate_read + written * rate_written
-        return (dollars + tokens_out * self.output) / _MILLION
+        paid_in = plain * self.input + read * rate_read + written * rate_written
+        return self._dollars(tokens_in, paid_in, tokens_out)
+
+    def _dollars(self, tokens_in: int, paid_in: float, tokens_out: int) -> float:
+        long = self.long_after is not None and tokens_in > self.long_after
+        factor = self.long_factor if long else 1.0
+        return factor * (paid_in + tokens_out * self.output) / _MILLION
 
 
 FREE = Price(0.0, 0.0)

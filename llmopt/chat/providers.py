@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llmopt.chat.prices import FREE_PROVIDERS, price_of, require_price
+from llmopt.chat.scrub import Scrubber
 from llmopt.chat.settings import ChatSettings
 from llmopt.errors import ConfigError, nearest
 
@@ -212,14 +215,18 @@ def _resolved(provider: str, model: str, base_url: str, settings: ChatSettings) 
         raise _missing(provider, f"langchain {package}") from error
     options = _common_options(provider, base_url, settings)
     try:
-        chat: BaseChatModel = init_chat_model(model, model_provider=provider, **options)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            chat: BaseChatModel = init_chat_model(model, model_provider=provider, **options)
     except ImportError as error:
         raise _missing(provider, package) from error
     except Exception as error:
-        from llmopt.chat.scrub import Scrubber
-
         reason = " ".join(Scrubber()(str(error)).split())[:300]
         raise ConfigError(f"cannot set up --llm '{provider}:{model}': {reason}") from None
+    for warning in said:
+        # LangChain passes on what it does not know, and the service would refuse every call.
+        if match := re.search(r"(\w+) is not default parameter", str(warning.message)):
+            raise ConfigError(f"'{provider}' takes no '{match[1]}'; leave that setting out")
     if (getattr(chat, "profile", None) or {}).get("temperature") is False:
         chat = chat.model_copy(update={"temperature": None})
     return chat

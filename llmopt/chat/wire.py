@@ -22,6 +22,18 @@ _FILTERED = {"content_filter", "refusal", "safety", "prohibited_content", "block
 # No model reads or writes more in one call; a larger figure is a broken counter.
 _MOST_TOKENS = 10_000_000
 
+_SHAPING = (
+    "model",
+    "model_name",
+    "temperature",
+    "top_p",
+    "seed",
+    "max_tokens",
+    "max_output_tokens",
+    "num_predict",
+    "reasoning_effort",
+    "extra_body",
+)
 # What a service may turn down, and what to set on the model instead.
 _OPTIONAL = ("temperature", "seed", "top_p", "response_format")
 
@@ -57,13 +69,13 @@ def fingerprint(messages: Sequence[BaseMessage]) -> str:
 
 
 def parameters(model: BaseChatModel) -> dict[str, Any]:
-    """The parameters that shape a model's replies, as plain values.
+    """The parameters that shape a model's replies, where they are set.
 
-    Only what JSON can hold counts: anything else (clients, callables) differs from run to run.
+    A list of our own, as what a class counts among its identifying parameters differs between
+    providers and changes from version to version, and a resumed run must find its replies again.
     """
-    own = getattr(model, "_identifying_params", None)
-    found = dict(own) if isinstance(own, Mapping) else {}
-    return {name: value for name, value in sorted(found.items()) if _is_plain(value)}
+    found = {name: getattr(model, name, None) for name in _SHAPING}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def optional_parameters(model: BaseChatModel) -> dict[str, dict[str, Any]]:
@@ -101,7 +113,7 @@ def secrets_of(model: BaseChatModel) -> set[str]:
             found.add(value)
     headers = getattr(model, "default_headers", None)
     if isinstance(headers, Mapping):
-        found |= {str(value) for value in headers.values()}
+        found |= {v for k, v in headers.items() if looks_secret(k) or _looks_random(v)}
     return found
 
 
@@ -146,12 +158,8 @@ def _plain(content: Any) -> Any:
     return parts
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, (str, int, float, bool))
+def _looks_random(value: str) -> bool:
+    return len(value) >= 16 and " " not in value
 
 
 def _count(value: Any) -> int | None:
