@@ -179,7 +179,7 @@ _REFUSAL = re.compile(
 
 def _nothing_found(answer: str) -> Rejection:
     ask = "write one template per line, each beginning with '- ' and holding exactly one {}"
-    if not answer:
+    if not clean(answer[:_MAX_LINE]):
         return Rejection("", "empty", f"the reply is empty; {ask}")
     if _REFUSAL.search(answer[:2000]):
         return _reject(answer, "refusal", f"the reply proposes nothing; {ask}")
@@ -276,6 +276,7 @@ _QUOTED = re.compile(
 )
 _BEFORE_QUOTE = re.compile(r"(?:^|[:：=→>|\-–—\[({,;])\s*$")
 _EMPHASIS = re.compile(r"\*\*|__(?=\S)|(?<=\S)__|~~")
+_EMPHASISED = ("*", "_")
 _BOLD_LABEL = re.compile(r"^\*\*[^*{}\[\]<>]{1,80}\*\*\s*[:：\-–—]?\s*(?=\S)")
 _ESCAPED = re.compile(r"\\([\\`*_{}\[\]()#+\-.!<>|~\"'])")
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9_-]{0,20}(?:\s[^<>]{0,80})?/?>")
@@ -321,10 +322,10 @@ def _tidy(text: str) -> tuple[list[str], bool]:
     """
     if len(text) > _MAX_LINE:
         return [text], False
-    item = False
+    item = text[:1] in _EMPHASISED and text[-1:] in _EMPHASISED
     while True:
         before = text
-        text = clean(html.unescape(_ESCAPED.sub(r"\1", text)))
+        text = _clean(html.unescape(_ESCAPED.sub(r"\1", text)))
         text, marked = _unmark(text)
         text = _SLOTS.sub(SLOT, text)
         if SLOT not in text:
@@ -341,12 +342,19 @@ def _tidy(text: str) -> tuple[list[str], bool]:
             return ([text] if text else []), item
 
 
+def _clean(text: str) -> str:
+    """As templates are cleaned, by a short way where there is only plain ASCII to clean."""
+    if text.isascii() and text.isprintable() and "<" not in text:
+        return " ".join(text.split())
+    return clean(text)
+
+
 def _unmark(text: str) -> tuple[str, bool]:
     """A line without bullets, numbering and leading symbols."""
     start = text
     while True:
         before = text
-        while text and unicodedata.category(text[0]) in _SYMBOLS:
+        while text and unicodedata.category(text[0]) in _SYMBOLS and text[0] not in _QUOTES:
             text = text[1:].lstrip()
         text = text if text.startswith("**") else _BULLET.sub("", text)
         text = _LEADING_SCORE.sub("", _NUMBER.sub("", text))
