@@ -80,6 +80,7 @@ def open_hub(name: str, address: str) -> ListedDataset:
         rows = next((splits[word] for word in words if word in splits), None)
         if rows is not None:
             given[which] = _listed(which, rows.cast_column(image, undecoded), image, label)
+    given = {which: part for which, part in given.items() if len(part)}
     if not given:
         raise DatasetError(f"dataset '{name}' has splits {', '.join(splits)}; none is known")
     if len(given) == 1:

@@ -87,19 +87,15 @@ class ArchivedImage:
 
     Attributes:
         archive: the tar.
-        offset, size: where the image's bytes lie in it.
-        member: the member's name.
+        offset: where the image's bytes begin in it.
+        size: how many they are.
+        name: the archive's path below the data set's folder, and the member's in the archive.
     """
 
     archive: Path
     offset: int
     size: int
-    member: str
-
-    @property
-    def name(self) -> str:
-        """The member's name after that of its archive."""
-        return f"{self.archive.name}/{self.member}"
+    name: str
 
     def key(self) -> str:
         """SHA-256 of the image's bytes."""
@@ -107,7 +103,7 @@ class ArchivedImage:
 
     def load(self) -> PillowImage.Image:
         """The upright RGB picture; raises as :meth:`FileImage.load`."""
-        return decode(BytesIO(self.read()), f"{self.archive}/{self.member}")
+        return decode(BytesIO(self.read()), f"{self.name} in {self.archive}")
 
     def read(self) -> bytes:
         """The image's bytes."""
@@ -118,7 +114,7 @@ class ArchivedImage:
         except OSError as error:
             raise unreadable(self.archive, error) from error
         if len(content) < self.size:
-            raise DatasetError(f"archive {self.archive} ends inside {self.member}; fetch it again")
+            raise DatasetError(f"archive {self.archive} ends inside {self.name}; fetch it again")
         return content
 
 

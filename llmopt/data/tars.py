@@ -43,10 +43,10 @@ def open_tars(name: str, root: Path) -> ListedDataset:
         )
     parts: dict[Which, Labelled]
     if given:
-        parts = {which: _listed(tars) for which, tars in given.items()}
+        parts = {which: _listed(tars, root) for which, tars in given.items()}
         parts, provenance = complete(parts)
     else:
-        parts, provenance = split_three_ways(_listed(loose)), THREE_WAYS
+        parts, provenance = split_three_ways(_listed(loose, root)), THREE_WAYS
     count = 1 + max(int(part.labels.max(initial=-1)) for part in parts.values())
     folder = root.parent if root.is_file() else root
     names = _lines(folder / CLASSNAMES) or [str(label) for label in range(count)]
@@ -62,20 +62,21 @@ def _tars(root: Path, which: Which) -> list[Path]:
     return sorted((tar for folder in folders for tar in folder.glob("*.tar")), key=_natural)
 
 
-def _listed(tars: list[Path]) -> Labelled:
+def _listed(tars: list[Path], root: Path) -> Labelled:
     images: list[ArchivedImage] = []
     labels: list[int] = []
     for tar in tars:
-        for image, label in _pairs(tar):
+        for image, label in _pairs(tar, root):
             images.append(image)
             labels.append(label)
     return Labelled(tuple(images), np.array(labels, dtype=np.int64))
 
 
-def _pairs(tar: Path) -> Iterator[tuple[ArchivedImage, int]]:
+def _pairs(tar: Path, root: Path) -> Iterator[tuple[ArchivedImage, int]]:
     """Images of one tar with their labels, in the order in which pairs are complete."""
     images: dict[str, ArchivedImage] = {}
     labels: dict[str, int] = {}
+    place = tar.relative_to(root).as_posix() if tar != root else tar.name
     try:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
@@ -89,7 +90,9 @@ def _pairs(tar: Path) -> Iterator[tuple[ArchivedImage, int]]:
                     content = archive.extractfile(member)
                     labels[key] = _label(tar, member.name, content.read() if content else b"")
                 elif is_image_name(f"x.{suffix}"):
-                    images[key] = ArchivedImage(tar, member.offset_data, member.size, member.name)
+                    images[key] = ArchivedImage(
+                        tar, member.offset_data, member.size, f"{place}/{member.name}"
+                    )
                 if key in images and key in labels:
                     yield images.pop(key), labels.pop(key)
     except (OSError, tarfile.TarError) as error:

@@ -1,0 +1,272 @@
+"""Images of every sort, and refusals that name the file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from llmopt.data.images import ArchivedImage, FileImage, PixelImage, decode, is_image_name
+from llmopt.data.loading import in_threads, load_batches, readable
+from llmopt.errors import DatasetError
+from llmopt.task import Image, Labelled
+
+RED = (220, 30, 30)
+
+
+def stored(path: Path, image: PillowImage.Image, **options: object) -> FileImage:
+    image.save(path, **options)
+    return FileImage(path.parent, path.name)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("RGB", "a.jpg"),
+        ("RGB", "a.png"),
+        ("RGB", "a.webp"),
+        ("RGB", "a.bmp"),
+        ("RGB", "a.tif"),
+        ("RGB", "a.ppm"),
+        ("RGBA", "a.png"),
+        ("P", "a.png"),
+        ("P", "a.gif"),
+        ("CMYK", "a.jpg"),
+        ("YCbCr", "a.jpg"),
+        ("LAB", "a.tif"),
+    ],
+)
+def test_every_mode_becomes_rgb(mode: str, name: str, tmp_path: Path) -> None:
+    picture = PillowImage.new("RGB", (20, 10), RED)
+    if mode == "LAB":
+        picture = PillowImage.new("LAB", (20, 10), (120, 190, 170))
+    elif mode != "RGB":
+        picture = picture.convert(mode)
+    loaded = stored(tmp_path / name, picture).load()
+    assert (loaded.mode, loaded.size) == ("RGB", (20, 10))
+    red, green, blue = loaded.getpixel((10, 5))
+    assert red > 2 * max(green, blue)
+
+
+@pytest.mark.parametrize(("mode", "name"), [("L", "a.jpg"), ("1", "a.png"), ("LA", "a.png")])
+def test_grey_becomes_rgb(mode: str, name: str, tmp_path: Path) -> None:
+    picture = PillowImage.new("L", (20, 10), 255).convert(mode)
+    assert stored(tmp_path / name, picture).load().getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.array([[0, 257 * 100, 65535]], np.uint16), [0, 100, 255]),
+        (np.array([[0, 100, 255]], np.int32), [0, 100, 255]),
+        (np.array([[0, 257 * 100, 65535]], np.int32), [0, 100, 255]),
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
+        (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
+        (np.array([[np.nan, -5.0, 1.0]], np.float32), [0, 0, 255]),
+    ],
+)
+def test_deep_pixels_are_scaled_not_clipped(
+    pixels: np.ndarray, expected: list[int], tmp_path: Path
+) -> None:
+    loaded = stored(tmp_path / "a.tif", PillowImage.fromarray(pixels)).load()
+    assert np.asarray(loaded)[0, :, 0].tolist() == expected
+
+
+def test_palette_with_transparency_is_read_without_a_warning(tmp_path: Path) -> None:
+    picture = PillowImage.new("RGB", (8, 8), RED).quantize(4)
+    image = stored(tmp_path / "a.png", picture, transparency=bytes([0, 128, 255]))
+    assert image.load().getpixel((0, 0))[0] > 200
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    image = stored(tmp_path / "a.jpg", PillowImage.new("RGB", (20, 10)), exif=exif)
+    assert image.load().size == (10, 20)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40
+    image = stored(tmp_path / "a.jpg", PillowImage.new("RGB", (20, 10)), exif=exif)
+    assert image.load().size == (20, 10)
+
+
+def test_odd_names(tmp_path: Path) -> None:
+    folder = tmp_path / "ein Ordner" / "日本"
+    folder.mkdir(parents=True)
+    PillowImage.new("RGB", (4, 4)).save(folder / "größe #1 %20.JPG", "JPEG")
+    image = FileImage(tmp_path, "ein Ordner/日本/größe #1 %20.JPG")
+    assert image.load().size == (4, 4)
+    assert isinstance(image, Image)
+
+
+# ----------------------------------------------------------------------------------- refusals
+
+
+def encoded(form: str = "JPEG", size: tuple[int, int] = (64, 64)) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    buffer = BytesIO()
+    PillowImage.fromarray(pixels).save(buffer, form)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not an image"),
+        (b"<!DOCTYPE html>", "is not an image"),
+        (b"\xff\xd8\xff", "is not an image|is damaged"),
+        (encoded()[:-200], "is damaged"),
+        (encoded("PNG")[:-200], "is damaged"),
+        (encoded("PNG")[:60] + b"xxxxxxxx" + encoded("PNG")[68:], "is damaged"),
+        (encoded("WEBP")[:100], "is damaged|is not an image"),
+        (encoded("GIF")[:-600], "is damaged"),
+    ],
+)
+def test_damaged_files_are_named(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(DatasetError, match=message) as error:
+        FileImage(tmp_path, "x.jpg").load()
+    assert str(tmp_path / "x.jpg") in str(error.value)
+    assert "--skip-unreadable" in str(error.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    image = FileImage(tmp_path, "none.jpg")
+    for attempt in (image.load, image.key):
+        with pytest.raises(DatasetError, match=r"none\.jpg is missing"):
+            attempt()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_forbidden_file(tmp_path: Path) -> None:
+    image = stored(tmp_path / "a.png", PillowImage.new("L", (4, 4)))
+    image.path.chmod(0)
+    with pytest.raises(DatasetError, match="permission denied"):
+        image.load()
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+def test_decompression_bombs_are_refused_unopened(side: int, tmp_path: Path) -> None:
+    image = stored(tmp_path / "bomb.png", PillowImage.new("1", (side, side)))
+    with pytest.raises(DatasetError, match=r"bomb\.png has more than 89,478,485 pixels"):
+        image.load()
+
+
+# --------------------------------------------------------------------------------------- keys
+
+
+def test_key_is_of_the_content(tmp_path: Path) -> None:
+    one = stored(tmp_path / "a.png", PillowImage.new("RGB", (4, 4), RED))
+    two = stored(tmp_path / "b.png", PillowImage.new("RGB", (4, 4), RED))
+    other = stored(tmp_path / "c.png", PillowImage.new("RGB", (4, 4)))
+    assert one.key() == two.key() == hashlib.sha256(one.path.read_bytes()).hexdigest()
+    assert one.key() != other.key()
+
+
+def test_key_of_a_file_is_read_once_and_again_when_it_changes(tmp_path: Path) -> None:
+    image = stored(tmp_path / "a.png", PillowImage.new("RGB", (4, 4)))
+    first = image.key()
+    state = image.path.stat()
+    image.path.write_bytes(bytes(state.st_size))
+    os.utime(image.path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert image.key() == first  # same size and time: not read again
+    os.utime(image.path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert image.key() != first
+
+
+def test_archived_image(tmp_path: Path) -> None:
+    content = encoded("PNG")
+    (tmp_path / "x.tar").write_bytes(b"before" + content + b"after")
+    image = ArchivedImage(tmp_path / "x.tar", 6, len(content), "x.tar/a/1.png")
+    assert image.key() == hashlib.sha256(content).hexdigest()
+    assert image.load().size == (64, 64)
+    with pytest.raises(DatasetError, match=r"x\.tar ends inside a/1\.png"):
+        ArchivedImage(tmp_path / "x.tar", 6, 10**6, "a/1.png").load()
+    with pytest.raises(DatasetError, match="missing"):
+        ArchivedImage(tmp_path / "y.tar", 0, 1, "a").key()
+
+
+def test_pixel_image() -> None:
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    image = PixelImage("x", pixels)
+    assert image.load().mode == "RGB"
+    assert image.key() == PixelImage("y", pixels.copy()).key()
+    assert image.key() != PixelImage("x", pixels.reshape(4, 16)).key()
+
+
+def test_image_names() -> None:
+    assert all(map(is_image_name, ["a.jpg", "b.JPEG", "c.x.Png", "d.webp"]))
+    assert not any(map(is_image_name, ["._a.jpg", ".jpg", "a.txt", "Thumbs.db", "a", "a.jpg.txt"]))
+
+
+def test_decode_takes_streams() -> None:
+    assert decode(BytesIO(encoded()), "stream").size == (64, 64)
+
+
+# ------------------------------------------------------------------------------------ loading
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Labelled:
+    """Five images, of which the second and the fourth are damaged."""
+    for number in range(5):
+        stored(tmp_path / f"{number}.png", PillowImage.new("L", (4, 4), number))
+    for number in (1, 3):
+        (tmp_path / f"{number}.png").write_bytes(b"nothing")
+    images = tuple(FileImage(tmp_path, f"{number}.png") for number in range(5))
+    return Labelled(images, np.arange(5, dtype=np.int64))
+
+
+def test_unreadable_images_are_left_out_and_named(mixed: Labelled) -> None:
+    good, left_out = readable(mixed)
+    assert good.labels.tolist() == [0, 2, 4]
+    assert left_out == ("1.png", "3.png")
+
+
+def test_batches_keep_the_order(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    images = [PixelImage(str(i), np.full((3, 3), i, np.uint8)) for i in range(11)]
+
+    def transform(picture: PillowImage.Image) -> object:
+        return torch.from_numpy(np.asarray(picture).copy())
+
+    batches = list(load_batches(images, transform, batch_size=4, workers=3))
+    assert [indices.tolist() for indices, _ in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
+    for indices, pixels in batches:
+        assert pixels.shape == (len(indices), 3, 3, 3)
+        assert pixels[:, 0, 0, 0].tolist() == indices.tolist()
+    assert list(load_batches([], transform, 4)) == []
+
+
+def test_a_damaged_image_ends_loading_with_its_name(mixed: Labelled) -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(DatasetError, match=r"1\.png"):
+        list(load_batches(mixed.images, np.asarray, 2))  # type: ignore[arg-type]
+
+
+def test_threads_work_ahead_only_so_far() -> None:
+    started: list[int] = []
+    results = in_threads(lambda i: started.append(i) or i, range(1000), workers=2, ahead=3)
+    assert next(results) == 0
+    assert len(started) <= 5
+    results.close()
+    assert len(started) <= 5
+
+
+def test_threads_stop_at_the_first_error() -> None:
+    started: list[int] = []
+
+    def work(item: int) -> int:
+        started.append(item)
+        return 1 // (item - 3)
+
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(work, range(1000), workers=1, ahead=1))
+    assert len(started) < 10
