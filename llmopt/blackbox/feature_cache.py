@@ -53,10 +53,13 @@ class FeatureCache:
     def features(self, images: Sequence[Image], box: BlackBox) -> FloatArray:
         """(N, d) features of ``images``, computed by ``box`` where they are not on disk."""
         folder = self._root / "features" / box.info.weights_sha256[:32]
-        index = self._index.setdefault(box.info.weights_sha256, _read_index(folder))
+        weights = box.info.weights_sha256
+        index = self._index.get(weights)
+        if index is None:
+            index = self._index[weights] = _read_index(folder)
         keys = [image.key() for image in images]
-        missing = {key: image for key, image in zip(keys, images, strict=True) if key not in index}
-        found = _gather({key: index[key] for key in keys if key in index}, index)
+        found = _gather({key: index[key] for key in keys if key in index})
+        missing = {key: image for key, image in zip(keys, images, strict=True) if key not in found}
         todo = list(missing.items())
         for start in range(0, len(todo), SHARD_IMAGES):
             self._on_progress(start, len(todo))
@@ -77,27 +80,31 @@ def _read_index(folder: Path) -> dict[str, tuple[Path, int]]:
         try:
             with safe_open(path, framework="numpy") as shard:
                 keys = json.loads(shard.metadata()["keys"])
+                if shard.get_slice("features").get_shape()[0] != len(keys):
+                    continue
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue  # not one of ours, or damaged: its images are encoded again
         index.update({key: (path, i) for i, key in enumerate(keys)})
     return index
 
 
-def _gather(
-    wanted: dict[str, tuple[Path, int]], index: dict[str, tuple[Path, int]]
-) -> dict[str, FloatArray]:
+def _gather(wanted: dict[str, tuple[Path, int]]) -> dict[str, FloatArray]:
+    """Rows by key; without those of a shard that is gone by now."""
     by_shard: dict[Path, list[tuple[str, int]]] = {}
     for key, (path, row) in wanted.items():
         by_shard.setdefault(path, []).append((key, row))
     found: dict[str, FloatArray] = {}
     for path, rows in by_shard.items():
-        with safe_open(path, framework="numpy") as shard:
-            features = shard.get_slice("features")
-            if 4 * len(rows) >= features.get_shape()[0]:
-                whole = shard.get_tensor("features")
-                found.update({key: whole[row] for key, row in rows})
-            else:
-                found.update({key: features[row : row + 1][0] for key, row in rows})
+        try:
+            with safe_open(path, framework="numpy") as shard:
+                features = shard.get_slice("features")
+                if 4 * len(rows) >= features.get_shape()[0]:
+                    whole = shard.get_tensor("features")
+                    found.update({key: whole[row] for key, row in rows})
+                else:
+                    found.update({key: features[row : row + 1][0] for key, row in rows})
+        except (SafetensorError, OSError):
+            continue
     return found
 
 

@@ -50,6 +50,7 @@ class MeteredBox:
         self._ledger = ledger
         self._disk = features
         self._images: dict[str, FloatArray] = {}
+        self._rows: dict[str, FloatArray] = {}
         self._image_keys: set[str] = set()
         self._texts: OrderedDict[Hashable, FloatArray] = OrderedDict()
         self._text_bytes = 0
@@ -113,15 +114,25 @@ class MeteredBox:
     def image_features(self, images: Labelled) -> FloatArray:
         """(N, d) features; each image is paid for once in a run."""
         with self._lock:
-            new = {image.key() for image in images.images} - self._image_keys
+            known = images.digest in self._images
+            keys = [] if known else [image.key() for image in images.images]
+            new = {
+                key: image
+                for key, image in zip(keys, images.images, strict=not known)
+                if key not in self._rows
+            }
             self._ledger.charge(
                 image_encodings=len(new),
                 black_box_calls=1 if new else 0,
-                cache_hits=0 if new else len(images),
+                cache_hits=len(images) - len(new),
             )
-            self._image_keys |= new
+            if new:
+                rows = self._encode_images(list(new.values()))
+                self._rows.update(zip(new, rows, strict=True))
+                if len(new) == len(keys):
+                    self._images[images.digest] = rows
             if images.digest not in self._images:
-                self._images[images.digest] = self._encode_images(images.images)
+                self._images[images.digest] = np.stack([self._rows[key] for key in keys])
             return self._images[images.digest]
 
     def text_features(
