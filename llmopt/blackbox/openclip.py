@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import os
+import socket
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -148,7 +152,7 @@ def load_model(
     if schema == "local-dir" and not Path(name.partition(":")[2]).is_dir():
         raise ModelError(f"there is no folder {name.partition(':')[2]!r} for model '{name}'")
     try:
-        with warnings.catch_warnings():
+        with _quiet_hub(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*pretrained.*ignored.*")
             model, _, preprocess = open_clip.create_model_and_transforms(
                 name,
@@ -163,6 +167,28 @@ def load_model(
     except Exception as error:  # open_clip, hub and file formats fail in many ways
         raise ModelError(_unloadable(name, pretrained, error)) from error
     return model, preprocess, tokenizer
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep open_clip and the hub from filling the terminal; what fails is reported once, by us.
+
+    Without a network the hub would ask again for a minute before it gave up, so a machine that
+    cannot even resolve its name is treated as offline.
+    """
+    from huggingface_hub import constants
+
+    logging.disable(logging.CRITICAL)
+    before = constants.HF_HUB_OFFLINE
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+        logging.disable(logging.NOTSET)
 
 
 def _check_names(name: str, pretrained: str) -> None:
@@ -200,14 +226,15 @@ def _check_names(name: str, pretrained: str) -> None:
 
 def _unloadable(name: str, pretrained: str, error: Exception) -> str:
     what = f"model '{name}'" + (f" with weights '{pretrained}'" if pretrained else "")
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
+    reason = said.partition(". ")[0][:200]
     if name.startswith("local-dir:") or Path(pretrained).is_file():
         return f"cannot load {what}: {reason}; is the file complete and made for this model?"
     return (
-        f"cannot load {what}: the weights are not on this machine and could not be fetched "
-        f"({reason}). With network, run the same command again: they are downloaded once. "
-        "Without, copy an open_clip folder (open_clip_config.json and weights) here and use "
-        "--model local-dir:PATH, or use --model shapes-tiny to try the tool"
+        f"the weights of {what} are not on this machine and could not be fetched ({reason}). "
+        "With a network, run the same command again: they are downloaded once. Without, copy an "
+        "open_clip folder (open_clip_config.json and weights) here and use --model local-dir:PATH, "
+        "or try the tool with --model shapes-tiny"
     )
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-DTYPES = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
+DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
 MOST_BYTES = 512 * 2**20
 TOKEN_VARIABLE = "LLMOPT_BLACKBOX_TOKEN"
 

@@ -273,10 +273,11 @@ def print_models(found: list[dict[str, Any]]) -> None:
 
 def print_pairs(found: dict[str, Any]) -> None:
     """Names and values."""
-    table = Table.grid(padding=(0, 2))
+    width = max(map(len, found), default=0)
+    out = console()
     for name, value in found.items():
-        table.add_row(name, str(value))
-    console().print(table)
+        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        out.print(f"{name:<{width}}  {text}")
 
 
 def print_datasets(found: list[Listed]) -> None:
