@@ -1,0 +1,344 @@
+"""Soft prompts: what the continuous methods share.
+
+A soft prompt is m token vectors that stand in a prompt where a template has words:
+``[start | context | "class name." | end]``. Here is where they start from, how they are scored on
+the few shots, how a search ends, and what it leaves behind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from llmopt.data.augment import Augmentation, View
+from llmopt.errors import BudgetExhausted, ConfigError, nearest
+from llmopt.heads.base import FittedHead
+from llmopt.heads.none import NONE
+from llmopt.predictor import Predictor
+from llmopt.task import FloatArray, Labelled
+from llmopt.templates import SLOT, Template, display_name
+
+if TYPE_CHECKING:
+    from llmopt.blackbox.metered import MeteredBox
+    from llmopt.optimizers.base import Search
+
+# Floats held at once while a population is scored: 128 MiB of text features and logits.
+_WORKSPACE: Final = 2**25
+
+
+# --- where a soft prompt starts ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class SoftStart:
+    """A template as a soft prompt.
+
+    Attributes:
+        context: (m, e) float32 vectors of the words before the slot, m >= 1.
+        names: what follows the context, one a class, without the full stop that ends it.
+    """
+
+    context: torch.Tensor
+    names: tuple[str, ...]
+
+
+def soft_start(box: MeteredBox, template: Template, classnames: Sequence[str]) -> SoftStart:
+    """The soft prompt whose text features are the template's own.
+
+    Words after the slot move into the names: ``a {} on the left.`` is the context ``a`` followed by
+    ``circle on the left.`` A template with nothing before its slot has no vector to change, so it
+    gets those of ``a photo of a``; one that does not end in a full stop gets one. Both differ from
+    the template then.
+    """
+    before, after = template.text.split(SLOT)
+    names = plain_names([f"{name}{after}".removesuffix(".") for name in classnames])
+    context = box.embed_text(before.strip() or "a photo of a")
+    return SoftStart(torch.from_numpy(np.array(context, dtype=np.float32)), names)
+
+
+def plain_names(classnames: Sequence[str]) -> tuple[str, ...]:
+    """The class names as they stand in prompts."""
+    return tuple(display_name(name) for name in classnames)
+
+
+def words_start(box: MeteredBox, words: str, classnames: Sequence[str]) -> SoftStart:
+    """The soft prompt of ``words`` followed by the plain class names."""
+    return soft_start(box, Template(f"{words} {SLOT}."), classnames)
+
+
+# --- what a search leaves behind ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class SoftPredictor(Predictor):
+    """A soft prompt, and perhaps a head on what it scores.
+
+    Attributes:
+        context: (m, e) float32, or (K, m, e) with a context for each class.
+        names: K strings that follow the context, without the full stop that ends them.
+        fitted: the head.
+    """
+
+    context: FloatArray
+    names: tuple[str, ...]
+    fitted: FittedHead = NONE
+
+    @property
+    def soft_prompt(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """What a result file says of it."""
+        *classes, tokens, width = self.context.shape
+        return {"tokens": tokens, "width": width, "class_specific": bool(classes)}
+
+    @property
+    def head(self) -> Mapping[str, Any] | None:  # type: ignore[override]
+        """What a result file says of its head."""
+        return None if self.fitted.name == "none" else self.fitted.save()[1]
+
+    def scores(self, box: MeteredBox, images: Labelled) -> FloatArray:
+        """(N, K) float32 class scores; encodes K soft prompts."""
+        features = box.image_features(images)
+        context = torch.from_numpy(self.context)[None]
+        logits = box.soft_logits(features, context, self.names)[0].cpu().numpy()
+        return self.fitted.scores(logits, features)
+
+    def describe(self) -> str:
+        """How long it is, and its head."""
+        size = f"soft prompt of {self.context.shape[-2]} vectors"
+        return size if self.fitted.name == "none" else f"{size} and head '{self.fitted.name}'"
+
+    def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """The vectors and the head's arrays; the rest says how to use them elsewhere."""
+        tensors, head = self.fitted.save()
+        arrays = {"context": self.context} | {f"head.{k}": v for k, v in tensors.items()}
+        config = {"kind": "soft", "names": list(self.names), "head": head, "recipe": self.recipe()}
+        return arrays, config
+
+    @classmethod
+    def from_state(
+        cls, tensors: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]
+    ) -> SoftPredictor:
+        """The inverse of :meth:`state`."""
+        fitted = FittedHead.load(below("head.", tensors), config["head"])
+        return cls(np.array(tensors["context"]), tuple(config["names"]), fitted)
+
+    def recipe(self) -> str:
+        """How to use the vectors in another program."""
+        own = "context[k]" if self.context.ndim == 3 else "context"
+        return (
+            f"For class k, feed the text tower the embeddings of [start, {own}, the tokens of "
+            "names[k] + '.', end]: token embeddings before positions are added, with the context's "
+            "rows put in as they are. Normalise the feature at the end token; its dot product with "
+            "a normalised image feature, times the model's logit scale, is the class score."
+        )
+
+
+# --- how it is scored ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Labelled images as features, paid for, that soft prompts are scored on.
+
+    Attributes:
+        features: (N, d) float32, L2-normalised.
+        labels: (N,) int64.
+    """
+
+    features: FloatArray
+    labels: torch.Tensor
+
+    @staticmethod
+    def of(box: MeteredBox, images: Labelled) -> Encoded:
+        """Encode images; each is paid for once in a run."""
+        return Encoded(box.image_features(images), torch.from_numpy(images.labels))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Encoded:
+        index = rows if isinstance(rows, slice) else torch.from_numpy(rows)
+        return Encoded(self.features[rows], self.labels[index])
+
+    @staticmethod
+    def join(parts: Sequence[Encoded]) -> Encoded:
+        """One after the other."""
+        features = np.concatenate([part.features for part in parts])
+        return Encoded(features, torch.cat([part.labels for part in parts]))
+
+
+def view(images: Labelled, number: int, seed: int, how: Augmentation) -> Labelled:
+    """Augmented view ``number`` of every image, as new images to be encoded."""
+    views = tuple(View(image, seed, number, how) for image in images.images)
+    return Labelled(views, images.labels)
+
+
+def score(
+    box: MeteredBox,
+    images: Encoded,
+    contexts: torch.Tensor,
+    names: Sequence[str],
+    reduce: Callable[[torch.Tensor], torch.Tensor] = lambda logits: logits,
+) -> torch.Tensor:
+    """What ``reduce`` makes of each candidate's logits, as many at once as memory allows.
+
+    Args:
+        box: charged K soft-prompt encodings a candidate, before they are made.
+        images: N of them.
+        contexts: (B, m, e), or (B, K, m, e) with a context for each class.
+        names: K strings that follow the context.
+        reduce: takes (b, N, K) float32 logits and gives (b, ...).
+
+    Returns:
+        (B, ...) on the CPU.
+    """
+    per_candidate = len(names) * (len(images) + images.features.shape[1])
+    pieces = torch.split(contexts, max(1, _WORKSPACE // per_candidate))
+    return torch.cat(
+        [reduce(box.soft_logits(images.features, piece, names)).cpu() for piece in pieces]
+    )
+
+
+def soft_text(
+    box: MeteredBox, dim: int, context: torch.Tensor, names: Sequence[str]
+) -> torch.Tensor:
+    """(K, d) text features of one context; K soft-prompt encodings.
+
+    Read off the scores of the d unit vectors, which are the features but for scale and bias.
+    """
+    scores = box.soft_logits(torch.eye(dim), context[None], names)[0].cpu()
+    return ((scores - box.info.logit_bias) / box.info.logit_scale).T.contiguous()
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of each candidate: (B, N, K) logits and (N,) labels give (B,)."""
+    chosen = labels.to(logits.device).expand(logits.shape[:-1])
+    return F.cross_entropy(logits.movedim(-1, 1), chosen, reduction="none").mean(dim=-1)
+
+
+def kl(target: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+    """``KL(target || of)`` of two (..., N, K) logits, averaged over the N images: (...)."""
+    log_p, log_q = target.log_softmax(-1), of.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).mean(-1)
+
+
+def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Fraction of (N, K) logits whose largest is the label's."""
+    return float((logits.argmax(-1).cpu() == labels).float().mean())
+
+
+# --- how a search goes on and ends ---------------------------------------------------------------
+
+
+class Ending:
+    """Turns a reached cap, or an interruption, into the normal end of a search.
+
+    Attributes:
+        reason: why the ``with`` block ended; set it inside for an end of the search's own.
+    """
+
+    def __init__(self) -> None:
+        self.reason = "iterations"
+
+    def __enter__(self) -> Ending:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if not isinstance(exc, BudgetExhausted):
+            return False
+        interrupted = exc.currency == "interrupted"
+        self.reason = "interrupted" if interrupted else f"budget: {exc.currency}"
+        return True
+
+
+def pack(
+    optimizer: torch.optim.Optimizer, prefix: str = "optimizer."
+) -> dict[str, npt.NDArray[Any]]:
+    """The state of a PyTorch optimizer as arrays."""
+    return {
+        f"{prefix}{number}.{name}": value.numpy()
+        for number, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def unpack(
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, npt.NDArray[Any]],
+    prefix: str = "optimizer.",
+) -> None:
+    """The inverse of :func:`pack`."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, array in below(prefix, tensors).items():
+        number, _, entry = name.partition(".")
+        state.setdefault(int(number), {})[entry] = torch.from_numpy(array)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def below(prefix: str, tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays whose names begin with ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def per_epoch(count: int, size: int) -> int:
+    """Batches of one pass over ``count`` images.
+
+    A smaller last batch is dropped, as CoOp's framework does it, unless it is the only one.
+    """
+    return max(1, count // size)
+
+
+def fresh_batch(search: Search, step: int, size: int, how: Augmentation) -> Encoded:
+    """Training images of step ``step`` of shuffled passes, augmented anew in each pass."""
+    train = search.task.train
+    epoch, place = divmod(step, per_epoch(len(train), size))
+    order = search.rng("epoch", epoch).permutation(len(train))
+    rows = order[place * size : (place + 1) * size]
+    return Encoded.of(search.box, view(train.subset(rows), epoch + 1, search.seed, how))
+
+
+def cosine_rate(epoch: int, epochs: int, rate: float, warm_up_rate: float = 1e-5) -> float:
+    """CoOp's learning rate: a constant first epoch, then a cosine to zero."""
+    return warm_up_rate if epoch == 0 else rate * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
+
+
+def by_shots(shots: int, one: int, few: int, many: int) -> int:
+    """A length by shots, as CoOp and CraFT have it: 1, 2 to 4, more."""
+    return one if shots <= 1 else few if shots <= 4 else many
+
+
+def contexts_allowed(budget: int | None, shots: int) -> int:
+    """How many contexts a search may score: CraFT's budget, unless one is set."""
+    return budget or by_shots(shots, 2000, 4000, 8000)
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def check_choice(setting: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a word that is not among ``allowed``."""
+    if value not in allowed:
+        raise ConfigError(
+            f"setting {setting}={value!r} must be one of: {', '.join(allowed)}"
+            + nearest(value, allowed)
+        )
+
+
+def check_range(setting: str, value: float, low: float, high: float = math.inf) -> None:
+    """Refuse a number outside of [low, high]."""
+    if not low <= value <= high:
+        span = f"{low:g} or more" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise ConfigError(f"setting {setting}={value} must be {span}")
