@@ -159,7 +159,8 @@ class Fetcher:
                     raise _Refused(f"announces {total:,} bytes, and the file has {item.size:,}")
                 part.begin(start, response.headers)
                 with part.path.open("ab") as sink:
-                    for block in response.iter_raw(_BLOCK):
+                    # In blocks as they come: larger ones would be lost where the line breaks.
+                    for block in response.iter_raw():
                         if self.stop.is_set():
                             raise _Broken("was stopped")
                         sink.write(block)

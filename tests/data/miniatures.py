@@ -166,7 +166,8 @@ def _(root: Path) -> None:
     names = ["apple_pie", "baby_back_ribs", "cup_cakes", "macaroni_and_cheese"]
     classes = [(name, name + "/{}.jpg") for name in names]
     coop(root / "food-101", "images", "split_zhou_Food101.json", classes)
-    (root / "food-101" / "license_agreement.txt").write_text("research only\n")
+    (root / "food-101" / "meta").mkdir()
+    (root / "food-101" / "meta" / "classes.txt").write_text("".join(f"{name}\n" for name in names))
 
 
 @builder("fgvc_aircraft")
@@ -337,6 +338,8 @@ def _(root: Path) -> None:
                 path = f"{folder}/CLEVR_{folder}_{number:06d}.png"
                 save(home / "images" / path, label, number)
                 lists[part].append((path, label, count))
+    (home / "scenes").mkdir()
+    (home / "scenes" / "CLEVR_train_scenes.json").write_text('{"scenes": []}')
     write_split(home / "split_mlai_CLEVR.json", **lists)
 
 
