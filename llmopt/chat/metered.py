@@ -35,11 +35,11 @@ from llmopt.errors import (
     BudgetExhausted,
     ContentRefused,
     ContextOverflow,
+    LlmoptError,
     MalformedResponse,
     RetryableError,
     ServiceError,
     ServiceTimeout,
-    UserError,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class MeteredChat:
         cache: replies of earlier runs.
         sample: tells runs apart in the cache that ask the same; the run's seed.
         scrub: masks secrets in whatever is written or raised.
-        on_wait: told why and how long the run waits.
+        notify: told what is worth a line: a long wait, a parameter left out, another model.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class MeteredChat:
         cache: ResponseCache | None = None,
         sample: int = 0,
         scrub: Scrubber | None = None,
-        on_wait: Callable[[str], None] = lambda text: None,
+        notify: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.name = name
         self.max_tokens = max_tokens
@@ -139,10 +139,11 @@ class MeteredChat:
         self._cache = cache
         self._sample = sample
         self._scrub = scrub or Scrubber(wire.secrets_of(model))
-        self._on_wait = on_wait
+        self._notify = notify
         # Our own models run in this process: they cannot hang, and their errors are bugs to show.
         self._local = type(model).__module__.startswith("llmopt.")
         self._lock = threading.Lock()
+        self._answering = ""
         self._asked: Counter[str] = Counter()
         self._seconds = 0.0
         ledger.price_known = ledger.price_known and price is not None
@@ -291,11 +292,11 @@ class MeteredChat:
                 if number == 0:
                     intent["messages"] = question.plain
                 self._pay(INTENT, key, question.stream, intent)
-                began = time.monotonic()
-                record, error = self._try(question, number, upper)
-            except UserError:
+            except LlmoptError:
                 reservation.release()  # nothing was sent
                 raise
+            began = time.monotonic()
+            record, error = self._try(question, number, upper)
             seconds = time.monotonic() - began
             record = {**place, **record, "seconds": round(seconds, 3)}
             record = self._pay(REPLY, key, question.stream, record)
@@ -381,8 +382,11 @@ class MeteredChat:
     def _drop(self, name: str) -> None:
         """Leave a parameter out of every further call."""
         with self._lock:
-            if change := wire.optional_parameters(self._model).get(name):
-                self._model = self._model.model_copy(update=change)
+            change = wire.optional_parameters(self._model).get(name)
+            if change is None:
+                return  # another conversation met the same refusal
+            self._model = self._model.model_copy(update=change)
+        self._notify(f"{self.name} takes no {name}: asking without it")
 
     def _react(self, error: ServiceError) -> None:
         """What a failure means for the other conversations."""
@@ -405,7 +409,7 @@ class MeteredChat:
         if caps.seconds is not None and seconds >= self._ledger.room("seconds"):
             raise BudgetExhausted("seconds", caps.seconds)
         if seconds >= _WORTH_SAYING:
-            self._on_wait(f"waiting {seconds:.0f} s for {self.name}")
+            self._notify(f"waiting {seconds:.0f} s for {self.name}")
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if self._ledger.stopped:
@@ -430,7 +434,15 @@ class MeteredChat:
         self._journal.pay(kind, key, stream, **clean)
         return clean
 
+    def _watch_model(self, model: str) -> None:
+        """Say so when the service begins to answer as another model than before."""
+        with self._lock:
+            before, self._answering = self._answering, model or self._answering
+        if before and model and model != before:
+            self._notify(f"{self.name} now answers as {model}, before as {before}")
+
     def _reply(self, record: dict[str, Any], calls: int) -> Reply:
+        self._watch_model(record["model"])
         charged = record["charged"]
         return Reply(
             text=strip_reasoning(record["text"]),
@@ -503,7 +515,7 @@ def open_metered(
         retry=AT_ONCE if config.llm.startswith("replay:") else settings.retry,
         cache=ResponseCache(default_cache_dir() / "replies") if settings.cache else None,
         sample=config.seed,
-        on_wait=watch.note if watch is not None else lambda text: None,
+        notify=watch.note if watch is not None else lambda text: None,
     )
 
 
