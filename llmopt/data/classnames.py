@@ -49,11 +49,6 @@ def with_classnames(
     return _renamed(dataset, read_names(path), f"class names from {path.name}")
 
 
-def names_by_key(dataset: ListedDataset) -> dict[str, str]:
-    """The present names by key: a file to start from when writing one's own."""
-    return dict(zip(dataset.keys, dataset.classnames, strict=True))
-
-
 def read_names(path: Path) -> dict[str, str]:
     """A map from class keys to names: a JSON object, or a CSV file with lines ``key,name``.
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from llmopt.data.base import SPLITS, Dataset
-from llmopt.data.registry import dataset_names, open_dataset
+from llmopt.data.catalog import CATALOG, Entry
+from llmopt.data.registry import dataset_names, find_home, open_dataset
 from llmopt.errors import DatasetError
 from llmopt.task import Image
 
@@ -24,9 +25,10 @@ class Listed:
     Attributes:
         name: registry key.
         here: whether it can be opened.
-        classes: K, or None if it is not here.
-        images: of train, val and test, or None.
-        note: where its split comes from, or what is missing.
+        classes: K, as found or as published; None where neither is known.
+        images: of train, val and test, as found or as published; None where neither is known.
+        note: where its split comes from; of what is not here, what it is, what may be done with it
+            and how much there is to download.
     """
 
     name: str
@@ -43,26 +45,46 @@ def root_folder(given: Path | None) -> Path:
 
 def overview(root: Path) -> list[Listed]:
     """Every data set of the registry, opened where it is here."""
-    found = []
-    for name in dataset_names():
-        try:
-            dataset = open_dataset(name, root)
-        except DatasetError as error:
-            found.append(Listed(name, False, None, None, str(error)))
-            continue
-        train, val, test = (len(dataset.split(which)) for which in SPLITS)
-        found.append(
-            Listed(name, True, len(dataset.classnames), (train, val, test), dataset.provenance)
-        )
-    return found
+    return [_listed(name, root) for name in dataset_names()]
+
+
+def _listed(name: str, root: Path) -> Listed:
+    entry = CATALOG.get(name)
+    if entry is not None and (missing := find_home(entry, root)[1]):
+        here = f"lacks {', '.join(missing)}; " if find_home(entry, root)[0].is_dir() else ""
+        train, val, test = entry.sizes
+        known = None if train is None or val is None or test is None else (train, val, test)
+        return Listed(name, False, entry.classes, known, here + _offer(entry))
+    try:
+        dataset = open_dataset(name, root)
+    except DatasetError as error:
+        return Listed(name, False, None, None, str(error))
+    train, val, test = (len(dataset.split(which)) for which in SPLITS)
+    return Listed(name, True, len(dataset.classnames), (train, val, test), dataset.provenance)
+
+
+def _offer(entry: Entry) -> str:
+    """What a benchmark is, its terms, and what a download would be."""
+    archives = [fetch.size for fetch in entry.fetches if fetch.place]
+    if not entry.fetches:
+        how = "to be fetched by hand"
+    elif None in archives:
+        how = "a download of unknown size"
+    else:
+        how = f"{sum(size or 0 for size in archives) / 1e9:.1f} GB to download"
+    return f"{entry.about}; licence: {entry.licence}; {how}"
 
 
 def details(dataset: Dataset) -> dict[str, Any]:
     """What a data set holds, JSON-able."""
+    entry = CATALOG.get(dataset.name)
+    terms = {"about": entry.about, "licence": entry.licence} if entry is not None else {}
     return {
         "name": dataset.name,
+        **terms,
         "classes": len(dataset.classnames),
         "class names": list(dataset.classnames),
+        "class keys": list(dataset.keys),
         **{f"{which} images": len(dataset.split(which)) for which in SPLITS},
         "split": dataset.provenance,
         "split sha256": dataset.split_sha256,

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from miniatures import KEYS, TRAIN, WORDNET, build
+from miniatures import KEYS, TRAIN, build
 
 from llmopt.data.catalog import CATALOG
-from llmopt.data.classnames import names_by_key
 from llmopt.data.handcrafted import templates_for
-from llmopt.data.registry import open_dataset, open_entry
+from llmopt.data.registry import open_dataset
 from llmopt.data.tasks import make_task, open_test
 from llmopt.data.views import class_map
 from llmopt.errors import DatasetError
@@ -125,10 +124,6 @@ def test_names_that_will_not_do(text: str, message: str, root: Path, tmp_path: P
 def test_names_from_nowhere(root: Path) -> None:
     with pytest.raises(DatasetError, match="'coop', 'openai' or a file"):
         open_dataset("dtd", root, classnames="opneai")
-
-
-def test_a_file_to_start_from(root: Path) -> None:
-    assert names_by_key(open_entry(CATALOG["imagenet"], root)) == WORDNET
 
 
 # -------------------------------------------------------------------------------------- views
