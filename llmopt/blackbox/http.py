@@ -43,7 +43,7 @@ class HttpBlackBox(BlackBox):
     """A remote black box.
 
     Args:
-        url: where it listens. Credentials in it are used and never shown.
+        url: where it listens. Credentials in it are used, if there is no token, and never shown.
         token: bearer token; by default ``$LLMOPT_BLACKBOX_TOKEN``.
         timeout: seconds for one request.
         pause: seconds before the second try; doubles from try to try.
@@ -62,7 +62,8 @@ class HttpBlackBox(BlackBox):
         self._shown = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
         token = token or os.environ.get(TOKEN_VARIABLE)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, headers=headers)
+        base = self._shown if token else url.rstrip("/")
+        self._client = httpx.Client(base_url=base, timeout=timeout, headers=headers)
         self._pause = pause
 
     @cached_property
@@ -131,6 +132,13 @@ class HttpBlackBox(BlackBox):
         """(L, e) token vectors."""
         self._require(Access.SOFT, "token vectors")
         return self._array("/embed", "vectors", {"text": text})
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+    def __repr__(self) -> str:
+        return f"HttpBlackBox({self._shown!r})"
 
     def _pairs(
         self, path: str, name: str, images: Sequence[Image], prompts: Sequence[str]

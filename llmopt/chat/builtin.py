@@ -38,7 +38,7 @@ _COUNT = re.compile(r"\b[Ww]rite (\d+)\b")
 _PRIOR = 1.0  # standard deviation of a phrase's effect, in standard deviations of the score
 _NOISE = 1.0  # of what phrases do not explain
 _EDITS = 100  # variants looked at for each edited proposal
-_KINDS = (0.6, 0.2, 0.2)
+_KINDS = (0.65, 0.15, 0.2)
 _MAX_BEFORE, _MAX_WORDS = 4, 15
 
 

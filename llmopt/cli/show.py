@@ -38,7 +38,10 @@ LEDGER_LABELS = {
 
 def console() -> Console:
     """Where results go; no markup is read in them, they may hold outside text."""
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    out = Console(highlight=False, markup=False, soft_wrap=True)
+    if not out.is_terminal:
+        out.width = max(out.width, 160)  # nothing is cut off for the reader of a pipe
+    return out
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -196,9 +199,9 @@ def print_runs(found: list[RunSummary], root: Any) -> None:
         return
     table = Table()
     for name in ("run", "status", "data set", "shots", "seed", "optimizer"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("start", "best", "queries", "LLM calls", "cost"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for run in found:
         ledger = run.ledger or {}
         queries = ledger.get("text_encodings", 0) + ledger.get("soft_prompt_encodings", 0)

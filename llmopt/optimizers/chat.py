@@ -76,7 +76,7 @@ class ChatSettings:
 
     profile: str = "conversation"
     restarts: int = 2
-    iterations: int = 8
+    iterations: int = 10
     pool: int = 12
     proposals: int = 8
     k: int = 6

@@ -28,7 +28,7 @@ class RandomSettings:
         finalists: candidates of the final choice.
     """
 
-    evaluations: int = 176
+    evaluations: int = 208
     fitness: str = "likelihood"
     finalists: int = FINALISTS
 

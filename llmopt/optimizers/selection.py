@@ -23,6 +23,7 @@ from llmopt.task import FloatArray
 from llmopt.templates import Template
 
 FINALISTS = 8
+_LEAST = 0.05  # of the start's loss that a gain must take away
 _SHARE = 0.2  # of the gain over the start that a simpler template may give up
 
 
@@ -55,7 +56,8 @@ def choose(
         search: task and black box.
         candidates: scored templates, best first; the start need not be among them.
         finalists: how many of them are looked at again.
-        standard_errors: how many standard errors the paired gain in likelihood must exceed.
+        standard_errors: how many standard errors the paired gain in likelihood must exceed. It must
+            also take away a twentieth of the start's loss, or it is a change of confidence only.
         ensemble: greedily combine up to this many finalists (with replacement); 1 is a single one.
     """
     task = search.task
@@ -75,7 +77,7 @@ def choose(
     convincing = (
         (shrunk - standard_errors * errors > 0)
         & (correct.mean(axis=1) >= correct[0].mean())
-        & (means > 0)
+        & (means > _LEAST * -likelihoods[0].mean())
     )
     order = sorted(
         range(len(templates)), key=lambda j: (bool(convincing[j]), shrunk[j]), reverse=True
