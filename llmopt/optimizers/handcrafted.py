@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmopt.errors import BudgetExhausted, ConfigError
 from llmopt.optimizers.archive import Archive
 from llmopt.optimizers.base import Bounds, Optimizer, Outcome, Search
 from llmopt.optimizers.selection import FINALISTS, choose
+from llmopt.predictor import TextPredictor
 from llmopt.resources import read_lines
 from llmopt.task import Task
 from llmopt.templates import Template
@@ -51,24 +52,27 @@ class Handcrafted(Optimizer[HandcraftedSettings]):
 
     def run(self, search: Search) -> Outcome:
         """Score them all; average them, or choose the best."""
-        from llmopt.predictor import TextPredictor
-
         templates = self._templates(search.task)
         archive = Archive(search)
         reason = "complete"
         try:
             archive.score(archive.fresh([search.task.start, *templates]))
         except BudgetExhausted as spent:
-            reason = f"budget: {spent.currency}"
-        choice = choose(search, archive.ranked(), finalists=FINALISTS)
-        predictor, fallback = choice.predictor, choice.fallback
-        if self.settings.mode == "ensemble" and reason == "complete":
-            share = 1 / len(templates)
-            predictor = TextPredictor(
-                templates, search.task.classnames, tuple(share for _ in templates)
+            reason = (
+                "interrupted" if spent.currency == "interrupted" else f"budget: {spent.currency}"
             )
-            fallback = False
-        return Outcome(predictor, reason, fallback, choice.templates)
+        if self.settings.mode == "best" or reason != "complete":
+            choice = choose(search, archive.ranked(), finalists=FINALISTS)
+            return Outcome(choice.predictor, reason, choice.fallback, choice.templates)
+        share = 1 / len(templates)
+        predictor = TextPredictor(
+            templates, search.task.classnames, tuple(share for _ in templates)
+        )
+        members = {template.text for template in templates}
+        looked_at = choose(search, archive.ranked(), finalists=len(templates)).templates
+        results = [replace(one, weight=share * (one.text in members)) for one in looked_at]
+        results.sort(key=lambda one: one.weight, reverse=True)
+        return Outcome(predictor, reason, templates=tuple(results))
 
     def _templates(self, task: Task) -> tuple[Template, ...]:
         own = task.handcrafted or (task.start,)
