@@ -23,6 +23,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ class Journal:
                 records, whole = _read(path)
                 with path.open("r+b") as file:
                     file.truncate(whole)
-            self._file = path.open("ab")
+            # Unbuffered: what could not be written must not follow later behind something else.
+            self._file = path.open("ab", buffering=0)
+            self._end = path.stat().st_size
         except OSError as error:
             raise _unwritable(path, error) from error
         for record in records:
@@ -116,14 +119,25 @@ class Journal:
         """Close the file; a closed journal takes no more records."""
         self._file.close()
 
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def _append(self, record: Record) -> None:
         line = json.dumps({"at": round(self.clock(), 3), **record}, ensure_ascii=False)
+        raw = line.encode("utf-8", "backslashreplace") + b"\n"
         try:
-            self._file.write(line.encode("utf-8", "backslashreplace") + b"\n")
-            self._file.flush()
+            left = memoryview(raw)
+            while left:
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._end)  # no half line, wherever the next one may go
             raise _unwritable(self.path, error) from error
+        self._end += len(raw)
 
 
 def read_journal(path: Path) -> Iterator[Record]:
