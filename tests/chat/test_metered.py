@@ -141,6 +141,9 @@ class _Full:
     def write(self, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
+    def truncate(self, size: int) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
