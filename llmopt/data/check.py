@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain, combinations, islice
 from pathlib import Path
 from typing import Final, Literal
 
@@ -195,17 +195,18 @@ def _missing_parts(entry: Entry, root: Path) -> list[Problem]:
 
 
 def _duplicates(dataset: Dataset) -> list[Problem]:
-    """Images that are listed twice: a test image among the training images spoils a result."""
-    problems: list[Problem] = []
-    seen: dict[str, str] = {}
-    for which in SPLITS:
-        for image in dataset.split(which).images:
-            # SVHN's splits start from different folders.
-            path = str(image.path) if isinstance(image, FileImage) else image.name
-            first = seen.setdefault(path, which)
-            if first != which:
-                problems.append(Problem("duplicate", path, f"in {first} and in {which}"))
-    return problems
+    """Images in two splits: a test image among the training images spoils a result."""
+    places = {which: {_place(image) for image in dataset.split(which).images} for which in SPLITS}
+    return [
+        Problem("duplicate", str(root / name) if root else name, f"in {first} and in {second}")
+        for first, second in combinations(SPLITS, 2)
+        for root, name in sorted(places[first] & places[second])
+    ]
+
+
+def _place(image: Image) -> tuple[Path | None, str]:
+    """Where an image lies; splits may start from different folders."""
+    return (image.root if isinstance(image, FileImage) else None, image.name)
 
 
 def _notes(dataset: Dataset, entry: Entry | None) -> list[str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from llmopt.data.check import check_dataset
 from llmopt.data.registry import open_dataset
 from llmopt.data.tasks import make_task, open_test
+from llmopt.resources import read_prompt
 
 
 def test_is_the_published_split(real_data: Path) -> None:
@@ -17,8 +20,16 @@ def test_is_the_published_split(real_data: Path) -> None:
     assert sizes == [4128, 1649, 2465]
     assert len(dataset.classnames) == 100
     assert dataset.classnames[:4] == ("face", "leopard", "motorbike", "accordion")
-    assert dataset.provenance.startswith("CoOp split")
+    assert "as published" in dataset.provenance
+    assert list(dataset.classnames) == json.loads(read_prompt("classnames/caltech101.json"))
     assert len(open_test(dataset)) == 2465
+
+
+def test_is_complete_and_sound(real_data: Path) -> None:
+    report = check_dataset("caltech101", real_data)
+    assert report.problems == ()
+    assert report.notes == ()
+    assert report.images == 8242
 
 
 def test_one_shot_picks(real_data: Path) -> None:

@@ -69,6 +69,7 @@ def test_curated_names_fit_the_complete_data_sets() -> None:
         assert len(names) == sizes.get(key, len(names)) <= CATALOG[key].classes
         assert len(set(names.values())) == len(names)
         assert all(display_name(name) == name for name in names.values())
+    assert set(sets["caltech101"]) < set(json.loads(read_prompt("classnames/caltech101.json")))
 
 
 def test_names_of_ones_own(root: Path, tmp_path: Path) -> None:
