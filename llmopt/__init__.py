@@ -11,17 +11,28 @@ from typing import TYPE_CHECKING, Any
 from llmopt._version import __version__
 
 if TYPE_CHECKING:
+    from llmopt.estimator import PromptClassifier, load
     from llmopt.task import FewShot, Task, TestSet
     from llmopt.templates import Template
 
 _LAZY = {
     "FewShot": "llmopt.task",
+    "PromptClassifier": "llmopt.estimator",
     "Task": "llmopt.task",
     "Template": "llmopt.templates",
     "TestSet": "llmopt.task",
+    "load": "llmopt.estimator",
 }
 
-__all__ = ["FewShot", "Task", "Template", "TestSet", "__version__"]
+__all__ = [
+    "FewShot",
+    "PromptClassifier",
+    "Task",
+    "Template",
+    "TestSet",
+    "__version__",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""``evaluate``, ``export``, ``runs`` and ``doctor``."""
+"""``evaluate``, ``runs`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from llmopt.cli import options as o
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command()(evaluate)
-    app.command()(export)
     app.command()(runs)
     app.command()(doctor)
 
@@ -47,32 +46,6 @@ def evaluate(
     with watching(quiet=quiet or json) as watch:
         found = evaluate_run(run, {k: v for k, v in changes.items() if v is not None}, watch)
     (print_json if json else print_evaluation)(found)
-
-
-def export(
-    run: o.RunFolder,
-    format: Annotated[str, typer.Option("--format", help="txt, json or openclip.")] = "txt",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A file; stdout if left out.")
-    ] = None,
-    top: Annotated[
-        int | None, typer.Option("--top", help="Add finalists up to this many templates.")
-    ] = None,
-) -> None:
-    """Write the prompts a run found in the format of another tool."""
-    from llmopt.errors import RunFolderError
-    from llmopt.export.prompts import export as render
-
-    text = render(run, format, top)
-    if out is None:
-        typer.echo(text, nl=False)
-        return
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunFolderError(f"cannot write {out}: {error.strerror}") from error
-    typer.echo(f"wrote {out}", err=True)
 
 
 def runs(

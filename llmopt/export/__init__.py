@@ -1,1 +1,1 @@
-"""Prompts in other tools' formats."""
+"""What a run found, in other tools' formats."""

@@ -1,113 +1,139 @@
-"""Prompt lists of a run in other tools' formats."""
+"""The prompts of a run in a neutral form, from which every format is written.
+
+A prompt list holds templates with ``{}`` for the class name, never filled prompts, and class names
+in label order as a list: two classes may share a name.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from llmopt.errors import ConfigError, RunFolderError, nearest
+from llmopt.errors import ConfigError, RunFolderError
 from llmopt.predictor import TextPredictor
 from llmopt.run import folder as run_folder
-from llmopt.run.open import load_predictor
+from llmopt.run.open import load_predictor, read_found
+from llmopt.templates import Template, clean, display_name
 
-SCHEMA = 1
+REPEATS = 64
+"""A list that repeats its templates to keep their weights grows no longer than this."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A template as a format may show it.
+
+    Attributes:
+        text: with one ``{}``.
+        weight: its share in the run's classifier; 0 for a runner-up.
+        train_accuracy, val_accuracy: fractions; None where not known.
+    """
+
+    text: str
+    weight: float = 1.0
+    train_accuracy: float | None = None
+    val_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
 class PromptList:
-    """What a run offers for export.
+    """What a run offers for export, or what was read back from a file.
 
     Attributes:
-        templates: texts with one ``{}``, the run's own choice first.
-        weights: one each; 0 for runners-up.
-        classnames: in label order.
+        prompts: the run's own choice first.
+        classnames: in label order; empty where a format holds none.
         dataset: what they were found on.
+        model: the black box they were found behind, ``NAME`` or ``NAME TAG``.
     """
 
-    templates: tuple[str, ...]
-    weights: tuple[float, ...]
-    classnames: tuple[str, ...]
-    dataset: str
+    prompts: tuple[Prompt, ...]
+    classnames: tuple[str, ...] = ()
+    dataset: str = ""
+    model: str = ""
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The texts alone."""
+        return tuple(prompt.text for prompt in self.prompts)
+
+    @property
+    def names(self) -> list[str]:
+        """Class names as they stand in prompts; other tools fill them in as they are."""
+        return [clean(display_name(name)) for name in self.classnames]
+
+    @property
+    def single(self) -> bool:
+        """Whether the run's classifier is one template."""
+        return sum(prompt.weight > 0 for prompt in self.prompts) == 1
 
 
-def read_prompts(folder: Path, top: int | None = None) -> PromptList:
+def from_texts(texts: Iterable[str], **rest: Any) -> PromptList:
+    """A list in which a text's weight is how often it is repeated (see :func:`repeated`)."""
+    lines = list(texts)
+    weights = {text: lines.count(text) / len(lines) for text in lines}
+    return PromptList(tuple(Prompt(text, weight) for text, weight in weights.items()), **rest)
+
+
+def read_run(folder: Path, top: int | None = None) -> PromptList:
     """The prompts of a finished run: those of its predictor, or the ``top`` finalists.
 
     Raises:
         RunFolderError: the run found no text prompts (a soft prompt is exported otherwise).
     """
+    if top is not None and top < 1:
+        raise ConfigError(f"--top must be 1 or more, not {top}")
     result = run_folder.read_result(folder)
     predictor = load_predictor(folder)
     if not isinstance(predictor, TextPredictor):
         raise RunFolderError(
-            f"run {folder} found a soft prompt, which has no words; use --format safetensors"
+            f"run {folder} found {predictor.describe()}, which is no list of prompts; "
+            "use --format safetensors"
         )
-    templates = {t.text: w for t, w in zip(predictor.templates, predictor.weights, strict=True)}
-    if top is not None:
-        if top < 1:
-            raise ConfigError(f"--top must be 1 or more, not {top}")
-        ranked = json.loads((folder / run_folder.PROMPTS).read_text(encoding="utf-8"))["templates"]
-        texts = dict.fromkeys([*templates, *(entry["text"] for entry in ranked)])
-        templates = {text: templates.get(text, 0.0) for text in list(texts)[:top]}
-    return PromptList(
-        tuple(templates),
-        tuple(templates.values()),
-        predictor.classnames,
-        result["task"]["dataset"],
+    weights = {t.text: w for t, w in zip(predictor.templates, predictor.weights, strict=True)}
+    known = {entry["text"]: entry for entry in read_found(folder)["templates"]}
+    texts = list(weights) if top is None else list(dict.fromkeys([*weights, *known]))[:top]
+    prompts = tuple(
+        Prompt(
+            Template(text).text,
+            weights.get(text, 0.0),
+            known.get(text, {}).get("train_accuracy"),
+            known.get(text, {}).get("val_accuracy"),
+        )
+        for text in texts
     )
+    model = f"{result['model']['name']} {result['model']['pretrained'] or ''}".strip()
+    return PromptList(prompts, predictor.classnames, result["task"]["dataset"], model)
 
 
-def as_text(prompts: PromptList) -> str:
-    """One template a line."""
-    return "".join(f"{text}\n" for text in prompts.templates)
+def repeated(prompts: PromptList, warnings: list[str]) -> list[str]:
+    """Templates for a tool that averages a list: each as often as its weight asks.
 
-
-def as_json(prompts: PromptList) -> str:
-    """llmopt's own format, with weights and class names."""
-    data = {
-        "schema": SCHEMA,
-        "dataset": prompts.dataset,
-        "templates": [
-            {"text": text, "weight": weight}
-            for text, weight in zip(prompts.templates, prompts.weights, strict=True)
-        ],
-        "classnames": list(prompts.classnames),
-    }
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-
-
-def as_openclip(prompts: PromptList) -> str:
-    """A Python file for ``open_clip.build_zero_shot_classifier``."""
-    return (
-        "# For open_clip.build_zero_shot_classifier(model, tokenizer, CLASSNAMES, TEMPLATES).\n"
-        f"TEMPLATES = {_literal(prompts.templates)}\n\n"
-        f"CLASSNAMES = {_literal(name.replace('_', ' ') for name in prompts.classnames)}\n"
-    )
-
-
-FORMATS: dict[str, Callable[[PromptList], str]] = {
-    "txt": as_text,
-    "json": as_json,
-    "openclip": as_openclip,
-}
-
-
-def export(folder: Path, format: str, top: int | None = None) -> str:
-    """The prompts of a run as the text of one file.
-
-    Raises:
-        ConfigError: an unknown format; the nearest is suggested.
+    The plain mean of such a list is the weighted mean of the run's own classifier. Where that
+    cannot be had, ``warnings`` says so.
     """
-    if format not in FORMATS:
-        raise ConfigError(
-            f"unknown format '{format}'{nearest(format, FORMATS)} (there are: {', '.join(FORMATS)})"
+    texts = list(prompts.templates)
+    weights = [prompt.weight for prompt in prompts.prompts]
+    if not all(weights):
+        if len(texts) > 1:
+            warnings.append(
+                "this list holds runners-up: a tool that averages it builds another classifier "
+                "than the run's own, and its accuracy was not measured"
+            )
+        return texts
+    shares = [Fraction(weight).limit_denominator(REPEATS) for weight in weights]
+    exact = all(abs(float(s) - w) < 1e-6 for s, w in zip(shares, weights, strict=True))
+    scale = math.lcm(*(share.denominator for share in shares))
+    counts = [int(share * scale) for share in shares]
+    common = math.gcd(*counts) or 1
+    counts = [count // common for count in counts]
+    if not exact or sum(weights) < 1 - 1e-6 or sum(counts) > REPEATS:
+        warnings.append(
+            "this format has no place for the weights of the templates: a tool that averages them "
+            "equally builds another classifier than the run's own (--format json keeps them)"
         )
-    return FORMATS[format](read_prompts(folder, top))
-
-
-def _literal(texts: Any) -> str:
-    items: Sequence[str] = list(texts)
-    return "[\n" + "".join(f"    {text!r},\n" for text in items) + "]"
+        return texts
+    return [text for text, count in zip(texts, counts, strict=True) for _ in range(count)]

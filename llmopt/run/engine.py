@@ -6,7 +6,7 @@ import dataclasses
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,6 +187,8 @@ def _search_and_measure(
     _score_start(metered, task, baseline)
     with _graceful_interrupt(ledger, watch):
         outcome = prepared.optimizer.run(search)
+    if ledger.stopped:  # wherever in the search it was, there is more to do
+        outcome = dataclasses.replace(outcome, stop_reason="interrupted")
     if journal.diverged:
         watch.warn("this sitting took other steps than the one before; see the journal")
 
@@ -222,7 +224,7 @@ def _search_and_measure(
             "black_box": metered.seconds,
         },
     )
-    _write(folder, result, outcome, evaluation)
+    _write(folder, result, outcome, evaluation, task.classnames)
     return result
 
 
@@ -319,7 +321,11 @@ def _graceful_interrupt(ledger: Ledger, watch: Watch) -> Iterator[None]:
 
 
 def _write(
-    folder: Path, result: dict[str, Any], outcome: Outcome, evaluation: Evaluation | None
+    folder: Path,
+    result: dict[str, Any],
+    outcome: Outcome,
+    evaluation: Evaluation | None,
+    classnames: Sequence[str],
 ) -> None:
     ranked = [
         {
@@ -331,7 +337,8 @@ def _write(
         }
         for t in outcome.templates
     ]
-    write_text(folder / run_folder.PROMPTS, _json({"schema": 1, "templates": ranked}))
+    found = {"schema": 1, "templates": ranked, "classnames": list(classnames)}
+    write_text(folder / run_folder.PROMPTS, _json(found))
     tensors, config = outcome.predictor.state()
     with replace_atomically(folder / run_folder.PREDICTOR) as path:
         save_file(tensors, path, {"predictor": json.dumps(config)})

@@ -67,6 +67,21 @@ def summarize(folder: Path) -> RunSummary:
         return RunSummary(folder, "damaged", **asked)  # type: ignore[arg-type]
 
 
+def read_found(folder: Path) -> dict[str, Any]:
+    """``prompts.json``: ``templates`` with their scores, best first, and ``classnames``.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    path = folder / run_folder.PROMPTS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found["templates"], found["classnames"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{path} is missing or damaged ({error})") from error
+    return dict(found)
+
+
 def load_predictor(folder: Path) -> Predictor:
     """The predictor of a run.
 
@@ -90,4 +105,8 @@ def predictor_from_state(
     """The inverse of :meth:`Predictor.state`, whatever its kind."""
     if config["kind"] == "text":
         return TextPredictor.from_state(tensors, config)
+    if config["kind"] == "soft":
+        from llmopt.optimizers.soft import SoftPredictor
+
+        return SoftPredictor.from_state(tensors, config)
     raise ValueError(f"unknown kind of predictor {config['kind']!r}")

@@ -1,0 +1,70 @@
+"""What CLIP_benchmark takes: templates and class names as JSON, or beside a webdataset.
+
+It fills templates by ``str.format(c=classname)``, so the slot is ``{c}`` and any other brace is
+doubled, and it looks both files up by the name of the data set. A name it does not find there makes
+it fall back to ImageNet's templates without a word, so the key must be the one given to it as
+``--dataset``.
+"""
+
+from __future__ import annotations
+
+import json
+
+from llmopt.export.lists import Files, encode
+from llmopt.export.prompts import PromptList, from_texts, repeated
+from llmopt.templates import SLOT, Template
+
+TEMPLATES, CLASSNAMES = "templates.json", "classnames.json"
+WDS_TEMPLATES, WDS_CLASSNAMES = "zeroshot_classification_templates.txt", "classnames.txt"
+
+
+def write_json(prompts: PromptList, warnings: list[str]) -> Files:
+    """For ``--custom_template_file`` and ``--custom_classname_file``."""
+    key = prompts.dataset
+    warnings.append(
+        f"call clip_benchmark with --dataset {key}, the key of both files, or export again with "
+        "--key and the name you call it with"
+    )
+    templates = [named_slot(text) for text in repeated(prompts, warnings)]
+    return {
+        TEMPLATES: encode(json.dumps({key: templates}, indent=2) + "\n"),
+        CLASSNAMES: encode(json.dumps({key: prompts.names}, indent=2) + "\n"),
+    }
+
+
+def read_json(files: Files) -> PromptList:
+    """The inverse of :func:`write_json`."""
+    templates, names = json.loads(files[TEMPLATES]), json.loads(files[CLASSNAMES])
+    (key,) = templates
+    texts = [plain_slot(text) for text in templates[key]]
+    return from_texts(texts, classnames=tuple(names[key]), dataset=key)
+
+
+def write_wds(prompts: PromptList, warnings: list[str]) -> Files:
+    """The two text files that lie in a webdataset's folder."""
+    templates = [named_slot(text) for text in repeated(prompts, warnings)]
+    return {
+        WDS_TEMPLATES: encode("".join(f"{text}\n" for text in templates)),
+        WDS_CLASSNAMES: encode("".join(f"{name}\n" for name in prompts.names)),
+    }
+
+
+def read_wds(files: Files) -> PromptList:
+    """The inverse of :func:`write_wds`."""
+    templates, names = (
+        files[name].decode("utf-8").removesuffix("\n").split("\n")
+        for name in (WDS_TEMPLATES, WDS_CLASSNAMES)
+    )
+    return from_texts([plain_slot(text) for text in templates], classnames=tuple(names))
+
+
+def named_slot(template: str) -> str:
+    """``{}`` becomes ``{c}``, other braces are doubled."""
+    return "{c}".join(part.replace("{", "{{").replace("}", "}}") for part in template.split(SLOT))
+
+
+def plain_slot(template: str) -> str:
+    """The inverse of :func:`named_slot`; refuses what is no template here."""
+    parts = template.split("{c}")
+    text = SLOT.join(part.replace("{{", "{").replace("}}", "}") for part in parts)
+    return Template(text).text

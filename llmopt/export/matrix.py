@@ -1,0 +1,93 @@
+"""The classifier itself: text matrix, soft prompt and head as safetensors.
+
+``text_matrix`` holds one L2-normalised embedding a class, in label order. With an L2-normalised
+image feature ``x`` of the same model, the class scores are ``logit_scale * text_matrix @ x +
+logit_bias``; a head, where there is one, takes it from there. The metadata says so in each file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from llmopt.blackbox.base import Access, BlackBox
+from llmopt.blackbox.metered import MeteredBox
+from llmopt.errors import AccessError, ConfigError
+from llmopt.predictor import Predictor, TextPredictor
+from llmopt.run import folder as run_folder
+from llmopt.run.engine import open_box
+from llmopt.run.ledger import Ledger
+from llmopt.run.open import load_predictor, read_found
+from llmopt.run.watch import Watch
+from llmopt.task import FloatArray
+
+NAME = "classifier.safetensors"
+RECIPE = (
+    "x: an L2-normalised image feature of this model; scores of the classes, in the order of "
+    "'classnames': logit_scale * text_matrix @ x + logit_bias"
+)
+
+
+def write(folder: Path, watch: Watch) -> dict[str, bytes]:
+    """The classifier of a finished run. Opens the run's model to encode its prompts.
+
+    Raises:
+        AccessError: the run's black box gives no embeddings.
+    """
+    result = run_folder.read_result(folder)
+    predictor = load_predictor(folder)
+    box = open_box(run_folder.read_run_config(folder), watch)
+    arrays, rest = predictor.state()
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    tensors["text_matrix"] = np.ascontiguousarray(text_matrix(predictor, box))
+    metadata = {
+        "schema": 1,
+        "dataset": result["task"]["dataset"],
+        "classnames": read_found(folder)["classnames"],
+        "model": result["model"],
+        "logit_scale": box.info.logit_scale,
+        "logit_bias": box.info.logit_bias,
+        "recipe": RECIPE,
+        "predictor": rest,
+    }
+    return {NAME: save(tensors, {"llmopt": json.dumps(metadata)})}
+
+
+def read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Arrays and metadata of such a file.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = json.loads(file.metadata()["llmopt"])
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is no classifier of llmopt's ({error})") from error
+
+
+def text_matrix(predictor: Predictor, box: BlackBox) -> FloatArray:
+    """(K, d) class embeddings, L2-normalised, of any predictor that has prompts."""
+    if box.info.access < Access.FEATURES:
+        raise AccessError(
+            f"{box.info.name} gives no embeddings (it offers '{box.info.access}'), so there is no "
+            "text matrix; export the prompts instead"
+        )
+    if isinstance(predictor, TextPredictor):
+        return predictor.text_matrix(MeteredBox(box, Ledger()))
+    if hasattr(predictor, "base"):  # a head on another predictor
+        return text_matrix(predictor.base, box)
+    if hasattr(predictor, "context"):
+        import torch
+
+        context = torch.from_numpy(np.array(predictor.context, dtype=np.float32))
+        features = box.soft_features(context[None], predictor.names)[0]  # type: ignore[attr-defined]
+        return np.asarray(features.cpu().numpy(), dtype=np.float32)
+    raise ConfigError(f"there is no text matrix of {predictor.describe()}")

@@ -1,0 +1,170 @@
+"""Other people's software, given an export unchanged, classifies as llmopt does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from paper_runs import paper_run
+
+from llmopt.blackbox import shapes_tiny
+from llmopt.blackbox.metered import MeteredBox
+from llmopt.blackbox.openclip import OpenClipBlackBox
+from llmopt.data.shapes import SHAPES, ShapesDataset
+from llmopt.export import matrix
+from llmopt.export.clip_benchmark import CLASSNAMES, TEMPLATES
+from llmopt.export.formats import export, read, save
+from llmopt.predictor import TextPredictor
+from llmopt.run.ledger import Ledger
+from llmopt.run.open import load_predictor
+from llmopt.task import Labelled
+
+ENSEMBLE = {"a photo of a small {}.": 2 / 3, "a blurry photo of the {}, tiny": 1 / 3}
+IMAGES = 120
+
+
+@pytest.fixture(scope="module")
+def box() -> OpenClipBlackBox:
+    return OpenClipBlackBox(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def images() -> Labelled:
+    found, labels = ShapesDataset("shapes-small").split("test")
+    return Labelled(tuple(found[:IMAGES]), labels[:IMAGES])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return paper_run(tmp_path / "runs", templates=ENSEMBLE, classnames=SHAPES)
+
+
+def ours(run: Path, box: OpenClipBlackBox, images: Labelled) -> tuple[Any, Any]:
+    """Text matrix and predicted classes."""
+    predictor = load_predictor(run)
+    assert isinstance(predictor, TextPredictor)
+    metered = MeteredBox(box, Ledger())
+    return predictor.text_matrix(metered), predictor.scores(metered, images).argmax(axis=1)
+
+
+def test_open_clip_builds_the_same_classifier(
+    open_clip: ModuleType, run: Path, box: OpenClipBlackBox, images: Labelled, tmp_path: Path
+) -> None:
+    shapes_tiny.export(tmp_path / "model")
+    name = f"local-dir:{tmp_path / 'model'}"
+    model, preprocess = open_clip.create_model_from_pretrained(name)
+    save(export(run, "openclip"), tmp_path / "prompts.py")
+    prompts: dict[str, Any] = {}
+    exec((tmp_path / "prompts.py").read_text(), prompts)  # noqa: S102 - as a user would
+    with torch.inference_mode():
+        weights = open_clip.build_zero_shot_classifier(
+            model.eval(), open_clip.get_tokenizer(name), prompts["CLASSNAMES"], prompts["TEMPLATES"]
+        )
+        pixels = torch.stack([preprocess(image.load()) for image in images.images])
+        predicted = (model.encode_image(pixels, normalize=True) @ weights).argmax(dim=1)
+    text, expected = ours(run, box, images)
+    assert np.abs(weights.T.numpy() - text).max() < 1e-5
+    assert predicted.tolist() == expected.tolist()
+
+
+def test_the_text_matrix_is_the_classifier(
+    run: Path, box: OpenClipBlackBox, images: Labelled, tmp_path: Path
+) -> None:
+    save(export(run, "safetensors"), tmp_path / "c.safetensors")
+    tensors, metadata = matrix.read(tmp_path / "c.safetensors")
+    text, expected = ours(run, box, images)
+    assert np.abs(tensors["text_matrix"] - text).max() < 1e-6
+    assert metadata["classnames"] == list(SHAPES)
+    scores = metadata["logit_scale"] * box.image_features(images.images) @ tensors["text_matrix"].T
+    assert (scores + metadata["logit_bias"]).argmax(axis=1).tolist() == expected.tolist()
+
+
+# --- CLIP_benchmark ------------------------------------------------------------------------------
+
+
+def webdataset(folder: Path, images: Labelled) -> None:
+    """A test split as CLIP_benchmark takes it."""
+    (folder / "test").mkdir(parents=True)
+    (folder / "test" / "nshards.txt").write_text("1")
+    with tarfile.open(folder / "test" / "0.tar", "w") as tar:
+        for index, (image, label) in enumerate(images):
+            pixels = BytesIO()
+            image.load().save(pixels, "PNG")
+            for suffix, content in (("png", pixels.getvalue()), ("cls", str(label).encode())):
+                member = tarfile.TarInfo(f"{index:05d}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, BytesIO(content))
+
+
+def test_clip_benchmark_scores_the_same(
+    run: Path, box: OpenClipBlackBox, images: Labelled, tmp_path: Path
+) -> None:
+    """Its own evaluation, on its own reading of the files, in its own process."""
+    pytest.importorskip("clip_benchmark", reason="the test extra 'clients' is not installed")
+    shapes_tiny.export(tmp_path / "model")
+    webdataset(tmp_path / "data", images)
+    save(export(run, "wds"), tmp_path / "data")
+    save(export(run, "clip-benchmark", key="wds/shapes"), tmp_path / "json")
+    finished = subprocess.run(
+        [sys.executable, Path(__file__).with_name("client_clip_benchmark.py"), tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout.splitlines()[-1])
+    text, expected = ours(run, box, images)
+    for client in found.values():
+        assert np.abs(np.array(client["classifier"]).T - text).max() < 1e-5
+        assert client["predicted"] == expected.tolist()
+        hits = round(client["acc1"] * IMAGES)
+        assert hits == int((expected == images.labels).sum())
+
+
+def test_the_webdatasets_own_files_are_read_back(run: Path, tmp_path: Path) -> None:
+    save(export(run, "wds"), tmp_path / "wds")
+    assert read(tmp_path / "wds", "wds").classnames == SHAPES
+    save(export(run, "clip-benchmark"), tmp_path / "cb")
+    assert {path.name for path in (tmp_path / "cb").iterdir()} == {TEMPLATES, CLASSNAMES}
+
+
+# --- transformers --------------------------------------------------------------------------------
+
+
+def test_transformers_gets_the_prompts_we_score(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The script runs as it is; the pipeline's own way of filling its template is applied here."""
+    asked: list[str] = []
+
+    def pipeline(task: str, model: str) -> Callable[..., Any]:
+        def classify(path: str, candidate_labels: Any, hypothesis_template: str) -> str:
+            asked.extend(hypothesis_template.format(label) for label in candidate_labels)
+            return "done"
+
+        assert task == "zero-shot-image-classification"
+        return classify
+
+    module = ModuleType("transformers")
+    module.pipeline = pipeline  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "transformers", module)
+    monkeypatch.setattr(sys, "argv", ["script", "picture.png"])
+    save(export(run, "hf"), tmp_path / "script.py")
+    code = compile((tmp_path / "script.py").read_text(), "script.py", "exec")
+    exec(code, {"__name__": "__main__"})  # noqa: S102 - as a user would
+    predictor = load_predictor(run)
+    assert isinstance(predictor, TextPredictor)
+    assert asked == predictor.templates[0].fill_all(SHAPES)
+    assert capsys.readouterr().out == "picture.png done\n"
