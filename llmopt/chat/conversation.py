@@ -92,20 +92,20 @@ class Conversation:
             "results": self._lines(results) or "(none of them could be used)",
             "notes": _paragraph("Not used:", notes),
         }
-        name = "meta/next.txt" if self._history and self.memory else "meta/first.txt"
+        name = "meta/next.txt" if self._history else "meta/first.txt"
         text = _squeeze(Wording(read_prompt(name)).safe_substitute(fill))
         self._asked = HumanMessage(_with_pictures(text, pictures) if pictures else text)
-        kept = self._history[-self.max_turns :] if self.memory else []
-        history = [message for pair in kept for message in pair]
+        history = [message for pair in self._history for message in pair]
         return [SystemMessage(read_prompt("meta/system.txt")), *history, self._asked]
 
     def heard(self, reply: str) -> None:
         """Remember what the model answered."""
         from langchain_core.messages import AIMessage
 
-        if self._asked is not None:
+        if self._asked is not None and self.memory:
             self._history.append((self._asked, AIMessage(reply)))
-            self._asked = None
+            del self._history[: -self.max_turns]
+        self._asked = None
 
     def compact(self) -> bool:
         """Forget the older half of the turns; false if there is nothing left to forget."""

@@ -88,8 +88,9 @@ class Archive:
         task = self._search.task
         try:
             logits = self._search.box.score_templates(task.train, templates, task.classnames)
-        except BudgetExhausted:
-            if len(templates) > 1:
+        except BudgetExhausted as spent:
+            # An interrupted run will be resumed and must then meet its own steps again, whole.
+            if len(templates) > 1 and spent.currency != "interrupted":
                 for template in templates:  # what is left may pay for some
                     self.score([template])
             raise

@@ -174,7 +174,7 @@ class Chat(Optimizer[ChatSettings]):
             with ThreadPoolExecutor(self.settings.parallel) as pool:
                 climbs = list(pool.map(lambda restart: self._climb(search, restart), restarts))
         found = _ranked(one for climb in climbs for one in climb.archive.ranked())
-        if self.settings.polish:
+        if self.settings.polish and found:
             found = polish(search, found, self.settings.fitness)
         choice = choose(
             search, found, finalists=self.settings.finalists, ensemble=self.settings.ensemble
@@ -228,6 +228,8 @@ class Chat(Optimizer[ChatSettings]):
             climb.stop_reason = (
                 "interrupted" if spent.currency == "interrupted" else f"budget: {spent.currency}"
             )
+        except ContextOverflow:
+            climb.stop_reason = "the model takes no conversation of this length"
         self._report(search, climb, restart, s.iterations)
         return climb
 
@@ -267,7 +269,7 @@ class Chat(Optimizer[ChatSettings]):
                 counts["compactions"] += 1
                 if not talk.compact():
                     raise
-                messages = [messages[0], *messages[-(1 + 2 * len(talk)) :]]
+                messages = [messages[0], *messages[-(1 + refused + 2 * len(talk)) :]]
                 continue
             except ContentRefused:
                 counts["refusals"] += 1
@@ -361,7 +363,7 @@ def tally(counts: Counter[str], parsed: ParsedReply, new: Sequence[Template]) ->
     counts["scored"] += len(new)
     counts["duplicates"] += len(parsed.templates) - len(new)
     for rejection in parsed.rejected:
-        counts[rejection.reason] += 1
+        counts["duplicates" if rejection.reason == "duplicate" else rejection.reason] += 1
 
 
 def _lists(archive: Archive, k: int, kind: str, rng: np.random.Generator) -> Lists:
