@@ -6,9 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from llmopt.blackbox.transfer import to_device
 
 # Bounds the activations; larger batches have nothing left to gain.
 _TOKENS = {"cpu": 8192, "cuda": 65536}
@@ -48,13 +52,13 @@ class PaddedEncoder:
         for start in range(0, len(forms), self._batch):
             batch = forms[start : start + self._batch]
             rows = [[*form, *[form[-1]] * (self._length - len(form))] for form in batch]
-            yield list(range(start, start + len(batch))), self.features(torch.tensor(rows))
+            yield list(range(start, start + len(batch))), self.features(np.array(rows))
 
-    def features(self, ids: Tensor) -> Tensor:
+    def features(self, ids: npt.NDArray[np.int64]) -> Tensor:
         """(n, d) fp32 L2-normalised features of padded token ids (n, length)."""
         context: AbstractContextManager[Any] = nullcontext()
         if self._autocast is not None:
             context = torch.autocast(self._device.type, self._autocast)
         with context:
-            features = self._model.encode_text(ids.to(self._device))
+            features = self._model.encode_text(to_device(ids, self._device))
         return F.normalize(features.float(), dim=-1)

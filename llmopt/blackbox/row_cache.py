@@ -8,6 +8,8 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
+from llmopt.blackbox.transfer import index
+
 
 class RowCache:
     """At most ``max_bytes`` of rows (d,), in one matrix reserved on first use.
@@ -35,7 +37,8 @@ class RowCache:
                 found.append(place)
                 slots.append(slot)
         if self._rows is not None and found:
-            out[found] = self._rows[slots]
+            rows = self._rows.index_select(0, index(slots, out.device))
+            out.index_copy_(0, index(found, out.device), rows)
         return missing
 
     def put(self, keys: Sequence[Hashable], rows: Tensor) -> None:
@@ -52,4 +55,4 @@ class RowCache:
             slot = self._slots.popitem(last=False)[1] if full else len(self._slots)
             self._slots[key] = slot
             slots.append(slot)
-        self._rows[slots] = rows
+        self._rows.index_copy_(0, index(slots, rows.device), rows)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ from llmopt.blackbox.padded_encoder import PaddedEncoder
 from llmopt.blackbox.row_cache import RowCache
 from llmopt.blackbox.token_tree import TokenTree
 from llmopt.blackbox.towers import NotCausal, read_tower
+from llmopt.blackbox.transfer import index, to_device
 from llmopt.blackbox.tree_encoder import TreeEncoder
 from llmopt.errors import AccessError, ConfigError, ModelError, nearest
 from llmopt.templates import display_name
@@ -114,7 +115,7 @@ class TextEngine:
             ((_, probe),) = self._encoder.encode([self._encoder.cut(probes[0].tolist())])
         self.dim: int = probe.shape[1]
         self._cache = RowCache(cache_bytes)
-        self._soft_tree = lru_cache(maxsize=8)(self._build_soft_tree)
+        self._last_soft: tuple[tuple[tuple[str, ...], int, bool], TokenTree] | None = None
 
     # ------------------------------------------------------------------------------ text prompts
 
@@ -178,11 +179,11 @@ class TextEngine:
             with torch.inference_mode():
                 for piece, rows in self._encoder.encode([keys[place] for place in missing]):
                     places = [missing[i] for i in piece]
-                    features[places] = rows
+                    features.index_copy_(0, index(places, self.device), rows)
                     self._cache.put([keys[place] for place in places], rows)
         if len(keys) == len(forms):
             return features
-        return features[[unique[form] for form in forms]]
+        return features.index_select(0, index([unique[form] for form in forms], self.device))
 
     # ------------------------------------------------------------------------------ soft prompts
 
@@ -215,7 +216,7 @@ class TextEngine:
             )
         tree = self._soft_tree(tuple(classnames), contexts.shape[-2], shared)
         vectors = contexts.to(self.device, torch.float32).reshape(len(contexts), -1, width)
-        places = torch.from_numpy(tree.inverse).to(self.device)
+        places = to_device(tree.inverse, self.device)
         if grad:
             with torch.enable_grad():
                 pieces = list(encoder.encode_soft(tree, vectors))
@@ -269,8 +270,11 @@ class TextEngine:
             return self._encoder
         raise AccessError(f"this model takes no soft prompts: {self.why}")
 
-    def _build_soft_tree(self, classnames: tuple[str, ...], m: int, shared: bool) -> TokenTree:
+    def _soft_tree(self, classnames: tuple[str, ...], m: int, shared: bool) -> TokenTree:
         """The tree of ``[start | soft tokens | "name." | end]``, soft tokens as negative ids."""
+        key = (classnames, m, shared)
+        if self._last_soft is not None and self._last_soft[0] == key:  # a search asks for one only
+            return self._last_soft[1]
         forms = self.normal_forms([f"{display_name(name)}." for name in classnames])
         sequences = []
         for k, (start, *suffix) in enumerate(forms):
@@ -281,7 +285,9 @@ class TextEngine:
                 )
             first = 0 if shared else k * m
             sequences.append((start, *(-1 - i for i in range(first, first + m)), *suffix))
-        return TokenTree.build(sequences)
+        tree = TokenTree.build(sequences)
+        self._last_soft = key, tree
+        return tree
 
 
 def _choose_encoder(
@@ -303,7 +309,7 @@ def _choose_encoder(
 
     tree = TreeEncoder(tower)
     with torch.inference_mode():
-        expected = padded.features(probes)
+        expected = padded.features(probes.numpy())
         found = torch.empty_like(expected)
         for places, rows in tree.encode([tower.cut(row) for row in probes.tolist()]):
             found[places] = rows

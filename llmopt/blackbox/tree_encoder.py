@@ -14,14 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from llmopt.blackbox.token_tree import BLOCK, Chunk, TokenTree
 from llmopt.blackbox.towers import CausalTower, Layer
+from llmopt.blackbox.transfer import to_device
 
 # As many as keep the activations in a CPU's cache, by measurement; on a GPU enough to fill it.
 _CHUNK = {"cpu": 1024, "cuda": 16384}
@@ -147,25 +150,22 @@ class TreeEncoder:
         return gathered.transpose(1, 2).reshape(batch, -1, width)[:, :nodes], kv
 
     def _plan(self, chunk: Chunk) -> _Plan:
-        soft_at = np.flatnonzero(chunk.tokens < 0)
-        allowed = self._upload(chunk.mask)[:, None]
-        mask = torch.zeros(allowed.shape, dtype=self.dtype, device=self._device)
-        return _Plan(
-            tokens=self._upload(np.maximum(chunk.tokens, 0)),
-            depth=self._upload(chunk.depth),
-            keys=self._upload(chunk.keys.reshape(-1)),
-            mask=mask.masked_fill_(~allowed, float("-inf")),
-            path=self._upload(chunk.path),
-            reads=self._upload(chunk.reads),
-            soft_at=self._upload(soft_at),
-            soft=self._upload(-1 - chunk.tokens[soft_at]),
-        )
+        def upload(array: npt.NDArray[Any]) -> Tensor:
+            return to_device(array, self._device)
 
-    def _upload(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self._device.type == "cuda":  # pinned, so that the copy need not wait for the GPU
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)
+        soft_at = np.flatnonzero(chunk.tokens < 0)
+        hidden = upload(~chunk.mask)[:, None]
+        mask = torch.zeros(hidden.shape, dtype=self.dtype, device=self._device)
+        return _Plan(
+            tokens=upload(np.maximum(chunk.tokens, 0)),
+            depth=upload(chunk.depth),
+            keys=upload(chunk.keys.reshape(-1)),
+            mask=mask.masked_fill_(hidden, float("-inf")),
+            path=upload(chunk.path),
+            reads=upload(chunk.reads),
+            soft_at=upload(soft_at),
+            soft=upload(-1 - chunk.tokens[soft_at]),
+        )
 
     def _empty_path(self) -> Path:
         width = self.tower.width

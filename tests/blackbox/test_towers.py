@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_clip import RandomTokenizer, families, randomise, tiny, tokenizer_for
+from tiny_clip import families, tiny, tiny_transformers, tokenizer_for
 from torch import nn
 
 from llmopt.blackbox.text_engine import TextEngine
@@ -56,17 +56,9 @@ def test_families_of_open_clip_are_all_there() -> None:
 
 
 def test_transformers_towers_are_padded() -> None:
-    transformers = pytest.importorskip("transformers", reason="towers of transformers need it")
-    from open_clip.hf_model import HFTextEncoder
-
-    model = tiny("EVA02-B-16")
-    config = transformers.RobertaConfig(
-        vocab_size=99, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=40, pad_token_id=0,
-    )  # fmt: skip
-    model.text = HFTextEncoder("roberta", 24, config, pooler_type="mean_pooler", proj_type="mlp")
-    tokenizer = RandomTokenizer(32, 99, 98)
-    engine = TextEngine(randomise(model), tokenizer)
+    pytest.importorskip("transformers", reason="towers of transformers need it")
+    model, tokenizer = tiny_transformers()
+    engine = TextEngine(model, tokenizer)
     assert engine.path == "padded"
     assert "HFTextEncoder" in engine.why
     own = own_features(model, tokenizer(TEXTS))

@@ -15,6 +15,7 @@ ensure_operators()
 
 import open_clip  # noqa: E402
 from open_clip.coca_model import CoCa  # noqa: E402
+from open_clip.hf_model import HFTextEncoder  # noqa: E402
 from open_clip.model import CLIP, CustomTextCLIP  # noqa: E402
 
 _WIDTH = {"width": 16, "heads": 2, "layers": 2}
@@ -65,6 +66,26 @@ def tiny(name: str = "ViT-B-32", *, seed: int = 0, **text: Any) -> Any:
         vision |= {"output_tokens": True}
     model = kind(embed_dim=24, vision_cfg=vision, text_cfg=settings, **arguments)
     return randomise(model, seed)
+
+
+def tiny_transformers() -> tuple[Any, RandomTokenizer]:
+    """A model with a text tower of the transformers package, and a tokenizer for it.
+
+    Raises:
+        ImportError: that package, which llmopt does not need, is not installed.
+    """
+    from transformers import RobertaConfig
+
+    settings = {
+        "vocab_size": _HUB_VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 40,
+        "pad_token_id": 0,
+    }  # fmt: skip
+    model = tiny("EVA02-B-16")
+    model.text = HFTextEncoder(
+        "roberta", 24, RobertaConfig(**settings), pooler_type="mean_pooler", proj_type="mlp"
+    )
+    return randomise(model), RandomTokenizer(32, _HUB_VOCABULARY, _HUB_VOCABULARY - 1)
 
 
 def randomise(model: Any, seed: int = 0) -> Any:
