@@ -16,7 +16,6 @@ next try follows, so a run that ended with a bad key goes on with a good one.
 
 from __future__ import annotations
 
-import contextvars
 import itertools
 import threading
 import time
@@ -25,16 +24,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmopt.chat import failures, wire
+from llmopt.chat import failures, records, wire
 from llmopt.chat.limits import RateLimiter
+from llmopt.chat.patience import TooLong, in_thread
 from llmopt.chat.prices import Bound, Price, call_bound
+from llmopt.chat.records import Question
 from llmopt.chat.replies import strip_reasoning
 from llmopt.chat.retry import AT_ONCE, CircuitBreaker, RetrySettings
 from llmopt.chat.scrub import Scrubber
 from llmopt.errors import (
     BudgetExhausted,
     ContentRefused,
-    ContextOverflow,
     LlmoptError,
     MalformedResponse,
     RetryableError,
@@ -52,11 +52,6 @@ if TYPE_CHECKING:
     from llmopt.run.ledger import Ledger
     from llmopt.run.watch import Watch
 
-INTENT = "llm_intent"
-REPLY = "llm_reply"
-# Failures that belong to the course of a search: the optimizer reacts, so a resumed run must too.
-_COURSE = (ContextOverflow, ContentRefused)
-_ANSWER = {"text": str, "finish_reason": str, "model": str, "estimated": bool, "charged": dict}
 _TICK = 0.2
 _WORTH_SAYING = 3.0
 
@@ -197,7 +192,7 @@ class MeteredChat:
 
     # ------------------------------------------------------------------ what is known already
 
-    def _question(self, messages: Sequence[BaseMessage], stream: str, turn: int) -> _Question:
+    def _question(self, messages: Sequence[BaseMessage], stream: str, turn: int) -> Question:
         plain = wire.plain_messages(messages)
         text = wire.canonical([self.name, self._parameters, plain])
         place = wire.canonical([text, stream, turn])
@@ -205,14 +200,14 @@ class MeteredChat:
             sample = self._asked[place]
             self._asked[place] += 1
         bound = call_bound(messages, self.max_tokens)
-        return _Question(messages, plain, stream, turn, sample, bound, text)
+        return Question(messages, plain, stream, turn, sample, bound, text)
 
-    def _recall(self, question: _Question, number: int) -> dict[str, Any] | None:
+    def _recall(self, question: Question, number: int) -> dict[str, Any] | None:
         """What an earlier sitting wrote of a try, counted into the ledger."""
         key = question.key(number)
-        answer: dict[str, Any] | None = self._journal.recall(REPLY, key, question.stream)
+        answer: dict[str, Any] | None = self._journal.recall(records.REPLY, key, question.stream)
         intents = []
-        while (intent := self._journal.recall(INTENT, key, question.stream)) is not None:
+        while (intent := self._journal.recall(records.INTENT, key, question.stream)) is not None:
             intents.append(intent)
         # The last intent led to the answer; every other was cut short by the end of its sitting.
         for intent in intents if answer is None else intents[:-1]:
@@ -228,39 +223,38 @@ class MeteredChat:
 
     def _replay_failure(self, error: dict[str, Any]) -> None:
         """React to a failure of an earlier sitting as that sitting did."""
-        for kind in _COURSE:
+        for kind in records.COURSE:
             if error["type"] == kind.__name__:
                 raise kind(error["message"], service=self.name, status=error["status"])
         if error["dropped"]:
             self._drop(error["dropped"])
 
-    def _from_cache(self, question: _Question) -> dict[str, Any] | None:
+    def _from_cache(self, question: Question) -> dict[str, Any] | None:
         """A reply of an earlier run, charged like a call so that both runs spend the same."""
         if self._cache is None or not self._cacheable(question):
             return None
         record = self._cache.get(self._cache_key(question))
-        if record is None or not _is_answer(record):
+        if record is None or not records.is_answer(record):
             return None
         with self._ledger.reserve(**self._upper(question.bound)) as reservation:
             record["charged"]["llm_calls_cached"] = 1
-            self._journal.pay(
-                REPLY, question.key(0), question.stream, **question.place(0), **record
-            )
+            written = {**question.place(0), **record}
+            self._pay(records.REPLY, question.key(0), question.stream, written)
             reservation.settle(**record["charged"])
         return record
 
-    def _cacheable(self, question: _Question) -> bool:
+    def _cacheable(self, question: Question) -> bool:
         # Headers may hold secrets and may change what the service does: not to be kept.
         headers = getattr(self._model, "default_headers", None)
         return not (self._local or headers or self._scrub.finds(question.text))
 
-    def _cache_key(self, question: _Question) -> str:
+    def _cache_key(self, question: Question) -> str:
         place = [self._sample, question.stream, question.turn, question.sample]
         return wire.canonical([question.text, wire.base_url(self._model), place])
 
     # --------------------------------------------------------------------------- the service
 
-    def _ask_service(self, question: _Question, first: int) -> Reply:
+    def _ask_service(self, question: Question, first: int) -> Reply:
         numbers = itertools.count(first)
         retrying = self._retry.retrying(self._pause)
         began = time.monotonic()
@@ -277,10 +271,12 @@ class MeteredChat:
                 retry_after=error.retry_after,
             ) from None
         if self._cache is not None and self._cacheable(question):
-            self._cache.put(self._cache_key(question), {name: record[name] for name in _ANSWER})
+            self._cache.put(
+                self._cache_key(question), {name: record[name] for name in records.ANSWER}
+            )
         return self._reply(record, calls=next(numbers))
 
-    def _attempt(self, question: _Question, number: int) -> dict[str, Any]:
+    def _attempt(self, question: Question, number: int) -> dict[str, Any]:
         """One try: the record of its answer, journaled and settled; or the failure, likewise."""
         self._wait_for_turn(question.bound)
         upper = self._upper(question.bound)
@@ -291,7 +287,7 @@ class MeteredChat:
                 intent = {"model": self.name, "bound": upper, **place}
                 if number == 0:
                     intent["messages"] = question.plain
-                self._pay(INTENT, key, question.stream, intent)
+                self._pay(records.INTENT, key, question.stream, intent)
             except LlmoptError:
                 reservation.release()  # nothing was sent
                 raise
@@ -299,7 +295,7 @@ class MeteredChat:
             record, error = self._try(question, number, upper)
             seconds = time.monotonic() - began
             record = {**place, **record, "seconds": round(seconds, 3)}
-            record = self._pay(REPLY, key, question.stream, record)
+            record = self._pay(records.REPLY, key, question.stream, record)
             reservation.settle(**record["charged"])
         with self._lock:
             self._seconds += seconds
@@ -313,21 +309,21 @@ class MeteredChat:
         raise error
 
     def _try(
-        self, question: _Question, number: int, upper: dict[str, float]
+        self, question: Question, number: int, upper: dict[str, float]
     ) -> tuple[dict[str, Any], ServiceError | None]:
         """Send, and put what came back into a record."""
         try:
             message = self._send(question, number)
         except ServiceError as error:
             billed = failures.may_be_billed(error)
-            return _failure(error, upper if billed else _spend(0, 0, 0.0)), error
+            return records.failure(error, upper if billed else records.spend(0, 0, 0.0)), error
         headers = (message.response_metadata or {}).get("headers")
         if isinstance(headers, Mapping):
             self._limiter.learn(headers)
         usage = wire.usage(message)
         charged = upper if usage is None else self._cost(usage)
         if fault := self._fault(message):
-            return _failure(fault, charged), fault
+            return records.failure(fault, charged), fault
         metadata = message.response_metadata or {}
         return {
             "text": str(message.text),
@@ -338,7 +334,7 @@ class MeteredChat:
             "charged": charged,
         }, None
 
-    def _send(self, question: _Question, number: int) -> AIMessage:
+    def _send(self, question: Question, number: int) -> AIMessage:
         """Ask the model, and stop waiting after a while however slowly the answer drips in."""
         model = self._model
         place = {f"llmopt_{name}": value for name, value in question.place(number).items()}
@@ -351,8 +347,8 @@ class MeteredChat:
             return call()
         patience = min(self._retry.call_seconds, max(1.0, self._ledger.room("seconds")))
         try:
-            return _in_thread(call, patience)
-        except _TooLong:
+            return in_thread(call, patience)
+        except TooLong:
             raise ServiceTimeout(
                 f"{self.name}: did not answer within {patience:.0f} s", service=self.name
             ) from None
@@ -363,7 +359,7 @@ class MeteredChat:
         if name is None:
             raise failure
         self._drop(name)
-        again = _ParameterDropped(str(failure), service=self.name, status=failure.status)
+        again = records.ParameterDropped(str(failure), service=self.name, status=failure.status)
         again.dropped, again.retry_after = name, 0.0
         raise again
 
@@ -390,7 +386,7 @@ class MeteredChat:
 
     def _react(self, error: ServiceError) -> None:
         """What a failure means for the other conversations."""
-        if isinstance(error, (*_COURSE, _ParameterDropped)):
+        if isinstance(error, (*records.COURSE, records.ParameterDropped)):
             self._breaker.succeeded()  # the service is there
             return
         self._breaker.failed(error)
@@ -421,16 +417,16 @@ class MeteredChat:
 
     def _upper(self, bound: Bound) -> dict[str, float]:
         usd = self._price.bound(bound.tokens_in, bound.tokens_out) if self._price else 0.0
-        return _spend(bound.tokens_in, bound.tokens_out, usd)
+        return records.spend(bound.tokens_in, bound.tokens_out, usd)
 
     def _cost(self, usage: wire.Usage) -> dict[str, float]:
         counts = (usage.tokens_in, usage.tokens_out, usage.cached, usage.written)
         usd = self._price.cost(*counts) if self._price else 0.0
-        return _spend(usage.tokens_in, usage.tokens_out, usd)
+        return records.spend(usage.tokens_in, usage.tokens_out, usd)
 
     def _pay(self, kind: str, key: str, stream: str, data: dict[str, Any]) -> dict[str, Any]:
         """Journal a record without secrets; the record as it is written."""
-        clean: dict[str, Any] = _scrubbed(data, self._scrub)
+        clean: dict[str, Any] = records.scrubbed(data, self._scrub)
         self._journal.pay(kind, key, stream, **clean)
         return clean
 
@@ -454,36 +450,6 @@ class MeteredChat:
             model=record["model"],
             calls=calls,
         )
-
-
-@dataclass(frozen=True)
-class _Question:
-    """One question; ``text`` is all that decides what the reply may be."""
-
-    messages: Sequence[BaseMessage]
-    plain: list[list[Any]]
-    stream: str
-    turn: int
-    sample: int
-    bound: Bound
-    text: str
-
-    def key(self, number: int) -> str:
-        return wire.sha(wire.canonical([self.text, self.stream, self.turn, self.sample, number]))
-
-    def place(self, number: int) -> dict[str, Any]:
-        request = wire.fingerprint(self.messages)
-        return {"turn": self.turn, "sample": self.sample, "attempt": number, "request": request}
-
-
-class _ParameterDropped(RetryableError):
-    """The service does not take an optional parameter; the next try goes without it."""
-
-    dropped = ""
-
-
-class _TooLong(Exception):
-    """A call outlasted the run's patience."""
 
 
 def open_metered(
@@ -517,74 +483,3 @@ def open_metered(
         sample=config.seed,
         notify=watch.note if watch is not None else lambda text: None,
     )
-
-
-def _in_thread(call: Callable[[], AIMessage], patience: float) -> AIMessage:
-    """The result of a call, or _TooLong.
-
-    A read timeout of an HTTP client starts anew with every byte, so a slow drip would hold a run
-    for ever. The call runs in a thread that is left behind when it outlasts the patience; it is a
-    daemon and dies with the process.
-    """
-    done = threading.Event()
-    outcome: list[AIMessage] = []
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            outcome.append(call())
-        except BaseException as error:
-            failure.append(error)
-        finally:
-            done.set()
-
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(work,), name="llmopt-chat", daemon=True).start()
-    if not done.wait(patience):
-        raise _TooLong
-    if failure:
-        raise failure[0]
-    return outcome[0]
-
-
-def _spend(tokens_in: int, tokens_out: int, usd: float) -> dict[str, float]:
-    return {
-        "llm_calls": 1,
-        "llm_tokens_in": tokens_in,
-        "llm_tokens_out": tokens_out,
-        "llm_usd": usd,
-    }
-
-
-def _failure(error: ServiceError, charged: dict[str, float]) -> dict[str, Any]:
-    """The record of a failed call."""
-    dropped = error.dropped if isinstance(error, _ParameterDropped) else ""
-    return {
-        "error": {
-            "type": "BadRequest" if dropped else type(error).__name__,
-            "message": str(error),
-            "status": error.status,
-            "dropped": dropped,
-        },
-        "charged": charged,
-    }
-
-
-def _is_answer(record: Mapping[str, Any]) -> bool:
-    """Whether a cached record is what this version writes."""
-    return all(isinstance(record.get(name), kind) for name, kind in _ANSWER.items()) and all(
-        isinstance(record["charged"].get(name), (int, float)) for name in _spend(0, 0, 0)
-    )
-
-
-def _scrubbed(value: Any, scrub: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return scrub(value)
-    if isinstance(value, Mapping):
-        return {key: _scrubbed(item, scrub) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_scrubbed(item, scrub) for item in value]
-    return value
-
-
-__all__ = ["INTENT", "REPLY", "MeteredChat", "Reply"]

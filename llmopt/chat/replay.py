@@ -18,7 +18,7 @@ from pydantic import PrivateAttr
 
 from llmopt import errors
 from llmopt.chat import wire
-from llmopt.chat.metered import REPLY
+from llmopt.chat.records import REPLY
 from llmopt.errors import ConfigError, ContextOverflow, RetryableError, ServiceError
 from llmopt.run.journal import Record, read_journal
 

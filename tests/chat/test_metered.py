@@ -17,8 +17,9 @@ from models import Scripted, answer
 
 from llmopt.chat.cache import ResponseCache
 from llmopt.chat.limits import RateLimiter
-from llmopt.chat.metered import INTENT, REPLY, MeteredChat
+from llmopt.chat.metered import MeteredChat
 from llmopt.chat.prices import Price
+from llmopt.chat.records import INTENT, REPLY
 from llmopt.chat.retry import RetrySettings
 from llmopt.errors import (
     AuthenticationFailed,
