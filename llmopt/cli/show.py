@@ -138,7 +138,8 @@ def print_result(result: dict[str, Any], brief: bool = False) -> None:
     if result["status"] == "interrupted":
         out.print(f"interrupted; go on with: llmopt resume {result['run']}")
     else:
-        out.print(f"export:     llmopt export {result['run']} --format openclip")
+        form = "safetensors" if best["soft_prompt"] else "openclip"
+        out.print(f"export:     llmopt export {result['run']} --format {form}")
 
 
 def _print_summary(out: Console, result: dict[str, Any]) -> None:

@@ -18,6 +18,13 @@ _WHERE = {
     "random": ("random", "Random"),
     "zeroshot": ("zeroshot", "ZeroShot"),
     "handcrafted": ("handcrafted", "Handcrafted"),
+    "craft": ("craft", "Craft"),
+    "carrot": ("craft", "Carrot"),
+    "cbbt": ("cbbt", "Cbbt"),
+    "zip": ("zip", "Zip"),
+    "bbt": ("bbt", "Bbt"),
+    "bptvlm": ("bptvlm", "BptVlm"),
+    "coop": ("coop", "Coop"),
 }
 
 
