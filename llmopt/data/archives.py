@@ -52,6 +52,7 @@ def unpack(
     into: Path,
     only: Collection[str] = (),
     *,
+    nested: bool = False,
     max_bytes: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
@@ -61,6 +62,7 @@ def unpack(
         archive: the file.
         into: the folder to unpack into; made where it is absent.
         only: files and folders in the archive to unpack; all of it by default.
+        nested: whether tars inside a tar are unpacked too, ``x.tar`` into ``x/``.
         max_bytes: the most it may unpack to; by default 50 times its size, or 64 MiB.
         progress: called with the number of bytes written so far.
 
@@ -75,7 +77,7 @@ def unpack(
     wanted = [tuple(path.strip("/").split("/")) for path in only]
     claimed = written = files = 0
     try:
-        with _members(archive, limit) as members:
+        with _members(archive, limit, nested) as members:
             for member in members:
                 claimed += member.size
                 if claimed > limit:
@@ -109,7 +111,7 @@ def _copy(member: _Member, target: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _members(archive: Path, limit: int) -> Iterator[Iterable[_Member]]:
+def _members(archive: Path, limit: int, nested: bool) -> Iterator[Iterable[_Member]]:
     """The files in an archive, to be read one after the other."""
     with archive.open("rb") as file:
         head = file.read(8)
@@ -125,9 +127,7 @@ def _members(archive: Path, limit: int) -> Iterator[Iterable[_Member]]:
     if head.lstrip().lower().startswith((b"<!doc", b"<html")):
         raise DatasetError(f"{archive} is a web page, not an archive; fetch it again")
     with _tar_stream(archive, head) as stream:
-        guarded: Any = _Guarded(archive, stream)
-        with tarfile.open(fileobj=guarded, mode="r:") as source:
-            yield _tar_members(archive, source)
+        yield _tar_members(archive, stream, nested)
 
 
 def _zip_members(archive: Path, source: zipfile.ZipFile, limit: int) -> list[_Member]:
@@ -150,15 +150,22 @@ def _opener(source: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], IO[b
     return lambda: source.open(info)
 
 
-def _tar_members(archive: Path, source: tarfile.TarFile) -> Iterator[_Member]:
-    while (info := source.next()) is not None:
-        # tarfile keeps every header it has read; a million of them fill the memory.
-        source.members = []  # type: ignore[attr-defined]
-        path = _safe(archive, info.name)
-        if info.isfile():
-            yield _Member(path, info.size, _extractor(source, info))
-        elif not info.isdir():
-            raise DatasetError(f"archive {archive} holds a link or a device: {info.name!r}")
+def _tar_members(archive: Path, stream: IO[bytes], nested: bool) -> Iterator[_Member]:
+    guarded: Any = _Guarded(archive, stream)
+    with tarfile.open(fileobj=guarded, mode="r:") as source:
+        while (info := source.next()) is not None:
+            # tarfile keeps every header it has read; a million of them fill the memory.
+            source.members = []  # type: ignore[attr-defined]
+            path = _safe(archive, info.name)
+            if not (info.isfile() or info.isdir()):
+                raise DatasetError(f"archive {archive} holds a link or a device: {info.name!r}")
+            if nested and info.isfile() and path[-1].endswith(".tar"):
+                folder = (*path[:-1], path[-1].removesuffix(".tar"))
+                content = source.extractfile(info)
+                for member in _tar_members(archive, content, False) if content else ():
+                    yield _Member((*folder, *member.path), member.size, member.open)
+            elif info.isfile():
+                yield _Member(path, info.size, _extractor(source, info))
 
 
 def _extractor(source: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], IO[bytes] | None]:
@@ -187,7 +194,7 @@ class _Guarded:
 
     def __init__(self, archive: Path, stream: IO[bytes]) -> None:
         self._archive, self._stream = archive, stream
-        self.seek, self.tell = stream.seek, stream.tell
+        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _MAX_READ:

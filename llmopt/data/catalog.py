@@ -31,7 +31,9 @@ class Fetch:
         place: what goes where below the data set's folder, as pairs (path in the archive, path in
             the folder). Without pairs the file itself goes there under its name.
         inner: archives inside the archive, to be unpacked as well.
-        kind: ``svhn`` files are decoded into images; others are unpacked where ``place`` says.
+        kind: how its images are got at: unpacked where ``place`` says, or brought into order by
+            :mod:`llmopt.data.exports`.
+        helpers: files that are needed for that, and for nothing else.
         by_hand: how to get it when no address answers.
     """
 
@@ -41,7 +43,8 @@ class Fetch:
     digest: str | None = None
     place: tuple[tuple[str, str], ...] = ()
     inner: tuple[str, ...] = ()
-    kind: Literal["plain", "svhn"] = "plain"
+    kind: Literal["plain", "svhn", "tar of tars", "imagenet val"] = "plain"
+    helpers: tuple[Fetch, ...] = ()
     by_hand: str = ""
 
     @property
@@ -63,7 +66,6 @@ class Entry:
         sizes: images in train, val and test; None where that is not known.
         licence: terms of use, as far as known.
         fetches: what to download.
-        by_hand: steps that no program can do.
     """
 
     key: str
@@ -73,8 +75,7 @@ class Entry:
     classes: int
     sizes: tuple[int | None, int | None, int | None]
     licence: str
-    fetches: tuple[Fetch, ...] = ()
-    by_hand: str = ""
+    fetches: tuple[Fetch, ...]
 
 
 # CoOp's split files are also kept in a repository that needs no login.
@@ -86,6 +87,9 @@ _VGG: Final = "https://www.robots.ox.ac.uk/~vgg/data/"
 
 RANDOM: Final = "random 50/20/30 per class"
 OFFICIAL_TEST: Final = "official test, train 80/20"
+
+
+_IMAGENET_TERMS: Final = "from https://image-net.org, after registering and agreeing to its terms"
 
 
 def _drive(identifier: str) -> str:
@@ -176,12 +180,30 @@ _ENTRIES: Final = (
         classes=1000,
         sizes=(1_281_167, 0, 50_000),
         licence="ImageNet terms of access (research, non-commercial)",
-        by_hand=(
-            "Register at https://image-net.org, fetch ILSVRC2012_img_train.tar (147,897,477,120 "
-            "bytes, md5 1d675b47d978889d74fa0da5fadfb00e) and ILSVRC2012_img_val.tar "
-            "(6,744,924,160 bytes, md5 29b22e2961454d5413ddabcf34fc5622). Unpack each class's tar "
-            "into images/train/<id>/ and sort the validation images into images/val/<id>/, where "
-            "<id> is the class's WordNet id, as in n01440764."
+        fetches=(
+            Fetch(
+                "ILSVRC2012_img_train.tar",
+                size=147_897_477_120,
+                digest="md5:1d675b47d978889d74fa0da5fadfb00e",
+                place=((".", "train"),),
+                kind="tar of tars",
+                by_hand=_IMAGENET_TERMS,
+            ),
+            Fetch(
+                "ILSVRC2012_img_val.tar",
+                size=6_744_924_160,
+                digest="md5:29b22e2961454d5413ddabcf34fc5622",
+                place=((".", "val"),),
+                kind="imagenet val",
+                helpers=(
+                    Fetch(
+                        "ILSVRC2012_devkit_t12.tar.gz",
+                        digest="md5:fa75699e90414af021442c21a62c3abf",
+                        by_hand=_IMAGENET_TERMS,
+                    ),
+                ),
+                by_hand=_IMAGENET_TERMS,
+            ),
         ),
     ),
     Entry(

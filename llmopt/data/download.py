@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import filelock
-import numpy as np
-from PIL import Image as PillowImage
 
 from llmopt.data.archives import unpack
 from llmopt.data.catalog import CATALOG, Entry, Fetch
 from llmopt.data.check import CheckReport, check_entry
+from llmopt.data.exports import export_imagenet_val, export_svhn
 from llmopt.data.fetch import Fetcher, Progress, Report
 from llmopt.data.registry import dataset_names, find_home
 from llmopt.errors import DatasetError, nearest
@@ -93,10 +93,11 @@ def download_entry(
     lock = filelock.FileLock(staging.with_suffix(".lock"))
     try:
         with lock.acquire(timeout=0):
-            _refuse_full_disk(wanted, staging)
-            files = _fetch_all(wanted, staging / "files", workers, report, pause)
+            needed = [*wanted, *(helper for fetch in wanted for helper in fetch.helpers)]
+            _refuse_full_disk(needed, staging / "files")
+            files = _fetch_all(needed, staging / "files", workers, report, pause)
             tree = staging / "root" / entry.folders[0]
-            _assemble(wanted, files, staging / "unpacked", tree, report)
+            _assemble(wanted, files, staging, tree, report)
             if not home.exists():
                 _must_be_sound(check_entry(entry, staging / "root"), staging)
             _put_in_place(wanted, tree, home)
@@ -123,11 +124,6 @@ def _present(fetch: Fetch, home: Path) -> bool:
 
 def _already_there(entry: Entry, root: Path, home: Path, start: float) -> DownloadReport:
     check = check_entry(entry, root)
-    if not check.ok and not entry.fetches:
-        raise DatasetError(
-            f"dataset '{entry.key}' has to be fetched by hand. {entry.by_hand} All of it goes "
-            f"below {home}; then run 'llmopt datasets check {entry.key}'"
-        )
     if not check.ok:
         folders = ", ".join(check.missing_by_folder()) or str(home)
         raise DatasetError(
@@ -138,60 +134,69 @@ def _already_there(entry: Entry, root: Path, home: Path, start: float) -> Downlo
     return DownloadReport(entry.key, home, (), time.perf_counter() - start, check)
 
 
-def _refuse_full_disk(wanted: list[Fetch], staging: Path) -> None:
-    """An archive and what is in it take up twice its size."""
-    needed = sum((fetch.size or 0) * (2 if fetch.place else 1) for fetch in wanted)
-    free = shutil.disk_usage(staging).free
-    if free < needed:
-        raise DatasetError(
-            f"{needed / 1e9:.1f} GB are needed at {staging}, {free / 1e9:.1f} are free"
-        )
+def _refuse_full_disk(needed: list[Fetch], folder: Path) -> None:
+    """What an archive holds takes about as much room again as the archive."""
+    folder.mkdir(parents=True, exist_ok=True)
+    have = {path.name.removesuffix(".part"): path.stat().st_size for path in folder.iterdir()}
+    coming = [fetch for fetch in needed if fetch.urls or fetch.file in have]
+    room = sum((fetch.size or 0) * (2 if fetch.place else 1) for fetch in coming)
+    room -= sum(have.values())
+    free = shutil.disk_usage(folder).free
+    if free < room:
+        raise DatasetError(f"{room / 1e9:.1f} GB are needed at {folder}, {free / 1e9:.1f} are free")
 
 
 def _fetch_all(
-    wanted: list[Fetch], folder: Path, workers: int, report: Report | None, pause: float
-) -> list[Path]:
+    needed: list[Fetch], folder: Path, workers: int, report: Report | None, pause: float
+) -> dict[str, Path]:
     fetcher = Fetcher(folder, report, pause=pause)
     with ThreadPoolExecutor(workers, thread_name_prefix="llmopt-fetch") as pool:
-        futures = [pool.submit(fetcher.fetch, fetch) for fetch in wanted]
+        futures = {fetch.file: pool.submit(fetcher.fetch, fetch) for fetch in needed}
         try:
             # All are tried to the end, so that one message names all that is to be done by hand.
-            wait(futures)
+            wait(futures.values())
         finally:
             fetcher.close()  # on Ctrl-C, that ends the transfers under way
-    errors = [str(error) for future in futures if (error := future.exception()) is not None]
+    files, errors = {}, []
+    for name, future in futures.items():
+        try:
+            files[name] = future.result()
+        except DatasetError as error:
+            errors.append(str(error))
     if errors:
         raise DatasetError("\n".join(errors))
-    return [future.result() for future in futures]
+    return files
 
 
 def _assemble(
-    wanted: list[Fetch], files: list[Path], unpacked: Path, tree: Path, report: Report | None
+    wanted: list[Fetch], files: dict[str, Path], staging: Path, tree: Path, report: Report | None
 ) -> None:
     """Unpack the files and move what is wanted of them into ``tree``."""
+    unpacked = staging / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
-    for fetch, file in zip(wanted, files, strict=True):
+    for fetch in wanted:
+        file = files[fetch.file]
+
+        def tell(done: int, name: str = fetch.file) -> None:
+            if report is not None:
+                report(Progress(name, "unpack", done, None))
+
         if not fetch.place:
             shutil.copy2(file, tree / fetch.file)
         elif fetch.kind == "svhn":
-            _export_svhn(file, tree / fetch.place[0][1])
+            export_svhn(file, tree / fetch.place[0][1])
+        elif fetch.kind == "imagenet val":
+            export_imagenet_val(file, files[fetch.helpers[0].file], tree / fetch.place[0][1])
+        elif fetch.kind == "tar of tars":
+            unpack(file, tree / fetch.place[0][1], nested=True, progress=tell)
         else:
-            _unpack(fetch, file, unpacked / fetch.file, report)
-            for source, target in fetch.place:
-                found = unpacked / fetch.file / source
-                if not found.exists():
-                    raise DatasetError(f"{fetch.file} has no {source}: it is another archive")
-                (tree / target).parent.mkdir(parents=True, exist_ok=True)
-                found.rename(tree / target)
+            _unpack(fetch, file, unpacked / fetch.file, tell)
+            _move(fetch, unpacked / fetch.file, tree)
 
 
-def _unpack(fetch: Fetch, file: Path, into: Path, report: Report | None) -> None:
-    def tell(done: int) -> None:
-        if report is not None:
-            report(Progress(fetch.file, "unpack", done, None))
-
+def _unpack(fetch: Fetch, file: Path, into: Path, tell: Callable[[int], None]) -> None:
     sources = fetch.inner or tuple(source for source, _ in fetch.place)
     unpack(file, into, sources, progress=tell)
     for inner in fetch.inner:
@@ -200,21 +205,12 @@ def _unpack(fetch: Fetch, file: Path, into: Path, report: Report | None) -> None
         unpack(into / inner, into, progress=tell)
 
 
-def _export_svhn(file: Path, into: Path) -> None:
-    """Write the digits of an SVHN ``.mat`` as the split expects them: ``<digit>/<number>.jpg``.
-
-    Numbers count the file's images from 1; the digit 0 is stored as 10. JPEG with Pillow's usual
-    settings, as the split's authors did it.
-    """
-    import scipy.io  # slow to import
-
-    content = scipy.io.loadmat(str(file))
-    for digit in range(10):
-        (into / str(digit)).mkdir(parents=True, exist_ok=True)
-    pixels = np.moveaxis(content["X"], -1, 0)
-    for number, (picture, label) in enumerate(zip(pixels, content["y"].ravel(), strict=True), 1):
-        path = into / str(int(label) % 10) / f"{number:05d}.jpg"
-        PillowImage.fromarray(picture).save(path)
+def _move(fetch: Fetch, unpacked: Path, tree: Path) -> None:
+    for source, target in fetch.place:
+        if not (unpacked / source).exists():
+            raise DatasetError(f"{fetch.file} has no {source}: it is another archive")
+        (tree / target).parent.mkdir(parents=True, exist_ok=True)
+        (unpacked / source).rename(tree / target)
 
 
 def _must_be_sound(check: CheckReport, staging: Path) -> None:

@@ -66,7 +66,7 @@ def _listed(name: str, root: Path) -> Listed:
 def _offer(entry: Entry) -> str:
     """What a benchmark is, its terms, and what a download would be."""
     archives = [fetch.size for fetch in entry.fetches if fetch.place]
-    if not entry.fetches:
+    if not any(fetch.urls for fetch in entry.fetches):
         how = "to be fetched by hand"
     elif None in archives:
         how = "a download of unknown size"

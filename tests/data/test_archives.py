@@ -65,6 +65,20 @@ def test_good_archives(kind: str, tmp_path: Path) -> None:
     assert contents(tmp_path / "some") == {"set/a/1.txt": b"one", "other": b"o"}
 
 
+def test_tars_in_a_tar(tmp_path: Path) -> None:
+    inner = tar(tmp_path / "inner", {"1.jpg": b"one", "2.jpg": b"two" * MIB}).read_bytes()
+    archive = tar(tmp_path / "x", {"cat.tar": inner, "a/dog.tar": inner, "note.txt": b"n"}, "w:gz")
+    assert unpack(archive, tmp_path / "in", nested=True) == 5
+    assert contents(tmp_path / "in").keys() == {
+        "cat/1.jpg", "cat/2.jpg", "a/dog/1.jpg", "a/dog/2.jpg", "note.txt",
+    }  # fmt: skip
+    assert contents(tmp_path / "in")["a/dog/2.jpg"] == b"two" * MIB
+    evil = tar(tmp_path / "inner", {"../../x": b"evil"}).read_bytes()
+    archive = tar(tmp_path / "x", {"cat.tar": evil})
+    with pytest.raises(DatasetError, match="outside its folder"):
+        unpack(archive, tmp_path / "in", nested=True)
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 @pytest.mark.parametrize(
     "name",
