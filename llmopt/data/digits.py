@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from llmopt._optional import require
 from llmopt.data.base import ListedDataset
 from llmopt.data.images import PixelImage
-from llmopt.data.optional import require
 from llmopt.data.own_splits import THREE_WAYS, split_three_ways
 from llmopt.task import Labelled
 from llmopt.templates import Template
@@ -21,7 +21,7 @@ def open_digits(name: str = "digits") -> ListedDataset:
     """The ten digits, split 50/20/30.
 
     Raises:
-        DatasetError: scikit-learn is not installed.
+        ConfigError: scikit-learn is not installed.
     """
     bunch = require("sklearn.datasets", "sklearn", "dataset 'digits'").load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)

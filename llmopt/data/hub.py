@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
+from llmopt._optional import require
 from llmopt.data.base import ListedDataset, Which
 from llmopt.data.folder import SPLIT_FOLDERS, complete, keys_for, own_dataset
 from llmopt.data.images import decode
-from llmopt.data.optional import require
 from llmopt.data.own_splits import THREE_WAYS, split_three_ways
 from llmopt.errors import DatasetError
 from llmopt.task import Labelled
@@ -59,8 +59,8 @@ def open_hub(name: str, address: str) -> ListedDataset:
     """The hub data set at ``address`` (``ORG/NAME`` or ``ORG/NAME@REVISION``).
 
     Raises:
-        DatasetError: the library is missing, the data set cannot be had, or it has no image and
-            label columns.
+        ConfigError: the library is not installed.
+        DatasetError: the data set cannot be had, or has no image and label columns.
     """
     library = require("datasets", "hub", f"dataset '{name}'")
     path, _, revision = address.partition("@")

@@ -12,7 +12,7 @@ import numpy as np
 from llmopt.data.base import SPLITS, Dataset
 from llmopt.data.catalog import CATALOG, Entry
 from llmopt.data.registry import dataset_names, find_home, open_dataset
-from llmopt.errors import DatasetError
+from llmopt.errors import DatasetError, UserError
 from llmopt.task import Image
 
 SHEET_IMAGES = 32
@@ -57,7 +57,7 @@ def _listed(name: str, root: Path) -> Listed:
         return Listed(name, False, entry.classes, known, here + _offer(entry))
     try:
         dataset = open_dataset(name, root)
-    except DatasetError as error:
+    except UserError as error:  # damaged, or it needs a library that is not installed
         return Listed(name, False, None, None, str(error))
     train, val, test = (len(dataset.split(which)) for which in SPLITS)
     return Listed(name, True, len(dataset.classnames), (train, val, test), dataset.provenance)

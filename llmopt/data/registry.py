@@ -66,6 +66,7 @@ def open_dataset(name: str, root: Path, *, classnames: str = OWN) -> Dataset:
     Raises:
         DatasetError: unknown name, the data set is not complete under ``root``, or the class names
             are for other classes.
+        ConfigError: it needs a library that is not installed.
     """
     kind, colon, rest = name.partition(":")
     if colon and kind in SOURCES:

@@ -17,10 +17,11 @@ from miniatures import picture, save
 
 from llmopt.data.base import Dataset
 from llmopt.data.check import check_dataset
+from llmopt.data.overview import overview
 from llmopt.data.own_splits import hold_out_val, split_three_ways
 from llmopt.data.registry import open_dataset
 from llmopt.data.tasks import make_task, open_test
-from llmopt.errors import DatasetError
+from llmopt.errors import ConfigError, DatasetError
 from llmopt.task import Labelled
 
 
@@ -392,7 +393,7 @@ def test_hub_data_sets_that_will_not_do(
 
 def test_hub_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DatasetError, match=r"pip install 'llmopt\[hub\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'llmopt\[hub\]'"):
         opened("hub:org/pets")
 
 
@@ -429,5 +430,6 @@ def test_digits() -> None:
 
 def test_digits_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(DatasetError, match=r"pip install 'llmopt\[sklearn\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'llmopt\[sklearn\]'"):
         opened("digits")
+    assert not next(entry for entry in overview(Path()) if entry.name == "digits").here
