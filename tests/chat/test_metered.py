@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
-from models import Scripted, answer
+from scripted import Scripted, answer
 
 from llmopt.chat.cache import ResponseCache
 from llmopt.chat.limits import RateLimiter

@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 import pytest
-from models import Scripted
+from scripted import Scripted
 
 from llmopt.chat import wire
 from llmopt.chat.providers import DEFAULT_OPENAI, default_spec, open_chat, resolve, split_spec

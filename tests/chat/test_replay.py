@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
-from models import Scripted, answer
+from scripted import Scripted, answer
 
 from llmopt.chat.metered import MeteredChat, open_metered
 from llmopt.chat.providers import open_chat
