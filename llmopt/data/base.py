@@ -90,7 +90,8 @@ class ListedDataset:
         sha = hashlib.sha256()
         for which in SPLITS:
             for image, label in self.split(which):
-                sha.update(f"{which}\t{image.name}\t{label}\n".encode())
+                line = f"{which}\t{image.name}\t{label}\n"
+                sha.update(line.encode(errors="surrogateescape"))  # any bytes can be a file name
         return sha.hexdigest()
 
     def renamed(self, classnames: tuple[str, ...], note: str = "") -> ListedDataset:

@@ -45,4 +45,4 @@ def _set_aside(images: Labelled, share: float, at_least: int) -> tuple[Labelled,
 
 
 def _rank(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:7], "big")

@@ -196,6 +196,8 @@ def _(root: Path) -> None:
         "a/apartment_building/outdoor",
         "c/church/indoor",
         "c/church/outdoor",
+        "j/jail/indoor",
+        "j/jail_cell",
         "t/theater/indoor_procenium",
     ]
     classes = [
@@ -230,8 +232,18 @@ def _(root: Path) -> None:
 
 @builder("ucf101")
 def _(root: Path) -> None:
-    names = ["Apply_Eye_Makeup", "Baseball_Pitch", "Handstand_Pushups", "Yo_Yo"]
-    classes = [(name, f"{name}/v_{name.replace('_', '')}_g{{:02d}}_c01.jpg") for name in names]
+    # The order of the split file; another list, sorted by spelling, has the two hammers and the two
+    # jumps the other way round.
+    names = {
+        "Apply_Eye_Makeup": "ApplyEyeMakeup",
+        "Hammering": "Hammering",
+        "Hammer_Throw": "HammerThrow",
+        "Handstand_Pushups": "HandStandPushups",
+        "Jumping_Jack": "JumpingJack",
+        "Jump_Rope": "JumpRope",
+        "Yo_Yo": "YoYo",
+    }
+    classes = [(name, f"{name}/v_{file}_g{{:02d}}_c01.jpg") for name, file in names.items()]
     coop(root / "ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", classes)
 
 

@@ -42,8 +42,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sun397", "outdoor apartment_building", "apartment building outdoor"),
         ("sun397", "indoor_procenium theater", "theater indoor procenium"),
         ("sun397", "airplane_cabin", "airplane_cabin"),
+        ("sun397", "indoor jail", "jail indoor"),
+        ("sun397", "jail_cell", "jail_cell"),
         ("eurosat", "Herbaceous Vegetation Land", "brushland or shrubland"),
         ("ucf101", "Handstand_Pushups", "Hand Stand Pushups"),
+        ("ucf101", "Hammer_Throw", "Hammer_Throw"),
+        ("ucf101", "Jump_Rope", "Jump_Rope"),
         ("svhn", "7", "seven"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import tarfile
 from collections.abc import Callable
@@ -112,6 +113,18 @@ def test_folder_with_splits(
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     fill(tmp_path, {"train": 5, "plane": 5})
     assert opened(f"folder:{tmp_path}").classnames == ("plane", "train")
+
+
+def test_file_names_of_any_bytes(tmp_path: Path) -> None:
+    fill(tmp_path, {"cat": 4, "dog": 4})
+    strange = os.fsdecode(b"\xff\xfe odd \xe9.jpg")
+    try:
+        (tmp_path / "cat" / "000.jpg").rename(tmp_path / "cat" / strange)
+    except OSError:
+        pytest.skip("this file system takes only Unicode names")
+    dataset = opened(f"folder:{tmp_path}")
+    assert len(dataset.split_sha256) == 64
+    assert check_dataset(dataset.name, Path(), deep=True).ok
 
 
 def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
