@@ -54,11 +54,13 @@ class Checkpoints:
             with safe_open(self.path, framework="numpy") as file:
                 metadata = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+            state, ledger, journal = metadata["state"], metadata["ledger"], metadata["journal"]
+            spent, positions = json.loads(ledger), json.loads(journal)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RunFolderError(
                 f"the checkpoint {self.path} is damaged ({error}); delete it to repeat the search "
                 "from its start, replies already paid for are kept in the journal"
             ) from error
-        self._ledger.set_state(json.loads(metadata["ledger"]))
-        self._journal.skip(json.loads(metadata["journal"]))
-        return tensors, metadata["state"]
+        self._ledger.set_state(spent)
+        self._journal.skip(positions)
+        return tensors, state

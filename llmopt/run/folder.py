@@ -108,4 +108,5 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def find(root: Path) -> list[Path]:
     """All run folders below ``root``, oldest first."""
-    return sorted(path.parent for path in root.glob(f"*/{CONFIG}"))
+    configs = sorted(root.glob(f"*/{CONFIG}"))
+    return [path.parent for path in sorted(configs, key=lambda path: path.stat().st_mtime)]
