@@ -2,8 +2,8 @@
 
 Everything happens in ``<root>/.llmopt-download/<key>``: files are fetched (several at once),
 verified, unpacked, put in order and checked there. Only then is the folder renamed to where it
-belongs; parts that were missing in a folder that is already there are moved into it the same way.
-Nothing that was there before is changed.
+belongs. Where a folder is already there, what it lacks is moved into it; nothing that was there
+before is changed.
 """
 
 from __future__ import annotations
@@ -87,7 +87,10 @@ def download_entry(
     home = _home(entry, root)
     wanted = [fetch for fetch in entry.fetches if not _present(fetch, home)]
     if not wanted:
-        return _already_there(entry, root, home, start)
+        check = check_entry(entry, root)
+        if check.ok:
+            return DownloadReport(entry.key, home, (), time.perf_counter() - start, check)
+        wanted = _lacking(entry, home, check)
     staging = root / STAGING / entry.key
     staging.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(staging.with_suffix(".lock"))
@@ -105,6 +108,7 @@ def download_entry(
     except filelock.Timeout as error:
         raise DatasetError(f"another download of '{entry.key}' into {root} is at work") from error
     check = check_entry(entry, root)
+    _must_be_sound(check, home)
     return DownloadReport(
         entry.key, home, tuple(f.file for f in wanted), time.perf_counter() - start, check
     )
@@ -122,16 +126,25 @@ def _present(fetch: Fetch, home: Path) -> bool:
     return all((home / product).exists() for product in fetch.products)
 
 
-def _already_there(entry: Entry, root: Path, home: Path, start: float) -> DownloadReport:
-    check = check_entry(entry, root)
-    if not check.ok:
-        folders = ", ".join(check.missing_by_folder()) or str(home)
+def _lacking(entry: Entry, home: Path, check: CheckReport) -> list[Fetch]:
+    """The downloads that hold what a folder lacks.
+
+    Raises:
+        DatasetError: there is something in it that must first be removed.
+    """
+    wrong = [problem for problem in check.problems if problem.kind != "missing"]
+    if wrong:
         raise DatasetError(
-            f"dataset '{entry.key}' is there, but {len(check.problems):,} things are wrong with it "
-            f"(first: {check.problems[0]}); move {folders} away and run "
-            f"'llmopt datasets download {entry.key}' again"
+            f"dataset '{entry.key}' is at {home}, but {len(wrong):,} things in it are wrong "
+            f"(first: {wrong[0]}); 'llmopt datasets check {entry.key}' lists them; delete them, "
+            "and what is missing will be fetched"
         )
-    return DownloadReport(entry.key, home, (), time.perf_counter() - start, check)
+    missing = [Path(problem.path) for problem in check.problems]
+    return [
+        fetch
+        for fetch in entry.fetches
+        if any(path.is_relative_to(home / p) for p in fetch.products for path in missing)
+    ]
 
 
 def _refuse_full_disk(needed: list[Fetch], folder: Path) -> None:
@@ -213,12 +226,12 @@ def _move(fetch: Fetch, unpacked: Path, tree: Path) -> None:
         (unpacked / source).rename(tree / target)
 
 
-def _must_be_sound(check: CheckReport, staging: Path) -> None:
+def _must_be_sound(check: CheckReport, place: Path) -> None:
     if not check.ok:
         shown = "; ".join(str(problem) for problem in check.problems[:3])
         raise DatasetError(
             f"what was fetched of '{check.dataset}' is not complete: {len(check.problems):,} "
-            f"problems ({shown}); it stays in {staging}"
+            f"problems ({shown}); it lies in {place}"
         )
 
 
@@ -228,6 +241,14 @@ def _put_in_place(wanted: list[Fetch], tree: Path, home: Path) -> None:
         tree.rename(home)
         return
     for product in (product for fetch in wanted for product in fetch.products):
-        if not (home / product).exists():
-            (home / product).parent.mkdir(parents=True, exist_ok=True)
-            (tree / product).rename(home / product)
+        _move_in(tree / product, home / product)
+
+
+def _move_in(source: Path, target: Path) -> None:
+    """Move a file or folder to where it is missing; of a folder that is there, what it lacks."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+    elif source.is_dir() and target.is_dir():
+        for path in source.iterdir():
+            _move_in(path, target / path.name)

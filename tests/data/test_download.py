@@ -612,17 +612,35 @@ def test_only_what_is_missing_is_fetched(server: Server, tmp_path: Path) -> None
     assert not (root / "caltech-101").exists()
 
 
-def test_what_is_there_is_never_changed(server: Server, tmp_path: Path) -> None:
+def test_missing_images_are_fetched_and_others_left_alone(server: Server, tmp_path: Path) -> None:
+    entry = served("caltech101", server, tmp_path)
+    root = tmp_path / "data"
+    shutil.copytree(tmp_path / "source", root)
+    images = root / "caltech-101" / "101_ObjectCategories"
+    shutil.rmtree(images / "accordion")
+    (images / "Faces" / "image_0001.jpg").unlink()
+    (images / "Faces" / "image_0002.jpg").write_bytes(
+        (images / "Faces" / "image_0003.jpg").read_bytes()
+    )
+    report = download(entry, root)
+    assert report.check.ok
+    assert report.fetched == ("caltech-101.zip",)
+    assert (images / "Faces" / "image_0001.jpg").exists()
+    mine = images / "Faces" / "image_0002.jpg"
+    assert mine.read_bytes() == (images / "Faces" / "image_0003.jpg").read_bytes()
+
+
+def test_damaged_images_must_be_deleted_first(server: Server, tmp_path: Path) -> None:
     entry = served("caltech101", server, tmp_path)
     root = tmp_path / "data"
     shutil.copytree(tmp_path / "source", root)
     victim = root / "caltech-101" / "101_ObjectCategories" / "Faces" / "image_0001.jpg"
-    victim.unlink()
-    with pytest.raises(
-        DatasetError, match=r"is there, but 1 things are wrong .* move .*Faces away"
-    ):
+    victim.write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"1 things in it are wrong .*image_0001.* delete them"):
         download(entry, root)
     assert server.requests == []
+    victim.unlink()
+    assert download(entry, root).check.ok
 
 
 def test_parts_of_an_archive_that_are_there_are_kept(server: Server, tmp_path: Path) -> None:
