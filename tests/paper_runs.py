@@ -90,7 +90,8 @@ def paper_run(
         journal.pay("llm_intent", f"{turn}", "restart-1", **shared, messages=messages)
         charged = {"llm_calls": 1, "llm_tokens_in": 100, "llm_tokens_out": 20, "llm_usd": 0.0}
         journal.pay("llm_reply", f"{turn}", "restart-1", **shared, text=reply, charged=charged)
-    journal.event("test_opened", images=len(labels or ()), predictor="")
+    true = np.asarray(labels if labels is not None else np.arange(30) % len(classnames))
+    journal.event("test_opened", images=len(true), predictor="")
     journal.close()
     weights = dict(templates or {"a small {}.": 1.0})
     images = tuple(PaperImage(f"train/{i}") for i in range(len(classnames)))
@@ -103,7 +104,6 @@ def paper_run(
     )
     results = [TemplateResult(text, weight, 0.9, -0.3, 0.8) for text, weight in weights.items()]
     results += [TemplateResult(text, 0.0, 0.8, -0.4, 0.7) for text in runners_up]
-    true = np.asarray(labels if labels is not None else np.arange(30) % len(classnames))
     evaluation = Evaluation(
         true,
         np.asarray(before if before is not None else np.zeros_like(true)),

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from llmopt._version import __version__
-from llmopt.cli import datasets, inspect, models, results, search, serve
+from llmopt.cli import compare, datasets, inspect, models, results, search, serve
 from llmopt.errors import LlmoptError, ServiceError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 search.register(app)
 inspect.register(app)
+compare.register(app)
 results.register(app)
 serve.register(app)
 app.add_typer(datasets.app, name="datasets")

@@ -1,0 +1,212 @@
+"""``compare``: a grid of runs as one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmopt.cli import options as o
+
+if TYPE_CHECKING:
+    from llmopt.compare.execute import Done
+    from llmopt.compare.table import Comparison
+
+GRID = "Grid"
+INTERRUPTED = 130
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command()(compare)
+
+
+def compare(
+    optimizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--optimizer",
+            rich_help_panel=GRID,
+            help="[NAME=]OPTIMIZER[,KEY=VALUE…], repeatable. KEY is an option of run, a setting of "
+            "the optimizer, or 'after': start from the best template of that arm.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", rich_help_panel=GRID, help="As in run; repeatable."),
+    ] = None,
+    shots: Annotated[
+        str, typer.Option("--shots", rich_help_panel=GRID, help="Such as 1,2,4.")
+    ] = "1",
+    seed: Annotated[
+        str, typer.Option("--seed", rich_help_panel=GRID, help="Such as 1,2,3 or 1-5.")
+    ] = "1-3",
+    equal: Annotated[
+        str | None,
+        typer.Option(
+            "--equal",
+            rich_help_panel=GRID,
+            help="Hold all arms to one cap of a currency: text_encodings, llm_calls, seconds …",
+        ),
+    ] = None,
+    published: Annotated[
+        bool,
+        typer.Option("--published", rich_help_panel=GRID, help="Set published figures beside."),
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, rich_help_panel=GRID, help="Runs at a time.")
+    ] = 1,
+    classnames: o.ClassNames = None,
+    template: o.StartTemplate = None,
+    data_root: o.DataRoot = None,
+    config: o.ConfigFile = None,
+    model: o.ModelName = None,
+    pretrained: o.Pretrained = None,
+    blackbox: o.BlackBoxUrl = None,
+    device: o.Device = None,
+    precision: o.Precision = None,
+    batch_size: o.BatchSize = None,
+    llm: o.LlmName = None,
+    llm_base_url: o.LlmBaseUrl = None,
+    llm_settings: o.LlmSet = None,
+    max_llm_calls: o.MaxLlmCalls = None,
+    max_tokens: o.MaxTokens = None,
+    max_usd: o.MaxUsd = None,
+    max_queries: o.MaxQueries = None,
+    max_seconds: o.MaxSeconds = None,
+    runs: o.Runs = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format", "-f", rich_help_panel=o.OUTPUT, help="table, markdown, latex, csv, json."
+        ),
+    ] = "table",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", rich_help_panel=o.OUTPUT, help="A file; stdout if left out."),
+    ] = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Run optimizers × data sets × shots × seeds, or reuse equal runs, as one table.
+
+    Stopped at any point, the same command goes on from there.
+    """
+    given = dict(locals())
+    from llmopt.cli.live import watching
+    from llmopt.cli.search import _config
+    from llmopt.compare import grid
+    from llmopt.compare.execute import execute
+    from llmopt.compare.records import read_record
+    from llmopt.compare.table import compare as tabulate
+    from llmopt.errors import ConfigError
+
+    format = "json" if json else format
+    _check(format)
+    for name in ("optimizer", "dataset", "shots", "seed", "equal", "published", "jobs", "format",
+                 "out"):  # fmt: skip
+        del given[name]
+    base = _config({**given, "settings": None})
+    arms = [grid.parse_arm(text) for text in optimizer or ["zeroshot", "chat"]]
+    cells = grid.make_grid(
+        base,
+        arms,
+        dataset or [base.dataset],
+        grid.parse_numbers(shots, "shots"),
+        grid.parse_numbers(seed, "seed"),
+    )
+    notes = []
+    if equal:
+        cells, note = grid.hold_equal(cells, equal)
+        notes.append(note)
+    with watching(quiet=quiet or format == "json", verbose=verbose) as watch:
+        done = execute(cells, Path(base.runs), jobs, watch)
+    records = [read_record(one.folder, one.cell.arm.name) for one in done if one.folder]
+    if not records:
+        raise next((one.error for one in done if one.error), ConfigError("nothing was run"))
+    found = tabulate(records, [*notes, *_said(done)])
+    if published:
+        found = _with_published(found)
+    _show(found, format, out)
+    if any(one.interrupted for one in done):
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(INTERRUPTED)
+    if failed := [one.error for one in done if one.error]:
+        raise failed[0]
+
+
+def _check(format: str) -> None:
+    from llmopt.compare.render import FORMATS
+    from llmopt.errors import ConfigError, nearest
+
+    if format not in ("table", *FORMATS):
+        raise ConfigError(
+            f"unknown format '{format}'{nearest(format, ['table', *FORMATS])} "
+            f"(there are: table, {', '.join(FORMATS)})"
+        )
+
+
+def _said(done: list[Done]) -> list[str]:
+    notes = []
+    if reused := sum(one.reused for one in done):
+        notes.append(f"{reused} of {len(done)} runs were finished before and reused.")
+    notes += [f"{one.cell.title} failed: {one.error}" for one in done if one.error]
+    return notes
+
+
+def _with_published(found: Comparison) -> Comparison:
+    import dataclasses
+
+    from llmopt.compare.published import beside
+
+    figures = beside(found.rows)
+    notes = found.notes
+    if not figures:
+        notes = (*notes, "No published figures are known for these data sets and shots.")
+    return dataclasses.replace(found, published=tuple(figures), notes=notes)
+
+
+def _show(found: Comparison, format: str, out: Path | None) -> None:
+    from llmopt.compare.render import FORMATS
+    from llmopt.errors import RunFolderError
+
+    if format == "table" and out is None:
+        print_comparison(found)
+        return
+    text = FORMATS["markdown" if format == "table" else format](found)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"cannot write {out}: {error.strerror}") from error
+    typer.echo(f"wrote {out}", err=True)
+
+
+def print_comparison(found: Comparison) -> None:
+    """Tables and sentences for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from llmopt.cli.show import console
+    from llmopt.compare import render
+
+    screen = console()
+    for task in found.tasks:
+        table = Table(title=Text(render.title(task)), title_justify="left")
+        table.add_column("arm", overflow="fold")
+        for name in render.HEADER[1:]:
+            table.add_column(name, justify="right")
+        for row in found.rows:
+            if (row.dataset, row.shots, row.model) == task:
+                table.add_row(*(Text(cell) for cell in render.cells(row)))
+        screen.print(table)
+        for pair in found.pairs:
+            if (pair.dataset, pair.shots, pair.model) == task:
+                screen.print(render.sentence(pair))
+    for line in (*render.published_lines(found), *found.notes):
+        screen.print(Text(line, style="dim"))

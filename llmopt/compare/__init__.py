@@ -1,0 +1,1 @@
+"""Optimizers side by side: a grid of runs as one table."""

@@ -1,0 +1,250 @@
+"""What a comparison runs: optimizers × data sets × shots × seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from llmopt.errors import ConfigError, LlmoptError, nearest
+from llmopt.optimizers import optimizer_class
+from llmopt.run import folder as run_folder
+from llmopt.run.config import RunConfig, make_settings
+from llmopt.run.plan import make_plan
+
+# Where a run was made does not make it another run.
+_ELSEWHERE: Final = ("runs", "data_root", "device", "batch_size", "init_from")
+
+CAPS: Final = {
+    "queries": "max_queries",
+    "text_encodings": "max_queries",
+    "soft_prompt_encodings": "max_queries",
+    "llm_calls": "max_llm_calls",
+    "llm_tokens": "max_tokens",
+    "llm_usd": "max_usd",
+    "seconds": "max_seconds",
+}
+"""Currencies that arms can be held equal in, and the option that caps them. Text and soft-prompt
+encodings are the same work for the text tower, so they share a cap."""
+
+_BOUNDED: Final = {
+    "max_queries": "queries",
+    "max_llm_calls": "llm_calls",
+    "max_tokens": "llm_tokens",
+    "max_usd": "llm_usd",
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to search.
+
+    Attributes:
+        name: in tables.
+        optimizer: its name.
+        options: other options of a run, and settings of the optimizer, as texts.
+        after: an arm whose best template this one starts from.
+    """
+
+    name: str
+    optimizer: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    after: str = ""
+
+    def config(self, base: RunConfig) -> RunConfig:
+        """The base config, changed into this arm's."""
+        settings = {f.name for f in dataclasses.fields(optimizer_class(self.optimizer).Settings)}
+        own = {k: v for k, v in self.options.items() if k in settings}
+        changes: dict[str, Any] = {k: v for k, v in self.options.items() if k not in settings}
+        known = {f.name for f in dataclasses.fields(RunConfig)}
+        for name in changes:
+            if name not in known:
+                raise ConfigError(
+                    f"arm '{self.name}': '{name}' is no option of a run and no setting of "
+                    f"'{self.optimizer}'{nearest(name, [*known, *settings])}"
+                )
+        values = {name: getattr(base, name) for name in known}
+        changes |= {"optimizer": self.optimizer, "settings": {**base.settings, **own}}
+        return RunConfig.from_mapping({**values, **changes}, f"arm '{self.name}'")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid: an arm on a task with a seed."""
+
+    arm: Arm
+    config: RunConfig
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Data set, shots, seed."""
+        return self.config.dataset, self.config.shots, self.config.seed
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        dataset, shots, seed = self.place
+        return f"{self.arm.name} on {dataset}, {shots}-shot, seed {seed}"
+
+
+def parse_arm(text: str) -> Arm:
+    """``[NAME=]OPTIMIZER[,KEY=VALUE…]``; the key ``after`` names an arm to start from.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    first, *rest = text.split(",")
+    name, equals, optimizer = first.partition("=")
+    options = {}
+    for part in rest:
+        key, separator, value = part.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"arm {text!r}: {part!r} is not of the form KEY=VALUE")
+        options[key.strip().replace("-", "_")] = value.strip()
+    after = options.pop("after", "")
+    optimizer = (optimizer if equals else name).strip()
+    optimizer_class(optimizer)
+    return Arm(name.strip() if equals else text.strip(), optimizer, options, after)
+
+
+def parse_numbers(text: str, what: str) -> tuple[int, ...]:
+    """``1,2,4`` or ``1-3`` as numbers.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    numbers: list[int] = []
+    try:
+        for part in text.split(","):
+            low, dash, high = part.partition("-")
+            numbers += range(int(low), int(high) + 1) if dash else [int(low)]
+    except ValueError:
+        raise ConfigError(f"--{what} {text!r} must be numbers such as 1,2,4 or 1-3") from None
+    return tuple(dict.fromkeys(numbers))
+
+
+def make_grid(
+    base: RunConfig,
+    arms: Sequence[Arm],
+    datasets: Sequence[str],
+    shots: Sequence[int],
+    seeds: Sequence[int],
+) -> list[Cell]:
+    """Every combination; arms that start from others come after them.
+
+    Raises:
+        ConfigError: two arms share a name, or one starts from an arm that is not there.
+    """
+    names = [arm.name for arm in arms]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"two arms are called '{twice[0]}'; name them: NAME=OPTIMIZER")
+    for arm in arms:
+        if arm.after and arm.after not in names:
+            raise ConfigError(
+                f"arm '{arm.name}' starts after '{arm.after}'{nearest(arm.after, names)}, "
+                "which is not among the arms"
+            )
+    return [
+        Cell(arm, arm.config(dataclasses.replace(base, dataset=d, shots=n, seed=s)))
+        for d, n, s, arm in itertools.product(datasets, shots, seeds, _ordered(arms))
+    ]
+
+
+def hold_equal(cells: Sequence[Cell], currency: str) -> tuple[list[Cell], str]:
+    """The same cells under equal caps of a currency, and a note that says so.
+
+    The cap is the one asked for, or else the least that any of the arms that search may spend.
+
+    Raises:
+        ConfigError: the currency has no cap, or no arm spends it.
+    """
+    if currency not in CAPS:
+        raise ConfigError(
+            f"--equal {currency}: not a currency with a cap{nearest(currency, CAPS)} "
+            f"(there are: {', '.join(CAPS)})"
+        )
+    option = CAPS[currency]
+    changed: list[Cell] = []
+    said: dict[str, float] = {}
+    for (dataset, shots), group in itertools.groupby(cells, key=lambda c: c.place[:2]):
+        members = list(group)
+        cap = max((getattr(c.config, option) or 0 for c in members), default=0)
+        cap = cap or _least_bound(members, option, currency)
+        said[f"{dataset}, {shots}-shot"] = cap
+        for cell in members:
+            config = dataclasses.replace(cell.config, **{option: cap})
+            changed.append(Cell(cell.arm, config))
+    parts = [f"{cap:,g} ({task})" for task, cap in said.items()]
+    note = f"Every arm may spend as much of '{currency}' (--{option.replace('_', '-')}): "
+    return changed, note + "; ".join(parts) + ". What each did spend stands in the table."
+
+
+def key(config: RunConfig) -> str:
+    """Equal for configs that ask for the same run.
+
+    Raises:
+        LlmoptError: the optimizer or its settings are not known to this version.
+    """
+    values = dataclasses.asdict(config)
+    for name in _ELSEWHERE:
+        del values[name]
+    kind = optimizer_class(config.optimizer)
+    values["settings"] = dataclasses.asdict(make_settings(kind, config.settings))
+    values["llm_settings"] = {k: str(v) for k, v in config.llm_settings.items()}
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def known_runs(root: Path) -> dict[str, Path]:
+    """Run folders by the key of their config; of several equal ones, a finished one or the last."""
+    found: dict[str, Path] = {}
+    for folder in run_folder.find(root):
+        try:
+            name = key(run_folder.read_run_config(folder))
+        except LlmoptError:
+            continue  # damaged, or of another version: not one to reuse
+        if name not in found or not finished(found[name]):
+            found[name] = folder
+    return found
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run is complete."""
+    try:
+        return run_folder.read_result(folder)["status"] == "complete"
+    except LlmoptError:
+        return False
+
+
+def _ordered(arms: Sequence[Arm]) -> Iterable[Arm]:
+    """Arms so that each comes after the one it starts from."""
+    placed: dict[str, Arm] = {}
+    waiting = list(arms)
+    while waiting:
+        ready = [arm for arm in waiting if not arm.after or arm.after in placed]
+        if not ready:
+            raise ConfigError(
+                f"arms start from each other in a circle: {', '.join(a.name for a in waiting)}"
+            )
+        placed |= {arm.name: arm for arm in ready}
+        waiting = [arm for arm in waiting if arm not in ready]
+    return placed.values()
+
+
+def _least_bound(cells: Sequence[Cell], option: str, currency: str) -> float:
+    if option == "max_seconds":
+        raise ConfigError("--equal seconds needs --max-seconds: what a search takes is not known")
+    least: dict[str, float] = {}
+    for cell in cells:
+        plan = make_plan(cell.config)
+        rows = {row.name: row.most for row in plan.rows}
+        most = rows.get(_BOUNDED[option])
+        # The start template alone is no search, so it does not set the bar.
+        if most and (option != "max_queries" or most > 2 * plan.needed):
+            least[cell.arm.name] = min(most, least.get(cell.arm.name, most))
+    if not least:
+        raise ConfigError(f"--equal {currency}: no arm spends it, or its most is not known")
+    return min(least.values())

@@ -1,0 +1,107 @@
+"""Two classifiers over several seeds, on the same test images.
+
+Two questions are kept apart. Whether *these runs* differ is asked of the test images, by a
+sign-flip permutation test of each image's difference, summed over the seeds; it is exact, and with
+one seed it is McNemar's test. Whether the *methods* differ is asked of the seeds: a t interval of
+the paired differences, wide where the seeds are few. A difference is only called one if both say
+so, or, with a single seed, if the images do and nothing can be said of the seeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llmopt.stats import BoolArray, Interval, mean_interval, paired_gain
+
+ALPHA = 0.05
+_FINEST = 1e-12  # what a convolution of probabilities can tell from 0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of one side less that of the other.
+
+    Attributes:
+        mean: over seeds and images.
+        interval: 95 %; over seeds where there are several, else over images.
+        over: ``seeds`` or ``images``, what the interval is over.
+        p_value: of the paired test on the images, not adjusted.
+        seeds: how many.
+        images: how many.
+    """
+
+    mean: float
+    interval: tuple[float, float]
+    over: str
+    p_value: float
+    seeds: int
+    images: int
+
+    def verdict(self, adjusted: float) -> str:
+        """``better``, ``worse``, ``these runs only`` or ``no significant difference``."""
+        if adjusted >= ALPHA or self.mean == 0:
+            return "no significant difference"
+        low, high = self.interval
+        if low <= 0 <= high:
+            return "these runs only"
+        return "better" if self.mean > 0 else "worse"
+
+
+def difference(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:
+    """Side a against side b: (S, N) hits of S seeds on N images, or fewer seeds than images.
+
+    Raises:
+        ValueError: they are not of one shape.
+    """
+    first, second = (np.atleast_2d(np.asarray(x, dtype=bool)) for x in (a, b))
+    if first.shape != second.shape:
+        raise ValueError(f"paired hits must be of one shape, not {first.shape}, {second.shape}")
+    each = first.mean(axis=1) - second.mean(axis=1)
+    if len(each) > 1:
+        _, low, high = mean_interval(each)
+        over = "seeds"
+    else:
+        low, high = paired_gain(first[0], second[0]).ci95
+        over = "images"
+    summed = first.sum(axis=0, dtype=np.int64) - second.sum(axis=0, dtype=np.int64)
+    seeds, images = first.shape
+    return Difference(
+        float(each.mean()), (float(low), float(high)), over, sign_flip(summed), seeds, images
+    )
+
+
+def sign_flip(differences: npt.NDArray[np.int64]) -> float:
+    """Exact two-sided p-value of "these (N,) whole numbers are symmetric about 0".
+
+    Of the 2^N ways to flip signs, the share whose sum is at least as far from 0. Images with equal
+    magnitude are interchangeable, so the distribution of the sum is a convolution of binomials, one
+    a magnitude.
+    """
+    from scipy.signal import fftconvolve
+    from scipy.stats import binom
+
+    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    distribution = np.ones(1)
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        part = np.zeros(size * count + 1)
+        part[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        exact = len(part) * len(distribution) < 10**7
+        distribution = (np.convolve if exact else fftconvolve)(distribution, part)
+    total = int((sizes * counts).sum())
+    sums = 2 * np.arange(len(distribution)) - total
+    p_value = float(distribution[np.abs(sums) >= abs(int(differences.sum()))].sum())
+    return min(1.0, p_value if len(sizes) < 2 else max(p_value, _FINEST))
+
+
+def over_seeds(values: npt.ArrayLike) -> Interval:
+    """Mean of one value a seed with its t interval, within [0, 1] (they are accuracies)."""
+    mean, low, high = mean_interval(values)
+    return Interval(mean, max(0.0, low), min(1.0, high))
+
+
+def stack(hits: list[BoolArray]) -> BoolArray:
+    """(S, N) of S vectors."""
+    return np.stack(hits)

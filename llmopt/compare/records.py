@@ -1,0 +1,117 @@
+"""Finished runs as a comparison sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from llmopt.errors import RunFolderError
+from llmopt.run import folder as run_folder
+from llmopt.run.config import RunConfig
+from llmopt.stats import BoolArray
+
+IntVector = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One run with what it predicted on its test images.
+
+    Attributes:
+        folder: of the run.
+        arm: what it is called in the comparison.
+        config, result: as they are in the folder.
+        labels, before, after: (N,) true classes, and as start and best predict them.
+    """
+
+    folder: Path
+    arm: str
+    config: RunConfig
+    result: dict[str, Any]
+    labels: IntVector
+    before: IntVector
+    after: IntVector
+
+    @property
+    def group(self) -> tuple[str, int, str]:
+        """Data set, shots and model: what must be equal for a comparison to be fair."""
+        model = f"{self.result['model']['name']} {self.result['model']['pretrained'] or ''}"
+        return self.config.dataset, self.config.shots, model.strip()
+
+    @property
+    def seed(self) -> int:
+        """Of the few-shot sample."""
+        return self.config.seed
+
+    @property
+    def hits(self) -> BoolArray:
+        """(N,) which images the found predictor gets right."""
+        return np.asarray(self.after == self.labels)
+
+    @property
+    def start_hits(self) -> BoolArray:
+        """(N,) which images the start template gets right."""
+        return np.asarray(self.before == self.labels)
+
+
+def read_record(folder: Path, arm: str | None = None) -> Record:
+    """A finished run.
+
+    Raises:
+        RunFolderError: it is not finished, was not measured on test images, or is damaged.
+    """
+    result = run_folder.read_result(folder)
+    config = run_folder.read_run_config(folder)
+    path = folder / run_folder.PREDICTIONS
+    if not path.is_file():
+        raise RunFolderError(
+            f"run {folder} was not measured on test images (it was interrupted); "
+            f"go on with 'llmopt resume {folder}'"
+        )
+    try:
+        arrays = load_file(path)
+        predicted = arrays["labels"], arrays["baseline"], arrays["best"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise RunFolderError(f"{path} is damaged ({error}); measure again with evaluate") from error
+    return Record(folder, arm or arm_name(config), config, result, *predicted)
+
+
+def arm_name(config: RunConfig) -> str:
+    """What a run is called where nobody named it: its optimizer and what differs from default."""
+    parts = [config.optimizer]
+    parts += [f"{key}={value}" for key, value in sorted(config.settings.items())]
+    if config.head:
+        parts.append(f"head={config.head}")
+    if config.init_from:
+        parts.append("after text")
+    return " ".join(parts)
+
+
+def fair(records: list[Record]) -> tuple[list[Record], list[str]]:
+    """Records that can be compared, one a cell, and notes on those left out.
+
+    Of two runs of one arm with one seed, the later is taken; a run whose test images differ from
+    those of its group's first is left out.
+    """
+    cells: dict[Any, Record] = {}
+    notes: list[str] = []
+    for record in records:
+        key = (record.group, record.arm, record.seed)
+        if key in cells:
+            notes.append(f"{cells[key].folder} is left out: {record.folder} repeats it")
+        cells[key] = record
+    firsts: dict[Any, Record] = {}
+    kept: list[Record] = []
+    for record in cells.values():
+        first = firsts.setdefault(record.group, record)
+        if np.array_equal(first.labels, record.labels):
+            kept.append(record)
+        else:
+            notes.append(f"{record.folder} is left out: its test images differ from {first.folder}")
+    return kept, notes

@@ -1,0 +1,175 @@
+"""A comparison as CSV, Markdown, LaTeX and plain text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from llmopt.compare.table import Comparison, Pair, Row, Tested
+from llmopt.export.tables import guard
+from llmopt.templates import clean
+
+HEADER: Final = (
+    "arm", "seeds", "test", "95 % interval", "start", "gain", "95 % interval", "p (Holm)",
+    "worst seed", "queries", "per point", "LLM calls", "USD", "seconds",
+)  # fmt: skip
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row for people, in the order of :data:`HEADER`; accuracies in per cent."""
+    gain = row.gain.difference
+    per_point = row.queries / (100 * gain.mean) if gain.mean > 0 and row.queries else None
+    usd = row.spend["llm_usd"]
+    return (
+        clean(row.arm),
+        str(len(row.seeds)),
+        f"{100 * row.accuracy:.1f}",
+        span(row.interval),
+        f"{100 * row.start:.1f}",
+        f"{100 * gain.mean:+.1f}",
+        span(gain.interval, signed=True),
+        p_text(row.gain.adjusted),
+        f"{100 * row.worst:.1f}",
+        f"{row.queries:,.0f}",
+        "" if per_point is None else f"{per_point:,.0f}",
+        f"{row.spend['llm_calls'] or 0:,.0f}",
+        "not known" if usd is None else f"{usd:.4f}" if usd else "",
+        f"{row.seconds:,.1f}",
+    )
+
+
+def sentence(pair: Pair) -> str:
+    """What the test of two arms says."""
+    first, second, tested = clean(pair.first), clean(pair.second), pair.tested
+    return f"{first} against {second}: {outcome(tested)}"
+
+
+def outcome(tested: Tested) -> str:
+    """A verdict with its figures."""
+    d = tested.difference
+    figures = (
+        f"{100 * d.mean:+.1f} points {span(d.interval, signed=True)} over {d.over}, "
+        f"p {p_text(tested.adjusted, equals=True)}"
+    )
+    words = {
+        "better": "better",
+        "worse": "worse",
+        "these runs only": "differs in these runs, but the seeds vary too much to say so of others",
+    }
+    return f"{words.get(tested.verdict, tested.verdict)} ({figures})"
+
+
+def title(task: tuple[str, int, str]) -> str:
+    """Of a group of rows."""
+    dataset, shots, model = task
+    return f"{clean(dataset)}, {shots}-shot, behind {clean(model)}"
+
+
+def p_text(value: float, equals: bool = False) -> str:
+    """A p-value to three digits."""
+    text = "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return f"= {text}" if equals and not text.startswith("<") else text
+
+
+def span(interval: Sequence[float], signed: bool = False) -> str:
+    """An interval of fractions in per cent."""
+    sign = "+" if signed else ""
+    return f"[{100 * interval[0]:{sign}.1f}, {100 * interval[1]:{sign}.1f}]"
+
+
+def as_json(comparison: Comparison) -> str:
+    """Everything, for machines."""
+    data = comparison.to_json()
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_csv(comparison: Comparison) -> str:
+    """A row an arm, figures in full, safe to open as a spreadsheet."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(
+        ["dataset", "shots", "model", "arm", "seeds", "accuracy", "low", "high", "interval_over",
+         "start", "gain", "gain_low", "gain_high", "p_holm", "verdict", "worst",
+         *next((row.spend for row in comparison.rows), {}), "seconds"]
+    )  # fmt: skip
+    for row in comparison.rows:
+        gain = row.gain.difference
+        table.writerow(
+            [guard(row.dataset), row.shots, guard(row.model), guard(row.arm), len(row.seeds),
+             row.accuracy, *row.interval, row.over, row.start, gain.mean, *gain.interval,
+             row.gain.adjusted, row.gain.verdict, row.worst, *row.spend.values(), row.seconds]
+        )  # fmt: skip
+    return text.getvalue()
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """Tables for a README."""
+    parts = []
+    for task in comparison.tasks:
+        parts.append(f"**{_markdown(title(task))}**\n")
+        parts.append(_pipes(HEADER))
+        parts.append(_pipes(["---", *["---:"] * (len(HEADER) - 1)]))
+        parts += [_pipes(map(_markdown, cells(row))) for row in _of(comparison.rows, task)]
+        parts += ["", *(f"- {_markdown(sentence(p))}" for p in _of(comparison.pairs, task)), ""]
+    parts += [_markdown(line) + "\n" for line in published_lines(comparison)]
+    parts += [f"*{_markdown(note)}*\n" for note in comparison.notes]
+    return "\n".join(parts)
+
+
+def as_latex(comparison: Comparison) -> str:
+    """A ``tabular`` for a paper; needs ``booktabs``."""
+    columns = (0, 1, 2, 3, 5, 6, 7, 8, 9)
+    lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
+    lines.append(" & ".join(_latex(HEADER[c]) for c in columns) + r" \\")
+    for task in comparison.tasks:
+        lines.append(r"\midrule")
+        lines.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{{_latex(title(task))}}} \\")
+        for row in _of(comparison.rows, task):
+            shown = cells(row)
+            lines.append(" & ".join(_latex(shown[c]) for c in columns) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    said = [*map(sentence, comparison.pairs), *published_lines(comparison), *comparison.notes]
+    return "\n".join([*lines, *(f"% {clean(line)}" for line in said)]) + "\n"
+
+
+def published_lines(comparison: Comparison) -> list[str]:
+    """Other people's figures, a sentence each."""
+    return [
+        f"published: {entry['method']} {entry['accuracy']:.1f} on {entry['dataset']}, "
+        f"{entry['shots']}-shot, {entry['backbone']} ({entry['source']}); "
+        f"differs: {'; '.join(entry['differences']) or 'in nothing that was stated'}"
+        for entry in comparison.published
+    ]
+
+
+FORMATS: Final[dict[str, Callable[[Comparison], str]]] = {
+    "json": as_json,
+    "csv": as_csv,
+    "markdown": as_markdown,
+    "latex": as_latex,
+}
+
+
+def _of(items: Iterable[Row] | Iterable[Pair], task: tuple[str, int, str]) -> list:  # type: ignore[type-arg]
+    return [item for item in items if (item.dataset, item.shots, item.model) == task]
+
+
+def _pipes(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _markdown(text: str) -> str:
+    for mark in "\\`*_{}[]<>|":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def _latex(text: str) -> str:
+    escapes = {
+        "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#",
+        "_": r"\_", "$": r"\$", "^": r"\^{}", "~": r"\~{}", "<": "$<$", ">": "$>$",
+    }  # fmt: skip
+    return "".join(escapes.get(character, character) for character in text)

@@ -1,0 +1,228 @@
+"""The comparison itself: one row an arm, and every pair of arms tested on the same images."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmopt.compare.paired import Difference, difference, over_seeds, stack
+from llmopt.compare.records import Record, fair
+from llmopt.stats import accuracy_interval, holm
+
+SCHEMA = 1
+SPENDS = (
+    "text_encodings", "soft_prompt_encodings", "image_encodings", "pairs_scored",
+    "black_box_calls", "llm_calls", "llm_tokens_in", "llm_tokens_out", "llm_usd",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A difference with its place among all tests of the comparison.
+
+    Attributes:
+        difference: between the two sides.
+        adjusted: Holm's p-value over every test of the comparison.
+    """
+
+    difference: Difference
+    adjusted: float
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        return self.difference.verdict(self.adjusted)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm on one task, over its seeds.
+
+    Attributes:
+        dataset, shots, model: the task.
+        arm: what was run.
+        seeds: those that finished.
+        accuracy: mean on the test images.
+        interval: 95 %; over seeds where there are several, else over images.
+        over: which of them.
+        start: mean accuracy of the start template.
+        gain: over the start.
+        worst: lowest accuracy of a seed.
+        worst_gain: lowest gain of a seed.
+        spend: mean of each currency; None where a price is not known.
+        seconds: mean.
+        folders: the runs.
+    """
+
+    dataset: str
+    shots: int
+    model: str
+    arm: str
+    seeds: tuple[int, ...]
+    accuracy: float
+    interval: tuple[float, float]
+    over: str
+    start: float
+    gain: Tested
+    worst: float
+    worst_gain: float
+    spend: dict[str, float | None]
+    seconds: float
+    folders: tuple[str, ...]
+
+    @property
+    def queries(self) -> float:
+        """Prompts encoded, text and soft ones together."""
+        return (self.spend["text_encodings"] or 0) + (self.spend["soft_prompt_encodings"] or 0)
+
+    def per_point(self, currency: str) -> float | None:
+        """Mean spend for each percentage point gained; None without a gain or a known spend."""
+        spent, points = self.spend[currency], 100 * self.gain.difference.mean
+        return spent / points if spent is not None and points > 0 else None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two arms on one task, over the seeds both have."""
+
+    dataset: str
+    shots: int
+    model: str
+    first: str
+    second: str
+    tested: Tested
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything a comparison says.
+
+    Attributes:
+        rows: by task, best arm first.
+        pairs: every two arms of a task.
+        notes: what a reader must know.
+        published: other people's figures, if asked for.
+    """
+
+    rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...] = ()
+    published: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def tasks(self) -> list[tuple[str, int, str]]:
+        """Data set, shots and model of each group of rows."""
+        return list(dict.fromkeys((row.dataset, row.shots, row.model) for row in self.rows))
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines. Accuracies are fractions."""
+        rows = []
+        for row in self.rows:
+            plain = dataclasses.asdict(row) | {"gain": _plain(row.gain)}
+            plain["per_point"] = {name: row.per_point(name) for name in SPENDS}
+            rows.append(plain)
+        pairs = [dataclasses.asdict(p) | {"tested": _plain(p.tested)} for p in self.pairs]
+        return {
+            "schema": SCHEMA,
+            "rows": rows,
+            "pairs": pairs,
+            "notes": list(self.notes),
+            "published": list(self.published),
+        }
+
+
+def compare(records: Sequence[Record], notes: Sequence[str] = ()) -> Comparison:
+    """Rows and paired tests of finished runs."""
+    kept, left_out = fair(list(records))
+    tasks: dict[tuple[str, int, str], dict[str, dict[int, Record]]] = {}
+    for record in kept:
+        arms = tasks.setdefault(record.group, {})
+        arms.setdefault(record.arm, {})[record.seed] = record
+    gains: dict[Any, Difference] = {}
+    versus: dict[Any, Difference] = {}
+    for task, arms in tasks.items():
+        for arm, runs in arms.items():
+            found = stack([r.hits for r in runs.values()])
+            gains[task, arm] = difference(found, stack([r.start_hits for r in runs.values()]))
+        for first, second in itertools.combinations(arms, 2):
+            if shared := [seed for seed in arms[first] if seed in arms[second]]:
+                versus[task, first, second] = difference(
+                    *(stack([arms[arm][seed].hits for seed in shared]) for arm in (first, second))
+                )
+    everything = {**gains, **versus}
+    adjusted = dict(
+        zip(everything, holm([d.p_value for d in everything.values()]).tolist(), strict=True)
+    )
+    rows = [
+        _row(task, arm, list(runs.values()), Tested(gains[task, arm], adjusted[task, arm]))
+        for task, arms in tasks.items()
+        for arm, runs in arms.items()
+    ]
+    order = {task: place for place, task in enumerate(tasks)}
+    rows.sort(key=lambda row: (order[row.dataset, row.shots, row.model], -row.accuracy))
+    pairs = [
+        Pair(*task, first, second, Tested(versus[task, first, second], adjusted[key]))
+        for key in versus
+        for task, first, second in [key]
+    ]
+    said = [*notes, *left_out, *_cautions(rows, len(everything))]
+    return Comparison(tuple(rows), tuple(pairs), tuple(said))
+
+
+def _row(task: tuple[str, int, str], arm: str, runs: list[Record], gain: Tested) -> Row:
+    accuracies = [float(run.hits.mean()) for run in runs]
+    starts = [float(run.start_hits.mean()) for run in runs]
+    if len(runs) > 1:
+        interval: tuple[float, float] = over_seeds(accuracies)[1:]
+    else:
+        interval = accuracy_interval(runs[0].hits)
+    ledgers = [run.result["ledger"] for run in runs]
+    return Row(
+        *task,
+        arm,
+        tuple(run.seed for run in runs),
+        float(np.mean(accuracies)),
+        interval,
+        gain.difference.over,
+        float(np.mean(starts)),
+        gain,
+        min(accuracies),
+        min(a - s for a, s in zip(accuracies, starts, strict=True)),
+        {name: _mean([ledger.get(name) for ledger in ledgers]) for name in SPENDS},
+        float(np.mean([run.result["seconds"]["total"] for run in runs])),
+        tuple(str(run.folder) for run in runs),
+    )
+
+
+def _mean(values: list[Any]) -> float | None:
+    return None if any(value is None for value in values) else float(np.mean(values))
+
+
+def _cautions(rows: Sequence[Row], tests: int) -> list[str]:
+    notes = []
+    if tests > 1:
+        notes.append(f"p-values are adjusted by Holm's method over all {tests} tests here.")
+    if any(row.over == "images" for row in rows):
+        notes.append(
+            "Where there is one seed, intervals are over test images and say nothing of other "
+            "few-shot samples."
+        )
+    counts = {len(row.seeds) for row in rows}
+    if len(counts) > 1:
+        notes.append("Arms differ in how many seeds finished; pairs are tested on shared seeds.")
+    if any(1 < len(row.seeds) < 5 for row in rows):
+        notes.append("Intervals over fewer than five seeds are wide because they have to be.")
+    return notes
+
+
+def _plain(tested: Tested) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(tested.difference),
+        "p_holm": tested.adjusted,
+        "verdict": tested.verdict,
+    }

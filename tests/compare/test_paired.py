@@ -1,0 +1,110 @@
+"""The statistics of comparisons, against scipy and against simulated runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from llmopt.compare.paired import Difference, difference, over_seeds, sign_flip
+from llmopt.stats import holm, paired_gain
+
+
+def test_one_seed_is_mcnemars_test() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 300)) < [[0.8], [0.7]]
+    better, worse = int((a & ~b).sum()), int((b & ~a).sum())
+    expected = scipy_stats.binomtest(better, better + worse).pvalue
+    assert sign_flip(a.astype(int) - b.astype(int)) == pytest.approx(expected, rel=1e-9)
+    assert difference(a, b).p_value == pytest.approx(paired_gain(a, b).p_value, rel=1e-9)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_the_exact_test_agrees_with_scipys_permutations(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    values = rng.integers(-seeds, seeds + 1, size=14) + (rng.random(14) < 0.3)
+    expected = scipy_stats.permutation_test(
+        (values, np.zeros(14)),
+        lambda x, y: x.sum() - y.sum(),
+        permutation_type="samples",
+        vectorized=False,
+        n_resamples=np.inf,
+    ).pvalue
+    assert sign_flip(values) == pytest.approx(expected, rel=1e-9)
+
+
+def test_no_difference_is_no_evidence() -> None:
+    assert sign_flip(np.zeros(10, dtype=int)) == 1.0
+    same = np.ones((3, 20), dtype=bool)
+    found = difference(same, same)
+    assert (found.mean, found.p_value) == (0.0, 1.0)
+    assert found.verdict(1.0) == "no significant difference"
+
+
+def test_large_samples_take_the_fast_way_and_stay_probabilities() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.integers(-3, 4, size=20_000)
+    p = sign_flip(values)
+    z = abs(values.sum()) / np.sqrt((values**2).sum())
+    assert p == pytest.approx(2 * scipy_stats.norm.sf(z), abs=5e-3)
+    assert 0 < sign_flip(np.abs(values) + 1) <= 1e-11
+
+
+def test_verdicts() -> None:
+    def found(mean: float, low: float, high: float) -> Difference:
+        return Difference(mean, (low, high), "seeds", 0.001, 3, 100)
+
+    assert found(0.1, 0.05, 0.15).verdict(0.01) == "better"
+    assert found(-0.1, -0.15, -0.05).verdict(0.01) == "worse"
+    assert found(0.1, -0.05, 0.25).verdict(0.01) == "these runs only"
+    assert found(0.1, 0.05, 0.15).verdict(0.06) == "no significant difference"
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        difference(np.ones((2, 3)), np.ones((2, 4)))
+
+
+def test_intervals_over_seeds_cover_at_their_rate() -> None:
+    rng = np.random.default_rng(2)
+    truth = 0.1
+    covered = 0
+    for _ in range(600):
+        gains = truth + rng.normal(0, 0.05, size=3)  # what few-shot samples do
+        rates = np.clip(0.6 + np.stack([gains, np.zeros(3)]), 0, 1)
+        hits = rng.random((2, 3, 400)) < rates[..., None]
+        low, high = difference(hits[0], hits[1]).interval
+        covered += low <= truth <= high
+    assert 0.92 <= covered / 600 <= 0.98
+
+
+def test_intervals_over_images_cover_at_their_rate() -> None:
+    rng = np.random.default_rng(3)
+    covered = 0
+    for _ in range(600):
+        kinds = rng.choice(4, size=200, p=[0.5, 0.15, 0.1, 0.25])
+        a, b = (kinds == 0) | (kinds == 1), (kinds == 0) | (kinds == 2)
+        low, high = difference(a, b).interval
+        covered += low <= 0.05 <= high
+    assert 0.93 <= covered / 600 <= 0.98
+
+
+def test_the_family_wise_error_holds() -> None:
+    """Of comparisons among four equal arms, one in twenty may call any pair different."""
+    rng = np.random.default_rng(4)
+    false_alarms = 0
+    for _ in range(400):
+        hits = rng.random((4, 2, 150)) < 0.7
+        p_values = [difference(hits[i], hits[j]).p_value for i in range(4) for j in range(i + 1, 4)]
+        false_alarms += bool((holm(p_values) < 0.05).any())
+    assert false_alarms / 400 <= 0.07
+
+
+def test_intervals_of_accuracies_stay_accuracies() -> None:
+    found = over_seeds([0.99, 1.0, 0.9])
+    assert found.high == 1.0
+    assert found.value == pytest.approx(scipy_stats.tmean([0.99, 1.0, 0.9]))
+    low, _ = scipy_stats.t.interval(
+        0.95, 2, loc=found.value, scale=scipy_stats.sem([0.99, 1.0, 0.9])
+    )
+    assert found.low == pytest.approx(low)

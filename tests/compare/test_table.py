@@ -1,0 +1,134 @@
+"""Rows, pairs, words and formats of a comparison."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paper_runs import paper_run
+
+from llmopt.compare import published
+from llmopt.compare.records import read_record
+from llmopt.compare.render import FORMATS, as_csv, as_latex, as_markdown, sentence
+from llmopt.compare.table import Comparison, compare
+from llmopt.errors import RunFolderError
+
+LABELS = np.arange(60) % 3
+
+
+def guesses(right: int) -> np.ndarray:
+    """Predictions of which the first ``right`` are right."""
+    return np.where(np.arange(60) < right, LABELS, (LABELS + 1) % 3)
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    records = []
+    for seed, text, soft in ((1, 50, 40), (2, 52, 41), (3, 51, 43)):
+        for arm, right, optimizer in (("text", text, "chat"), ("soft", soft, "random")):
+            folder = paper_run(
+                tmp_path,
+                optimizer=optimizer,
+                seed=seed,
+                labels=LABELS,
+                before=guesses(30),
+                after=guesses(right),
+                spent={"text_encodings": 600, "llm_usd": 0.5},
+            )
+            records.append(read_record(folder, arm))
+    return compare(records)
+
+
+def test_rows_hold_means_intervals_and_spend(comparison: Comparison) -> None:
+    best = comparison.rows[0]
+    assert (best.arm, best.seeds) == ("text", (1, 2, 3))
+    assert best.accuracy == pytest.approx(51 / 60)
+    assert best.start == 0.5
+    assert best.worst == pytest.approx(50 / 60)
+    assert best.over == "seeds"
+    assert best.gain.difference.mean == pytest.approx(21 / 60)
+    assert best.gain.verdict == "better"
+    assert best.per_point("text_encodings") == pytest.approx(600 / 35)
+    assert best.per_point("llm_usd") == pytest.approx(0.5 / 35)
+
+
+def test_pairs_say_who_is_better(comparison: Comparison) -> None:
+    (pair,) = comparison.pairs
+    assert sentence(pair).startswith("text against soft: better (+16.1 points")
+    assert any("Holm" in note for note in comparison.notes)
+
+
+def test_no_significant_difference_is_said(tmp_path: Path) -> None:
+    records = [
+        read_record(
+            paper_run(tmp_path, optimizer=o, labels=LABELS, before=guesses(30), after=guesses(n))
+        )
+        for o, n in (("chat", 31), ("random", 32))
+    ]
+    found = compare(records)
+    assert "no significant difference" in sentence(found.pairs[0])
+    assert found.rows[0].over == "images"
+    assert "say nothing of other few-shot samples" in " ".join(found.notes)
+
+
+def test_unfair_records_are_left_out(tmp_path: Path) -> None:
+    first = read_record(paper_run(tmp_path, labels=LABELS, after=LABELS))
+    again = read_record(paper_run(tmp_path, labels=LABELS, after=LABELS))
+    other = read_record(paper_run(tmp_path, seed=2, labels=LABELS[::-1], after=LABELS))
+    found = compare([first, again, other])
+    assert len(found.rows) == 1
+    assert found.rows[0].folders == (str(again.folder),)
+    assert sum("left out" in note for note in found.notes) == 2
+
+
+def test_unmeasured_runs_are_refused(tmp_path: Path) -> None:
+    folder = paper_run(tmp_path)
+    (folder / "test_predictions.safetensors").unlink()
+    with pytest.raises(RunFolderError, match="not measured"):
+        read_record(folder)
+    (folder / "test_predictions.safetensors").write_bytes(b"junk")
+    with pytest.raises(RunFolderError, match="damaged"):
+        read_record(folder)
+
+
+def test_formats(comparison: Comparison) -> None:
+    data = json.loads(FORMATS["json"](comparison))
+    assert data["rows"][0]["gain"]["p_holm"] < 0.05
+    assert data["rows"][0]["per_point"]["llm_calls"] == 0
+    table = list(csv.DictReader(io.StringIO(as_csv(comparison))))
+    assert [row["arm"] for row in table] == ["text", "soft"]
+    assert float(table[0]["accuracy"]) == pytest.approx(51 / 60)
+    assert "| text | 3 | 85.0 |" in as_markdown(comparison)
+    latex = as_latex(comparison)
+    assert latex.count("\\\\") == 4
+    assert latex.startswith("\\begin{tabular}")
+
+
+def test_arm_names_cannot_break_a_format(tmp_path: Path) -> None:
+    name = '=cmd|"&{}_%$#\\<b>\x1b[31m'
+    folder = paper_run(tmp_path, labels=LABELS, after=LABELS)
+    found = compare([read_record(folder, name)])
+    (row,) = csv.DictReader(io.StringIO(as_csv(found)))
+    assert row["arm"].startswith("'=cmd")
+    assert "\x1b" not in as_markdown(found) + as_latex(found)
+    assert "<b>" not in as_markdown(found).replace("\\<b\\>", "")
+
+
+def test_published_figures_name_their_differences(tmp_path: Path) -> None:
+    folder = paper_run(tmp_path, dataset="eurosat", labels=LABELS, after=LABELS)
+    figures = published.beside(compare([read_record(folder)]).rows)
+    assert figures
+    assert {figure["dataset"] for figure in figures} == {"eurosat"}
+    craft = next(f for f in figures if f["method"].startswith("CraFT") and f["shots"] == "1")
+    assert any("backbone RN50" in difference for difference in craft["differences"])
+    assert any("every generation" in difference for difference in craft["differences"])
+    assert all(0 < float(figure["accuracy"]) <= 100 for figure in figures)
+    assert len(published.figures()) > 1000
+
+
+def test_every_figure_has_a_source() -> None:
+    assert all(row["source"] and row["method"] for row in published.figures())
