@@ -77,6 +77,7 @@ class Sentence:
         return len(str(self).split())
 
 
+@cache
 def phrase_features(part: str, phrase: str) -> frozenset[str]:
     """Names of one phrase: itself in its place, and its words wherever they stand.
 
