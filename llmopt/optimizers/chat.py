@@ -34,7 +34,7 @@ from llmopt.errors import BudgetExhausted, ConfigError, ContentRefused, ContextO
 from llmopt.optimizers.aliases import PROPOSED, find_aliases
 from llmopt.optimizers.archive import FITNESS, Archive, Scored, evaluate
 from llmopt.optimizers.base import Bounds, Optimizer, Outcome, Progress, Search
-from llmopt.optimizers.selection import FINALISTS, as_good, choose
+from llmopt.optimizers.selection import FINALISTS, as_good, choose, second_look
 from llmopt.resources import read_lines, read_prompt
 from llmopt.sentences import Sentence
 from llmopt.task import Task
@@ -150,7 +150,9 @@ class Chat(Optimizer[ChatSettings]):
         classes = len(task.classnames)
         return Bounds(
             image_encodings=images,
-            text_encodings=templates * classes + s.aliases * PROPOSED,
+            text_encodings=templates * classes
+            + s.aliases * PROPOSED
+            + second_look(task, min(s.finalists + 1, templates)),
             pairs_scored=templates * classes * images,
             llm_calls=s.restarts * s.iterations * (s.tries if s.profile == "released" else 1)
             + s.aliases,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from llmopt.errors import BudgetExhausted, ConfigError
 from llmopt.optimizers.archive import Archive
 from llmopt.optimizers.base import Bounds, Optimizer, Outcome, Search
-from llmopt.optimizers.selection import FINALISTS, choose
+from llmopt.optimizers.selection import FINALISTS, choose, second_look
 from llmopt.predictor import TextPredictor
 from llmopt.resources import read_lines
 from llmopt.task import Task
@@ -48,7 +48,11 @@ class Handcrafted(Optimizer[HandcraftedSettings]):
         """Every template of the list, and the start."""
         templates = len(self._templates(task)) + 1
         images, classes = len(task.train) + len(task.val), len(task.classnames)
-        return Bounds(images, templates * classes, pairs_scored=templates * images * classes)
+        return Bounds(
+            images,
+            templates * classes + second_look(task, templates),
+            pairs_scored=templates * images * classes,
+        )
 
     def run(self, search: Search) -> Outcome:
         """Score them all; average them, or choose the best."""

@@ -9,7 +9,7 @@ import numpy as np
 from llmopt.errors import BudgetExhausted, ConfigError
 from llmopt.optimizers.archive import FITNESS, Archive
 from llmopt.optimizers.base import Bounds, Optimizer, Outcome, Progress, Search
-from llmopt.optimizers.selection import FINALISTS, choose
+from llmopt.optimizers.selection import FINALISTS, choose, second_look
 from llmopt.resources import read_lines
 from llmopt.sentences import Sentence, vocabulary
 from llmopt.task import Task
@@ -51,7 +51,11 @@ class Random(Optimizer[RandomSettings]):
         """Every template on all few shots."""
         templates = self.settings.evaluations
         images, classes = len(task.train) + len(task.val), len(task.classnames)
-        return Bounds(images, templates * classes, pairs_scored=templates * images * classes)
+        return Bounds(
+            images,
+            templates * classes + second_look(task, min(self.settings.finalists + 1, templates)),
+            pairs_scored=templates * images * classes,
+        )
 
     def run(self, search: Search) -> Outcome:
         """Draw, score, choose."""

@@ -19,7 +19,7 @@ from llmopt.optimizers.archive import Scored, evaluate
 from llmopt.optimizers.base import Search, TemplateResult
 from llmopt.predictor import TextPredictor, single
 from llmopt.stats import log_likelihoods, shrink
-from llmopt.task import FloatArray
+from llmopt.task import FloatArray, Task
 from llmopt.templates import Template
 
 FINALISTS = 8
@@ -97,6 +97,14 @@ def choose(
         _result(templates[j], train[j], val[j], search, weights.get(j, 0.0)) for j in order
     )
     return Choice(predictor, fallback, results)
+
+
+def second_look(task: Task, templates: int) -> int:
+    """Text encodings of looking at ``templates`` again on the validation images, at most.
+
+    A box that takes images and prompts together encodes the prompts anew for other images.
+    """
+    return templates * len(task.classnames) if len(task.val) else 0
 
 
 def keep_start(search: Search) -> Choice:

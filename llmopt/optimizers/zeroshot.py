@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmopt.optimizers.base import Bounds, Optimizer, Outcome, Search
-from llmopt.optimizers.selection import choose
+from llmopt.optimizers.selection import choose, second_look
 from llmopt.task import Task
 
 
@@ -23,7 +23,7 @@ class ZeroShot(Optimizer[ZeroShotSettings]):
     def bounds(self, task: Task) -> Bounds:
         """One template on all few shots."""
         images, classes = len(task.train) + len(task.val), len(task.classnames)
-        return Bounds(images, classes, pairs_scored=images * classes)
+        return Bounds(images, classes + second_look(task, 1), pairs_scored=images * classes)
 
     def run(self, search: Search) -> Outcome:
         """Score the start, so that its figures stand in the result."""
