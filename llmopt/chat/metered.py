@@ -440,8 +440,14 @@ class MeteredChat:
     def _reply(self, record: dict[str, Any], calls: int) -> Reply:
         self._watch_model(record["model"])
         charged = record["charged"]
+        text = strip_reasoning(record["text"])
+        if not text and record["finish_reason"] == "length":
+            self._notify(
+                f"{self.name} spent all its {self.max_tokens} tokens on thoughts; allow more with "
+                "--llm-set max_tokens=N, or ask for less with --llm-set reasoning_effort=low"
+            )
         return Reply(
-            text=strip_reasoning(record["text"]),
+            text=text,
             finish_reason=record["finish_reason"],
             tokens_in=int(charged["llm_tokens_in"]),
             tokens_out=int(charged["llm_tokens_out"]),

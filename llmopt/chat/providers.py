@@ -184,7 +184,12 @@ def _openai(model: str, base_url: str, settings: ChatSettings) -> BaseChatModel:
         # Compatible servers know the limit by its first name, max_tokens.
         return BaseChatOpenAI(base_url=base_url, **options)
     chat = ChatOpenAI(**options)
-    if (chat.profile or {}).get("temperature") is False:
+    return _without_refused(chat)
+
+
+def _without_refused(chat: BaseChatModel) -> BaseChatModel:
+    """The model without a temperature where it is known to refuse one."""
+    if (getattr(chat, "profile", None) or {}).get("temperature") is False:
         return chat.model_copy(update={"temperature": None})
     return chat
 
@@ -227,9 +232,7 @@ def _resolved(provider: str, model: str, base_url: str, settings: ChatSettings) 
         # LangChain passes on what it does not know, and the service would refuse every call.
         if match := re.search(r"(\w+) is not default parameter", str(warning.message)):
             raise ConfigError(f"'{provider}' takes no '{match[1]}'; leave that setting out")
-    if (getattr(chat, "profile", None) or {}).get("temperature") is False:
-        chat = chat.model_copy(update={"temperature": None})
-    return chat
+    return _without_refused(chat)
 
 
 def _common_options(provider: str, base_url: str, settings: ChatSettings) -> dict[str, Any]:

@@ -91,9 +91,11 @@ def test_by_status_and_code(status: int, body: Any, message: str, kind: type) ->
     ],
 )
 def test_langchain_errors_of_any_provider(name: str, kind: type) -> None:
-    import langchain_core.exceptions
+    from langchain_core import exceptions
 
-    assert kind_of(getattr(langchain_core.exceptions, name)("x")) is kind
+    if not hasattr(exceptions, name):
+        pytest.skip("this langchain-core has no such error yet")
+    assert kind_of(getattr(exceptions, name)("x")) is kind
 
 
 def test_errors_of_the_network() -> None:

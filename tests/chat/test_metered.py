@@ -299,6 +299,13 @@ def test_an_error_of_no_known_kind_is_an_unreadable_answer(path: Path) -> None:
     assert failed["error"]["type"] == "MalformedResponse"
 
 
+def test_a_reply_that_is_all_thought_says_what_to_set(path: Path) -> None:
+    bench = Bench(path, answer("<think>so many options", finish_reason="length"))
+    reply = bench.chat.ask([HumanMessage("hello")])
+    assert (reply.text, reply.truncated) == ("", True)
+    assert "max_tokens" in bench.said[0]
+
+
 def test_another_model_is_noticed(path: Path) -> None:
     bench = Bench(path, answer("a", model_name="m-1"), answer("b", model_name="m-2"))
     bench.ask(turn=0)

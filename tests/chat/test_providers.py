@@ -106,6 +106,8 @@ def test_temperature_is_left_out_where_it_is_known_to_be_refused(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-of-the-provider")
     model = closed(open_chat(f"openai:{DEFAULT_OPENAI}"))
+    if not model.profile:
+        pytest.skip("this langchain-openai knows nothing of the model")
     assert "temperature" not in sent(model)
 
 
