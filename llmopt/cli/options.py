@@ -41,6 +41,10 @@ DataRoot = Annotated[
         "--data-root", panel=TASK, help="Where data sets lie. [default: $LLMOPT_DATA or data/]"
     ),
 ]
+SkipUnreadable = Annotated[
+    bool | None,
+    _option("--skip-unreadable", panel=TASK, help="Leave damaged images out; they are counted."),
+]
 OptimizerName = Annotated[
     str | None,
     _option("--optimizer", panel="Search", help="chat, random, zeroshot, handcrafted … "

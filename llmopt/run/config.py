@@ -39,6 +39,7 @@ class RunConfig:
         max_llm_calls, max_tokens, max_usd, max_queries, max_seconds: hard caps.
         head: a head fitted after the search.
         init_from: a run folder whose best template is the start of this search.
+        skip_unreadable: leave damaged images out instead of refusing them; they are counted.
         data_root, runs: where data sets lie and run folders go.
     """
 
@@ -65,6 +66,7 @@ class RunConfig:
     max_seconds: float | None = None
     head: str = ""
     init_from: str = ""
+    skip_unreadable: bool = False
     data_root: str = ""
     runs: str = "runs"
 

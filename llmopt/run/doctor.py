@@ -86,16 +86,18 @@ def _keys() -> list[Check]:
 
 
 def _extras() -> list[Check]:
-    wanted = {"langchain": "--llm with providers other than openai"}
-    return [
-        Check(
-            f"extra {module}",
-            True,
-            "installed" if importlib.util.find_spec(module) else f"not installed: no {use}",
-            "" if importlib.util.find_spec(module) else f"pip install 'llmopt[{module}]'",
-        )
-        for module, use in wanted.items()
-    ]
+    wanted = {
+        "langchain": ("langchain", "--llm with providers other than openai"),
+        "hub": ("datasets", "--dataset hub:ORG/NAME"),
+        "sklearn": ("sklearn", "--dataset digits"),
+    }
+    checks = []
+    for extra, (module, use) in wanted.items():
+        here = importlib.util.find_spec(module) is not None
+        found = "installed" if here else f"not installed: no {use}"
+        remedy = "" if here else f"pip install 'llmopt[{extra}]'"
+        checks.append(Check(f"extra {extra}", True, found, remedy))
+    return checks
 
 
 def _data(data_root: Path | None) -> Check:

@@ -73,7 +73,13 @@ def prepare(config: RunConfig) -> Prepared:
         config = dataclasses.replace(config, template=_found_template(Path(config.init_from)))
     names = {"classnames": config.classnames} if config.classnames else {}
     dataset = open_dataset(config.dataset, Path(config.data_root), **names)
-    task = make_task(dataset, config.shots, config.seed, Template(config.template))
+    task = make_task(
+        dataset,
+        config.shots,
+        config.seed,
+        Template(config.template),
+        skip_unreadable=config.skip_unreadable,
+    )
     return Prepared(config, optimizer, dataset, task)
 
 
@@ -199,7 +205,9 @@ def _search_and_measure(
     test_images = 0
     if outcome.stop_reason != "interrupted":
         watch.stage("measuring on the test images")
-        test = open_test(prepared.dataset)
+        test = open_test(prepared.dataset, skip_unreadable=config.skip_unreadable)
+        if skipped := len(prepared.dataset.split("test")) - len(test):
+            watch.warn(f"{skipped} test images could not be read and were left out")
         test_images = len(test)
         journal.event("test_opened", images=test_images, predictor=outcome.predictor.describe())
         evaluation = evaluate(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from llmopt.blackbox.metered import MeteredBox
-from llmopt.data.registry import open_dataset
+from llmopt.data.registry import Dataset, open_dataset
 from llmopt.data.tasks import open_test
+from llmopt.data.views import class_map
 from llmopt.errors import ConfigError
-from llmopt.predictor import TextPredictor, single
+from llmopt.predictor import Predictor, TextPredictor, single
 from llmopt.run import folder as run_folder
 from llmopt.run.config import RunConfig
 from llmopt.run.engine import open_box
@@ -20,6 +21,7 @@ from llmopt.run.journal import Journal
 from llmopt.run.ledger import Ledger
 from llmopt.run.open import load_predictor
 from llmopt.run.watch import Watch
+from llmopt.task import FloatArray, IntArray, Labelled
 from llmopt.templates import Template
 
 
@@ -42,14 +44,18 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
     predictor = load_predictor(folder)
     names = {"classnames": config.classnames} if config.classnames else {}
     dataset = open_dataset(config.dataset, Path(config.data_root), **names)
+    moved = config.dataset != result["task"]["dataset"] or "classnames" in changes
     if isinstance(predictor, TextPredictor):
-        predictor = dataclasses.replace(predictor, classnames=dataset.classnames)
-    elif dataset.name != result["task"]["dataset"] or "model" in changes:
+        if moved:
+            predictor = dataclasses.replace(predictor, classnames=dataset.classnames)
+    elif "model" in changes:
         raise ConfigError(
-            f"run {folder} found a soft prompt, which belongs to its model and classes; "
-            "only text prompts can be carried to another --dataset or --model"
+            f"run {folder} found a soft prompt, which belongs to its model; "
+            "only text prompts can be carried to another --model"
         )
-    test = open_test(dataset)
+    elif moved:
+        predictor = _Columns(predictor, _carried(config, folder, dataset))
+    test = open_test(dataset, skip_unreadable=config.skip_unreadable)
     box = open_box(config, watch)
     ledger = Ledger()
     with run_folder.locked(folder):
@@ -93,6 +99,30 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
         "at_chance": found.at_chance,
         "evaluation": ledger.snapshot(),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Columns(Predictor):
+    """A predictor of other classes, looked at through those of this data set."""
+
+    inner: Predictor
+    columns: IntArray
+
+    def scores(self, box: MeteredBox, images: Labelled) -> FloatArray:
+        return self.inner.scores(box, images)[:, self.columns]
+
+    def describe(self) -> str:
+        return self.inner.describe()
+
+    def state(self) -> Any:
+        return self.inner.state()
+
+
+def _carried(config: RunConfig, folder: Path, dataset: Dataset) -> IntArray:
+    """Where the data set's classes stand among those the run has learned, joined by key."""
+    own = run_folder.read_run_config(folder).resolved()
+    learned = open_dataset(own.dataset, Path(config.data_root))
+    return class_map(learned.keys, dataset.keys, dataset.name)
 
 
 def _cache(watch: Watch) -> Any:
