@@ -566,7 +566,7 @@ def _family_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
                 row["such as"],
                 row["path"],
                 "–" if row["difference"] is None else f"{row['difference']:.1e}",
-                row["why"],
+                row["why"] if row["path"] == "padded" else "",
             )
             for row in rows
         ),

@@ -27,7 +27,7 @@ class PaddedEncoder:
         dtype: run under autocast to this precision; None or float32 runs the model as it is.
     """
 
-    path = "padded"
+    kind = "padded"
 
     def __init__(self, model: Any, length: int, dtype: torch.dtype | None = None) -> None:
         self._model = model

@@ -110,7 +110,7 @@ class TextEngine:
         self._tokenizer = tokenizer
         self._vocabulary: int = getattr(model, "vocab_size", 0)  # 0: it does not tell
         self._encoder, self.why = _choose_encoder(model.eval(), probes, dtype)
-        self.path = self._encoder.path
+        self.path = self._encoder.kind
         with torch.inference_mode():
             ((_, probe),) = self._encoder.encode([self._encoder.cut(probes[0].tolist())])
         self.dim: int = probe.shape[1]

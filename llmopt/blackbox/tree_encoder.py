@@ -57,7 +57,7 @@ class TreeEncoder:
         block: queries that share a list of keys in attention.
     """
 
-    path = "trie"
+    kind = "trie"
 
     def __init__(self, tower: CausalTower, chunk: int | None = None, block: int = BLOCK) -> None:
         self.tower = tower
