@@ -1,0 +1,112 @@
+"""Each of the eighteen benchmarks, in miniature, through check and whole runs on a random model.
+
+The model is drawn at random, so nothing is learned; what is tested is that every layout, name list
+and split goes all the way from files to a result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from miniatures import KEYS, TRAINABLE, build
+from safetensors.torch import save_file
+
+from llmopt._torchvision import ensure_operators
+from llmopt.data.check import check_dataset
+from llmopt.run import engine
+from llmopt.run.config import RunConfig
+from llmopt.run.transfer import evaluate_run
+from llmopt.run.watch import Watch
+
+SEARCHES: dict[str, dict[str, Any]] = {
+    "chat": {"restarts": 1, "iterations": 1, "pool": 4, "proposals": 2},
+    "craft": {"budget": 32, "dim": 8, "population": 8},
+}
+MODEL = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+PREPROCESS = {
+    "size": 32,
+    "mode": "RGB",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny open_clip model with random weights, as a ``local-dir``."""
+    import json
+
+    import torch
+
+    ensure_operators()
+    from open_clip.model import CLIP
+
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    clip = CLIP(MODEL["embed_dim"], MODEL["vision_cfg"], MODEL["text_cfg"])
+    save_file(clip.state_dict(), folder / "open_clip_model.safetensors")
+    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All miniatures below one folder."""
+    root = tmp_path_factory.mktemp("data")
+    for key in KEYS:
+        build(key, root)
+    return root
+
+
+def config(model: str, data: Path, runs: Path, key: str, optimizer: str) -> RunConfig:
+    return RunConfig(
+        dataset=key,
+        data_root=str(data),
+        model=model,
+        optimizer=optimizer,
+        settings=SEARCHES[optimizer],
+        llm="builtin" if optimizer == "chat" else "",
+        runs=str(runs),
+    )
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_file_is_found_and_sound(data: Path, key: str) -> None:
+    report = check_dataset(key, data)
+    assert report.ok, report.problems
+    assert report.images > 0
+
+
+@pytest.mark.parametrize("optimizer", SEARCHES)
+@pytest.mark.parametrize("key", TRAINABLE)
+def test_a_whole_run(model: str, data: Path, tmp_path: Path, key: str, optimizer: str) -> None:
+    result = engine.start(config(model, data, tmp_path, key, optimizer))
+    task = result["task"]
+    assert result["status"] == "complete"
+    assert task["dataset"] == key
+    assert 0 < task["train_images"] <= task["classes"]
+    assert 0 <= result["best"]["test_accuracy"] <= 1
+    spent = result["ledger"]
+    assert spent["labelled_images"] == task["train_images"] + task["val_images"]
+    assert spent["soft_prompt_encodings" if optimizer == "craft" else "llm_calls"] > 0
+
+
+@pytest.mark.parametrize("optimizer", SEARCHES)
+def test_a_classifier_of_imagenet_is_carried_over(
+    model: str, data: Path, tmp_path: Path, optimizer: str
+) -> None:
+    result = engine.start(config(model, data, tmp_path, "imagenet", optimizer))
+    for key in sorted(set(KEYS) - set(TRAINABLE)):
+        found = evaluate_run(Path(result["run"]), {"dataset": key}, Watch())
+        assert found["dataset"] == key
+        assert found["test_images"] > 0
+        assert 0 <= found["best_accuracy"] <= 1
