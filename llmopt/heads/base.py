@@ -73,6 +73,16 @@ class Shots:
         """(N, d) features of the images as they are."""
         return None if self.features is None else self.features[:, 0]
 
+    @property
+    def views(self) -> int:
+        """V."""
+        return int(self.base.shape[1])
+
+    def seen(self, views: int) -> Shots:
+        """The same images with their first ``views`` views."""
+        features = None if self.features is None else self.features[:, :views]
+        return replace(self, base=self.base[:, :views], features=features)
+
     def of(self, rows: npt.NDArray[Any]) -> Shots:
         """The images at ``rows`` (indices or a mask), with all their views."""
         features = None if self.features is None else self.features[rows]
@@ -127,9 +137,7 @@ class Head(ABC, Generic[S]):
 
     def strengths(self, base: FloatArray, correction: FloatArray) -> npt.NDArray[np.float64]:
         """The ``alpha`` to try: a log grid around equal spread of correction and base scores."""
-        spread, size = _spread(base), _spread(correction)
-        equal = spread / size if size > 1e-20 else 1.0
-        return equal * 2.0 ** np.arange(-5.0, 4.5)
+        return equal_spread(base, correction) * 2.0 ** np.arange(-5.0, 4.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +206,7 @@ def one_hot(labels: IntArray, classes: int) -> FloatArray:
     return np.eye(classes, dtype=np.float32)[labels]
 
 
-def _spread(scores: FloatArray) -> float:
-    """Root mean square of scores about each image's mean; what a softmax can see of them."""
-    return float(scores.std(axis=-1, dtype=np.float64).mean())
+def equal_spread(base: FloatArray, correction: FloatArray) -> float:
+    """The strength at which a correction spreads over the classes as much as the base scores."""
+    spread, size = (float(s.std(axis=-1, dtype=np.float64).mean()) for s in (base, correction))
+    return spread / size if size > 1e-20 else 1.0

@@ -3,14 +3,14 @@
 Classes are taken as Gaussians with one covariance; Bayes' rule then is linear in the features::
 
     h_k(x) = w_k . x + b_k,   w_k = P mu_k,   b_k = -mu_k . P mu_k / 2                     (1)
-    P = (S + tr(S) / (n - 1) I)^-1                                                         (2)
+    P = (S + rho tr(S) / (n - 1) I)^-1                                                     (2)
 
-with S the covariance within classes of the n views. (2) is the ridge estimate of an inverse
-covariance of Kubokawa and Srivastava (2008), here without its constant factor d / (n - 1), which
-``alpha`` takes up. The means mu_k count the class text as ``kappa`` images
-(:mod:`llmopt.heads.pseudo`; the paper has kappa = 0); the scores are blended with the zero-shot
-ones, as in the paper, but with a strength chosen on left-out images instead of a large validation
-set.
+with S the covariance within classes of the n views. With rho = 1, (2) is the ridge estimate of an
+inverse covariance of Kubokawa and Srivastava (2008), here without its constant factor d / (n - 1),
+which ``alpha`` takes up; smaller rho trusts S more. The means mu_k count the class text as
+``kappa`` images (:mod:`llmopt.heads.pseudo`; kappa = 0 in the paper). The scores are blended with
+the zero-shot ones, as in the paper, but rho and the strength are chosen on left-out images instead
+of a large validation set.
 
 Leaving image i out is exact: its views leave S, the trace, the means and the centre. Keeping S
 would let the metric know the very deviation it is asked to judge; with V views of an image in S
@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmopt.heads.base import Config, Head, Shots, Tensors, one_hot
-from llmopt.heads.pseudo import ClassMeans
+from llmopt.heads.pseudo import ClassMeans, text_share
 from llmopt.task import FloatArray
 
 Float64Array = npt.NDArray[np.float64]
@@ -47,9 +47,11 @@ class Settings:
 
     Attributes:
         kappa: images that a class text counts for (0 in the paper, which has no leave-one-out).
+        rhos: shrinkage of the covariance to choose from, as in equation (2) (1 in the paper).
     """
 
-    kappa: float = 1.0
+    kappa: float = 0.3
+    rhos: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 class GDA(Head[Settings]):
@@ -59,17 +61,21 @@ class GDA(Head[Settings]):
     Settings = Settings
 
     def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
-        """Equation (1) for each image under the fit without it."""
-        yield {}, self._leave_one_out(shots)
+        """Equation (1) for each image under the fit without it, for each rho."""
+        share = text_share(shots, self.settings.kappa)
+        held_out = self._leave_one_out(shots, share)
+        for rho, correction in zip(self.settings.rhos, held_out, strict=True):
+            yield {"rho": rho, "share": share}, correction
 
     def fit(self, shots: Shots, config: Config, seed: int) -> Tensors:
         """The linear classifier of equation (1)."""
-        mu = weights = self._means(shots).all()
+        mu = weights = _means(shots, config["share"]).all()
         deviations = _deviations(shots)
         rows = deviations.reshape(-1, deviations.shape[-1])
         ridge = _ridge(float((rows**2).sum()), len(rows))
         if ridge is not None:
             covariance = rows.T @ rows / (len(rows) - 1)
+            ridge *= config["rho"]
             inverse = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))  # (2)
             weights = np.asarray(mu @ inverse, dtype=np.float64)
         bias = -(weights * mu).sum(axis=1) / 2
@@ -81,15 +87,8 @@ class GDA(Head[Settings]):
         assert features is not None
         return np.asarray(features @ tensors["weights"].T + tensors["bias"], dtype=np.float32)
 
-    def _means(self, shots: Shots, basis: Float64Array | None = None) -> ClassMeans:
-        features, text = shots.embedded()
-        images = features.mean(axis=1, dtype=np.float64)
-        texts = text.astype(np.float64)
-        if basis is not None:
-            return ClassMeans(images @ basis, shots.labels, texts @ basis, self.settings.kappa)
-        return ClassMeans(images, shots.labels, texts, self.settings.kappa)
-
-    def _leave_one_out(self, shots: Shots) -> FloatArray:
+    def _leave_one_out(self, shots: Shots, share: float) -> FloatArray:
+        """(R, N, K), one row a rho."""
         deviations = _deviations(shots)
         n, views, width = deviations.shape
         rows = deviations.reshape(-1, width)
@@ -97,11 +96,12 @@ class GDA(Head[Settings]):
         eigenvalues, basis = np.linalg.eigh(rows.T @ rows)
         eigenvalues = np.maximum(eigenvalues, 0.0)
 
-        means = self._means(shots, basis)
+        means = _means(shots, share, basis)
         plain = shots.embedded()[0][:, 0] @ basis
         deviations = deviations @ basis
         left = (n - 1) * views
-        held_out = np.empty((n, shots.classes))
+        rhos = np.asarray(self.settings.rhos)[:, None]
+        held_out = np.empty((len(rhos), n, shots.classes), dtype=np.float32)
         for i, label in enumerate(shots.labels):
             mu, x = means.without(i), plain[i]
             # The views leave, and as the mean of their class moves, the others come nearer to it.
@@ -110,15 +110,23 @@ class GDA(Head[Settings]):
             u = np.vstack([deviations[i], pull * deviations[i].mean(axis=0)])
             ridge = _ridge(total - float((u**2).sum()), left)
             if ridge is None:
-                weights = mu
+                weights = mu[None]
             else:
                 u /= np.sqrt(left - 1)
-                d = 1.0 / (eigenvalues / (left - 1) + ridge)
-                du = u * d
+                d = 1.0 / (eigenvalues / (left - 1) + rhos * ridge)  # (rhos, d)
+                du = u * d[:, None]
                 inner = np.linalg.inv(np.eye(len(u)) - du @ u.T)
-                weights = mu * d + (mu @ du.T) @ inner @ du  # (3)
-            held_out[i] = weights @ x - (weights * mu).sum(axis=1) / 2  # (1)
-        return held_out.astype(np.float32)
+                weights = mu * d[:, None] + (mu @ du.swapaxes(1, 2)) @ inner @ du  # (3)
+            held_out[:, i] = weights @ x - (weights * mu).sum(axis=2) / 2  # (1)
+        return held_out
+
+
+def _means(shots: Shots, share: float, basis: Float64Array | None = None) -> ClassMeans:
+    features, text = shots.embedded()
+    images, texts = features.mean(axis=1, dtype=np.float64), text.astype(np.float64)
+    if basis is not None:
+        return ClassMeans(images @ basis, shots.labels, texts @ basis, share)
+    return ClassMeans(images, shots.labels, texts, share)
 
 
 def _deviations(shots: Shots) -> Float64Array:

@@ -1,9 +1,15 @@
 """The class texts as images: pseudo-shots, where a class has few or no real ones.
 
 Text and image embeddings lie apart (the modality gap), so class texts are first moved to where the
-images are: ``t'_k = t_k - mean(t) + mean(x)``. Counted as ``kappa`` images of class k beside its
-real ones, they give every class a mean, even the class of a single image that is being left out
-(the cross-modal idea of section 7.6 of the method notes).
+images are: ``t'_k = t_k - mean(t) + mean(x)``. They count as ``kappa`` images beside the n shots of
+a class (the cross-modal idea of section 7.6 of the method notes), that is with the *share*
+``kappa / (kappa + n)`` of its mean::
+
+    mu_k = (1 - share) mean of the class's images + share t'_k                             (1)
+
+The share is one number for all classes, from the average n, and stays when an image is left out:
+otherwise the class that has just lost an image would be known by its greater share of text. Only a
+class without images is its text alone.
 """
 
 from __future__ import annotations
@@ -11,13 +17,20 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.heads.base import one_hot
+from llmopt.heads.base import Shots, one_hot
 from llmopt.task import IntArray
 
 Float64Array = npt.NDArray[np.float64]
 
-# With no images left and no weight on the text, the text alone decides: the limit of small kappa.
-_LEAST = 1e-6
+
+def text_share(shots: Shots, kappa: float) -> float:
+    """The share of a text that counts as ``kappa`` images in a class of average size."""
+    return kappa / (kappa + len(shots) / shots.classes)
+
+
+def shares(counts: Float64Array, share: float) -> Float64Array:
+    """(K,) share of the text in each class, given its number of images."""
+    return np.where(counts > 0, share, 1.0)
 
 
 class ClassMeans:
@@ -27,37 +40,38 @@ class ClassMeans:
         images: (N, d) one vector an image (the mean of its views).
         labels: (N,).
         text: (K, d) class embeddings.
-        kappa: images that a class text counts for.
+        share: of the text in a class that has images.
     """
 
     def __init__(
-        self, images: npt.NDArray[np.floating], labels: IntArray, text: Float64Array, kappa: float
+        self, images: Float64Array, labels: IntArray, text: Float64Array, share: float
     ) -> None:
-        self._x = np.asarray(images, dtype=np.float64)
+        self._x = images
         self._labels = labels
-        self._kappa = max(kappa, _LEAST)
+        self._share = share
         self._offsets = text - text.mean(axis=0)
         member = one_hot(labels, len(text)).astype(np.float64)
         self.counts = member.sum(axis=0)
-        self.sums = member.T @ self._x
-        self.centre = self._x.mean(axis=0)
+        self._sums = member.T @ self._x
+        self._total = self._x.sum(axis=0)
 
     def all(self) -> Float64Array:
         """(K, d) means of all images."""
-        return self._means(self.centre, self.sums, self.counts)
+        return self._means(self._total / len(self._x), self._sums, self.counts)
 
     def without(self, i: int) -> Float64Array:
         """(K, d) means without image i, which leaves its class and the centre of the images."""
-        n, label = len(self._x), self._labels[i]
-        sums, counts = self.sums.copy(), self.counts.copy()
+        label = self._labels[i]
+        sums, counts = self._sums.copy(), self.counts.copy()
         sums[label] -= self._x[i]
         counts[label] -= 1
-        centre = (n * self.centre - self._x[i]) / (n - 1) if n > 1 else np.zeros_like(self.centre)
+        centre = (self._total - self._x[i]) / max(len(self._x) - 1, 1)
         return self._means(centre, sums, counts)
 
     def _means(
         self, centre: Float64Array, sums: Float64Array, counts: Float64Array
     ) -> Float64Array:
-        pseudo = self._offsets + centre
-        total: Float64Array = (self._kappa * pseudo + sums) / (self._kappa + counts)[:, None]
+        share = shares(counts, self._share)[:, None]
+        own = sums / np.maximum(counts, 1)[:, None]
+        total: Float64Array = (1 - share) * own + share * (self._offsets + centre)  # (1)
         return total

@@ -3,7 +3,17 @@
 For each candidate of each head, every training image is scored by a fit that never saw it
 (:meth:`~llmopt.heads.base.Head.held_out`); validation images, where there are some, by the fit on
 all training images. Strength and temperature are then two numbers on a grid, chosen by the
-likelihood of those held-out scores.
+likelihood of those held-out scores. So is whether augmented views help at all: where a crop changes
+what an image shows, they do not.
+
+Few images and a grid make for great confidence, and one confident mistake would outweigh all else.
+So likelihoods allow for labels that follow no rule, one in twenty::
+
+    log (0.95 p(y | x) + 0.05 / K)
+
+An image that is alone in its class is not judged. Without it the class is its text and nothing
+else: what would be measured there is how well the text does, of which the class mean that is used
+later, one image's, knows nothing. At 1 shot only validation images can speak for a head.
 
 A choice on a sample flatters itself, so a head is judged by *cross-fitted* likelihoods: the
 likelihood of image i counts at the grid point that is best for all other images. Its paired gain
@@ -14,7 +24,7 @@ start in expectation and on the sample; no rule can promise it for one test set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,11 +32,14 @@ import numpy as np
 import numpy.typing as npt
 
 from llmopt.heads import head_class
-from llmopt.heads.base import TEMPERATURES, Config, FittedHead, Head, Shots
+from llmopt.heads.base import TEMPERATURES, Config, FittedHead, Head, Shots, Tensors
 from llmopt.heads.none import NONE, NoHead
 from llmopt.stats import correct, log_likelihoods, paired_t
+from llmopt.task import FloatArray, IntArray
 
 Float64Array = npt.NDArray[np.float64]
+
+_UNRULY = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +50,8 @@ class Evidence:
         name: the head.
         left_out: how the training images were left out: ``exact`` or ``folds``.
         config, alpha, temperature: the best grid point.
-        likelihoods: (N,) cross-fitted log-likelihoods, nats; training images, then validation.
+        likelihoods: (N,) cross-fitted log-likelihoods of the images judged, nats; training images
+            first, then validation.
         hits: (N,) whether they are classified right.
         gain, se: mean paired gain in likelihood over no head, and its standard error.
         accuracy_gain: paired gain in accuracy, a fraction.
@@ -75,30 +89,45 @@ class Selection:
         return self.head is NONE
 
 
-def best(head: Head[Any], shots: Shots, seed: int, val: Shots | None = None) -> Evidence:
-    """The likeliest candidate, strength and temperature of one head, with its evidence."""
+def best(
+    head: Head[Any],
+    shots: Shots,
+    seed: int,
+    val: Shots | None = None,
+    views: Sequence[int] | None = None,
+) -> Evidence:
+    """The likeliest candidate, strength and temperature of one head, with its evidence.
+
+    Args:
+        head: looked at.
+        shots: the training images.
+        seed: of folds and training.
+        val: validation images; the head is not fitted on them.
+        views: how many views of an image to fit on, each tried; the image alone and all by default.
+    """
     labels = shots.labels if val is None else np.concatenate([shots.labels, val.labels])
     base = shots.plain if val is None else np.concatenate([shots.plain, val.plain])
+    rows = judged(shots, val)
     points: list[tuple[Config, float, float]] = []
     likelihoods: list[Float64Array] = []
     hits: list[npt.NDArray[np.bool_]] = []
-    for config, left_out in head.held_out(shots, seed):
+    for config, left_out in _candidates(head, shots, seed, views or sorted({1, shots.views})):
         correction = left_out
         if val is not None:
-            fitted = head.fit(shots, config, seed)
+            fitted = _fit(head, shots, config, seed)
             unseen = head.correct(fitted, val.plain, val.plain_features)
             correction = np.concatenate([left_out, unseen])
         for alpha in head.strengths(base, correction):
-            scores = base + np.float32(alpha) * correction
-            right = correct(scores, labels)
-            for temperature in TEMPERATURES:
+            scores = (base + np.float32(alpha) * correction)[rows]
+            right = correct(scores, labels[rows])
+            for temperature in TEMPERATURES[::-1]:  # the flattest of equals
                 points.append((config, float(alpha), float(temperature)))
-                likelihoods.append(log_likelihoods(scores / np.float32(temperature), labels))
+                likelihoods.append(_tolerant(scores / temperature, labels[rows]))
                 hits.append(right)
     table = np.stack(likelihoods)
     # Image i is judged at the point that the others choose.
     others = (table.sum(axis=1, keepdims=True) - table).argmax(axis=0)
-    rows = np.arange(len(labels))
+    columns = np.arange(table.shape[1])
     config, alpha, temperature = points[int(table.sum(axis=1).argmax())]
     return Evidence(
         head.name,
@@ -106,9 +135,35 @@ def best(head: Head[Any], shots: Shots, seed: int, val: Shots | None = None) -> 
         config,
         alpha,
         temperature,
-        table[others, rows],
-        np.stack(hits)[others, rows],
+        table[others, columns],
+        np.stack(hits)[others, columns],
     )
+
+
+def judged(shots: Shots, val: Shots | None = None) -> npt.NDArray[np.int64]:
+    """Indices of the images that can judge a head, training images before validation images."""
+    company = np.bincount(shots.labels)[shots.labels] > 1
+    held = np.ones(0 if val is None else len(val), dtype=bool)
+    return np.flatnonzero(np.concatenate([company, held]))
+
+
+def _tolerant(scores: npt.NDArray[np.floating], labels: IntArray) -> Float64Array:
+    """(N,) log-likelihoods that no single image can dominate."""
+    share = _UNRULY / scores.shape[-1]
+    likelihoods = np.exp(log_likelihoods(scores, labels))
+    return np.asarray(np.log((1 - _UNRULY) * likelihoods + share), dtype=np.float64)
+
+
+def _candidates(
+    head: Head[Any], shots: Shots, seed: int, views: Sequence[int]
+) -> Iterator[tuple[Config, FloatArray]]:
+    for count in views:
+        for config, left_out in head.held_out(shots.seen(count), seed):
+            yield {**config, "views": count}, left_out
+
+
+def _fit(head: Head[Any], shots: Shots, config: Config, seed: int) -> Tensors:
+    return head.fit(shots.seen(int(config["views"])), config, seed)
 
 
 def select(
@@ -127,6 +182,10 @@ def select(
         val: validation images, which only help to choose; heads are never fitted on them.
         standard_errors: how many standard errors the gain must exceed.
     """
+    if len(judged(shots, val)) < 2:
+        return Selection(
+            NONE, {}, "no head: one image a class and no validation images cannot judge any"
+        )
     nothing = best(NoHead(), shots, seed, val)
     evidence = {"none": nothing}
     for head in heads:
@@ -140,14 +199,14 @@ def select(
     convincing = {
         head.name: head
         for head in heads
-        if (e := evidence[head.name]).gain > standard_errors * e.se and e.accuracy_gain >= 0
+        if (e := evidence[head.name]).gain > standard_errors * e.se and e.accuracy_gain > 0
     }
     if not convincing:
         return Selection(NONE, evidence, _hesitation(evidence, standard_errors))
     name = max(convincing, key=lambda n: evidence[n].gain - standard_errors * evidence[n].se)
     e = evidence[name]
     fitted = FittedHead(
-        name, convincing[name].fit(shots, e.config, seed), e.config, e.alpha, e.temperature
+        name, _fit(convincing[name], shots, e.config, seed), e.config, e.alpha, e.temperature
     )
     reason = (
         f"{name}: {e.gain:+.3f} ± {e.se:.3f} nats an image over no head, "

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from llmopt.heads.base import Config, Shots, Tensors
-from llmopt.heads.select import best
+from llmopt.heads.base import Config, Shots, Tensors, equal_spread, temperature
+from llmopt.heads.select import best, judged
 from llmopt.heads.tip import Settings as TipSettings
 from llmopt.heads.tip import Tip
 from llmopt.heads.training import TrainedHead, Training
@@ -62,12 +62,15 @@ class TipF(TrainedHead[Settings, Cache]):
 
     def options(self, shots: Shots, seed: int) -> Config:
         """beta, alpha and temperature of the training-free cache."""
-        chosen = best(self._tip(), shots, seed)
-        return {
-            "beta": chosen.config["beta"],
-            "alpha": chosen.alpha,
-            "temperature": chosen.temperature,
-        }
+        tip = self._tip()
+        if len(judged(shots)):
+            chosen = best(tip, shots, seed, views=(shots.views,))
+            alpha, divisor = chosen.alpha, chosen.temperature
+            return {**chosen.config, "alpha": alpha, "temperature": divisor}
+        # At 1 shot nothing can be chosen: as much weight for the cache as for the scores.
+        config, votes = next(tip.held_out(shots, seed))
+        alpha, divisor = equal_spread(shots.plain, votes), temperature(shots.plain, shots.labels)
+        return {**config, "alpha": alpha, "temperature": divisor}
 
     def build(self, shots: Shots, options: Config, generator: torch.Generator) -> Cache:
         """The training-free cache."""

@@ -79,25 +79,25 @@ def test_a_copy_among_the_views_tells_nothing(name: str) -> None:
         assert (left_out.argmax(axis=1) == labels).mean() < 0.5
 
 
-def test_gda_deviations_are_judged_by_a_metric_that_never_saw_them() -> None:
-    """With the covariance kept, as is sometimes done, held-out accuracy would be far too good."""
+def test_gda_is_not_believed_to_be_better_than_it_is() -> None:
+    """With the covariance kept, held-out accuracy would be far too good."""
     gaps = []
     for seed in range(4):
         few, test = world(
             classes=6, shots=4, views=4, width=60, seed=seed, noise=1.5, text_noise=2.0, test=60
         )
         gda = GDA()
-        (config, left_out), *_ = gda.held_out(few, seed)
+        config, left_out = next(c for c in gda.held_out(few, seed) if c[0]["rho"] == 1)
         unseen = gda.correct(gda.fit(few, config, 0), test.plain, test.plain_features)
         believed = (left_out.argmax(axis=1) == few.labels).mean()
         gaps.append(believed - (unseen.argmax(axis=1) == test.labels).mean())
-    assert abs(np.mean(gaps)) < 0.12
+    assert -0.25 < np.mean(gaps) < 0.02
 
 
 def test_gda_without_spread_is_the_nearest_mean() -> None:
     few, test = world(shots=1, views=1)
     gda = GDA(GDASettings(kappa=0.0))
-    tensors = gda.fit(few, {}, 0)
+    tensors = gda.fit(few, {"rho": 1.0, "share": 0.0}, 0)
     assert few.features is not None
     assert test.plain_features is not None
     means = few.features[:, 0]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +13,21 @@ from safetensors.numpy import load_file, save_file
 
 from llmopt.errors import ConfigError
 from llmopt.heads import HEADS, head_class
-from llmopt.heads.base import FittedHead, Shots, folds, temperature
+from llmopt.heads.base import Config, FittedHead, Shots, folds, temperature
 from llmopt.heads.gda import GDA
 from llmopt.heads.none import NONE, NoHead
 from llmopt.heads.ridge import Ridge
-from llmopt.heads.select import best, make, select
+from llmopt.heads.select import best, judged, make, select
 from llmopt.heads.tip import Tip
 from llmopt.stats import accuracy, log_likelihoods
+from llmopt.task import FloatArray
 
 CLOSED = ("bias", "tip", "gda", "ridge")
+
+ANY_CONFIG = {
+    "temperature": 2.0, "epochs": 2, "beta": 3.0, "penalty": 0.1, "rho": 1.0, "share": 0.1,
+    "alpha": 1.0,
+}  # fmt: skip
 
 
 # --- the list of heads
@@ -75,7 +82,7 @@ def test_shots_that_do_not_fit_together_are_refused() -> None:
 def test_shots_without_features_say_so() -> None:
     few, _ = world()
     with pytest.raises(ValueError, match="features"):
-        GDA().fit(replace(few, features=None), {}, 0)
+        GDA().fit(replace(few, features=None), ANY_CONFIG, 0)
 
 
 def test_the_fitted_temperature_is_the_likeliest() -> None:
@@ -103,14 +110,14 @@ def test_a_head_that_helps_is_found_and_helps_on_new_images() -> None:
 
 def test_labels_that_mean_nothing_are_left_alone() -> None:
     taken = 0
-    for seed in range(12):
+    for seed in range(8):
         rng = np.random.default_rng(seed)
         labels = np.repeat(np.arange(4), 4)
         features = unit(rng.normal(size=(16, 2, 30)))
         text = unit(rng.normal(size=(4, 30)))
         shots = Shots(10 * features @ text.T, labels, features, text, 10.0)
         taken += not select(make(CLOSED), shots, seed).fallback
-    assert taken <= 4
+    assert taken <= 2
 
 
 def test_perfect_scores_are_left_alone() -> None:
@@ -123,17 +130,48 @@ def test_perfect_scores_are_left_alone() -> None:
     np.testing.assert_array_equal(selection.head.scores(few.plain), few.plain)
 
 
-def test_one_shot_one_view_works() -> None:
-    few, test = world(shots=1, views=1)
-    selection = select(make(CLOSED), few, seed=0)
-    assert selection.head.scores(test.plain, test.plain_features).shape == test.plain.shape
+def test_at_one_shot_only_validation_images_speak_for_a_head() -> None:
+    few, test = world(classes=6, shots=1, width=24, noise=0.5, text_noise=3.0)
+    alone = select(make(CLOSED), few, seed=0)
+    assert alone.fallback
+    assert "one image a class" in alone.reason
+    val = test.of(np.arange(0, len(test), 5))
+    assert judged(few, val).tolist() == list(range(6, 6 + len(val)))
+    selection = select(make(CLOSED), few, 0, val)
+    assert not selection.fallback
+    rest = test.of(np.arange(len(test)) % 5 != 0)
+    scores = selection.head.scores(rest.plain, rest.plain_features)
+    assert accuracy(scores, rest.labels) > accuracy(rest.plain, rest.labels)
 
 
-def test_a_single_image_and_no_heads_fall_back() -> None:
-    few, _ = world(shots=1)
-    one = few.of(np.array([0]))
+def test_an_image_alone_in_its_class_is_not_judged() -> None:
+    few, _ = world(shots=2)
+    uneven = few.of(np.array([0, 1, 2, 4, 5]))
+    assert judged(uneven).tolist() == [0, 1, 3, 4]
+    assert len(best(GDA(), uneven, 0).likelihoods) == 4
+
+
+def test_no_heads_fall_back() -> None:
+    few, _ = world()
     assert select([], few, seed=0).reason == "no head was asked for"
-    assert select(make(["gda", "tip", "ridge", "bias"]), one, seed=0).fallback
+
+
+def test_one_confident_mistake_does_not_decide() -> None:
+    few, _ = world(classes=4, shots=6)
+    truth = np.eye(4, dtype=np.float32)[few.labels][:, None]
+    unsure = replace(few, base=np.broadcast_to(truth, few.base.shape).copy())
+    mistaken = np.float32(5) * truth
+    mistaken[0] = np.roll(mistaken[0], 1, axis=-1) * 1000
+
+    class Oracle(NoHead):
+        name = "bias"
+
+        def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
+            yield {}, mistaken[:, 0]
+
+    found, nothing = best(Oracle(), unsure, 0), best(NoHead(), unsure, 0)
+    assert found.likelihoods[0] > np.log(0.05 / 4) - 1e-6
+    assert found.likelihoods.mean() > nothing.likelihoods.mean() - 0.2
 
 
 def test_validation_images_add_evidence_and_are_not_fitted() -> None:
@@ -143,7 +181,8 @@ def test_validation_images_add_evidence_and_are_not_fitted() -> None:
     assert len(found.likelihoods) == len(few) + len(val)
     selection = select([Ridge()], few, 0, val)
     if not selection.fallback:
-        expected = Ridge().fit(few, selection.head.config, 0)
+        seen = few.seen(int(selection.head.config["views"]))
+        expected = Ridge().fit(seen, selection.head.config, 0)
         np.testing.assert_array_equal(selection.head.tensors["weights"], expected["weights"])
 
 
@@ -151,8 +190,10 @@ def test_cross_fitted_likelihoods_are_those_of_the_best_point_or_below() -> None
     few, _ = world(shots=4, noise=1.0)
     found = best(Tip(), few, 0)
     config, alpha, warmth = found.config, found.alpha, found.temperature
-    correction = {c["beta"]: h for c, h in Tip().held_out(few, 0)}[config["beta"]]
-    at_best = log_likelihoods((few.plain + alpha * correction) / warmth, few.labels)
+    seen = few.seen(int(config["views"]))
+    correction = {c["beta"]: h for c, h in Tip().held_out(seen, 0)}[config["beta"]]
+    likelihoods = log_likelihoods((few.plain + alpha * correction) / warmth, few.labels)
+    at_best = np.log(0.95 * np.exp(likelihoods) + 0.05 / 4)
     assert found.likelihoods.mean() <= at_best.mean() + 1e-6
     nothing = best(NoHead(), few, 0)
     assert nothing.hits.mean() == accuracy(few.plain, few.labels)
@@ -168,14 +209,13 @@ def test_choosing_repeats() -> None:
 # --- keeping
 
 
-@pytest.mark.parametrize("name", [name for name in HEADS if name not in ("none", "tip-f")])
+@pytest.mark.parametrize("name", list(HEADS))
 def test_a_fitted_head_survives_a_file(name: str, tmp_path: Path) -> None:
     import json
 
     few, test = world()
     head = head_class(name)()
-    config = {"temperature": 2.0, "epochs": 2, "beta": 3.0, "penalty": 0.1}
-    fitted = FittedHead(name, head.fit(few, config, 0), config, 0.7, 1.5)
+    fitted = FittedHead(name, head.fit(few, ANY_CONFIG, 0), ANY_CONFIG, 0.7, 1.5)
     tensors, rest = fitted.save()
     save_file(tensors, tmp_path / "head.safetensors")
     again = FittedHead.load(load_file(tmp_path / "head.safetensors"), json.loads(json.dumps(rest)))
@@ -189,7 +229,7 @@ def test_strength_zero_is_no_head() -> None:
     few, test = world()
     for name in CLOSED:
         head = head_class(name)()
-        fit = head.fit(few, {"temperature": 2.0, "beta": 3.0, "penalty": 0.1}, 0)
+        fit = head.fit(few, ANY_CONFIG, 0)
         none = FittedHead(name, fit, {}, alpha=0.0)
         np.testing.assert_allclose(
             none.scores(test.plain, test.plain_features), test.plain, atol=1e-5

@@ -180,7 +180,7 @@ def test_tip_f_starts_where_tip_ends() -> None:
     few, test = world()
     head = tip_f.TipF()
     options = head.options(few, 0)
-    found = best(Tip(), few, 0)
+    found = best(Tip(), few, 0, views=(few.views,))
     module = head.build(few, options, generator())
     assert test.plain_features is not None
     added = module(torch.from_numpy(test.plain_features.copy())).detach().numpy()
