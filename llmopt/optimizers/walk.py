@@ -115,7 +115,7 @@ def _steps(
         tensors, state = kept
         first = state["step"]
         walk.restore(tensors)
-        if trail:
+        if trail is not None:
             trail.restore(tensors)
     clock, saved, price = search.ledger.seconds, search.ledger.seconds(), 0.0
     for step in range(first, steps):
@@ -125,7 +125,8 @@ def _steps(
         yield step
         # What is lost by a kill is repeated; what is saved takes a twentieth of the time at most.
         if (now := clock()) - saved >= 20 * price:
-            search.save({**walk.state(), **(trail.state() if trail else {})}, {"step": step + 1})
+            waypoints = {} if trail is None else trail.state()
+            search.save({**walk.state(), **waypoints}, {"step": step + 1})
             saved, price = clock(), clock() - now
 
 
