@@ -1,4 +1,4 @@
-"""``export``: what a run found, in other tools' formats."""
+"""``export`` and ``report``: what runs found, for other tools and for other people."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from llmopt.cli import options as o
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command()(export)
+    app.command()(report)
 
 
 def export(
@@ -55,3 +56,37 @@ def export(
         return
     for path in save(exported, out):
         typer.echo(f"wrote {path}", err=True)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The page. [default: report.html in the run folder; here, for several runs]",
+        ),
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="Also every figure as a PNG, into this folder.")
+    ] = None,
+    open: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+) -> None:
+    """Show runs on one self-contained HTML page; several are compared."""
+    import webbrowser
+
+    from llmopt.cli.live import watching
+    from llmopt.report.page import build, save, save_pictures
+
+    path = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
+    with watching() as watch:
+        watch.stage(f"drawing {len(runs)} run{'s' * (len(runs) > 1)}")
+        page = build(runs)
+        save(page, path)
+        if png is not None:
+            for picture in save_pictures(page, png):
+                watch.note(f"wrote {picture}")
+    typer.echo(str(path))
+    if open:
+        webbrowser.open(path.resolve().as_uri())

@@ -3,18 +3,20 @@
 Two questions are kept apart. Whether *these runs* differ is asked of the test images, by a
 sign-flip permutation test of each image's difference, summed over the seeds; it is exact, and with
 one seed it is McNemar's test. Whether the *methods* differ is asked of the seeds: a t interval of
-the paired differences, wide where the seeds are few. A difference is only called one if both say
-so, or, with a single seed, if the images do and nothing can be said of the seeds.
+the paired differences, wide where the seeds are few (and never narrower than the test images allow,
+however well the seeds happen to agree). A difference is only called one if both say so, or, with a
+single seed, if the images do and nothing can be said of the seeds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.stats import BoolArray, Interval, mean_interval, paired_gain
+from llmopt.stats import Interval, accuracy_interval, mean_interval, paired_gain
 
 ALPHA = 0.05
 _FINEST = 1e-12  # what a convolution of probabilities can tell from 0
@@ -26,8 +28,7 @@ class Difference:
 
     Attributes:
         mean: over seeds and images.
-        interval: 95 %; over seeds where there are several, else over images.
-        over: ``seeds`` or ``images``, what the interval is over.
+        interval: 95 %; the wider of over seeds, where there are several, and over images.
         p_value: of the paired test on the images, not adjusted.
         seeds: how many.
         images: how many.
@@ -35,7 +36,6 @@ class Difference:
 
     mean: float
     interval: tuple[float, float]
-    over: str
     p_value: float
     seeds: int
     images: int
@@ -59,18 +59,34 @@ def difference(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:
     first, second = (np.atleast_2d(np.asarray(x, dtype=bool)) for x in (a, b))
     if first.shape != second.shape:
         raise ValueError(f"paired hits must be of one shape, not {first.shape}, {second.shape}")
-    each = first.mean(axis=1) - second.mean(axis=1)
-    if len(each) > 1:
-        _, low, high = mean_interval(each)
-        over = "seeds"
-    else:
-        low, high = paired_gain(first[0], second[0]).ci95
-        over = "images"
-    summed = first.sum(axis=0, dtype=np.int64) - second.sum(axis=0, dtype=np.int64)
     seeds, images = first.shape
-    return Difference(
-        float(each.mean()), (float(low), float(high)), over, sign_flip(summed), seeds, images
-    )
+    each = first.mean(axis=1) - second.mean(axis=1)
+    summed = first.sum(axis=0, dtype=np.int64) - second.sum(axis=0, dtype=np.int64)
+    if seeds == 1:
+        interval = paired_gain(first[0], second[0]).ci95
+    else:
+        # One image more on either side, as in the interval of a single seed: it keeps its width
+        # where the two never differ.
+        _, *over_images = mean_interval(np.append(summed / seeds, (1.0, -1.0)))
+        interval = wider(mean_interval(each)[1:], over_images)
+    return Difference(float(each.mean()), interval, sign_flip(summed), seeds, images)
+
+
+def accuracy(hits: npt.ArrayLike) -> Interval:
+    """Mean of (S, N) hits; the wider of the t interval over seeds and Wilson's over images."""
+    found = np.atleast_2d(np.asarray(hits, dtype=bool))
+    each = found.mean(axis=1)
+    # Hits averaged over seeds vary less than hits: their share over N images is a safe stand-in.
+    typical = np.arange(found.shape[1]) < round(float(each.mean()) * found.shape[1])
+    interval = accuracy_interval(typical)
+    if len(each) > 1:
+        interval = wider(mean_interval(each)[1:], interval)
+    return Interval(float(each.mean()), max(0.0, interval[0]), min(1.0, interval[1]))
+
+
+def wider(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """The interval that covers both."""
+    return float(min(one[0], other[0])), float(max(one[1], other[1]))
 
 
 def sign_flip(differences: npt.NDArray[np.int64]) -> float:
@@ -94,14 +110,3 @@ def sign_flip(differences: npt.NDArray[np.int64]) -> float:
     sums = 2 * np.arange(len(distribution)) - total
     p_value = float(distribution[np.abs(sums) >= abs(int(differences.sum()))].sum())
     return min(1.0, p_value if len(sizes) < 2 else max(p_value, _FINEST))
-
-
-def over_seeds(values: npt.ArrayLike) -> Interval:
-    """Mean of one value a seed with its t interval, within [0, 1] (they are accuracies)."""
-    mean, low, high = mean_interval(values)
-    return Interval(mean, max(0.0, low), min(1.0, high))
-
-
-def stack(hits: list[BoolArray]) -> BoolArray:
-    """(S, N) of S vectors."""
-    return np.stack(hits)

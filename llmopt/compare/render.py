@@ -51,8 +51,8 @@ def outcome(tested: Tested) -> str:
     """A verdict with its figures."""
     d = tested.difference
     figures = (
-        f"{100 * d.mean:+.1f} points {span(d.interval, signed=True)} over {d.over}, "
-        f"p {p_text(tested.adjusted, equals=True)}"
+        f"{100 * d.mean:+.1f} points {span(d.interval, signed=True)}, "
+        f"{d.seeds} seed{'s' * (d.seeds > 1)}, p {p_text(tested.adjusted, equals=True)}"
     )
     words = {
         "better": "better",
@@ -91,15 +91,15 @@ def as_csv(comparison: Comparison) -> str:
     text = io.StringIO(newline="")
     table = csv.writer(text)
     table.writerow(
-        ["dataset", "shots", "model", "arm", "seeds", "accuracy", "low", "high", "interval_over",
-         "start", "gain", "gain_low", "gain_high", "p_holm", "verdict", "worst",
+        ["dataset", "shots", "model", "arm", "seeds", "accuracy", "low", "high", "start", "gain",
+         "gain_low", "gain_high", "p_holm", "verdict", "worst",
          *next((row.spend for row in comparison.rows), {}), "seconds"]
     )  # fmt: skip
     for row in comparison.rows:
         gain = row.gain.difference
         table.writerow(
             [guard(row.dataset), row.shots, guard(row.model), guard(row.arm), len(row.seeds),
-             row.accuracy, *row.interval, row.over, row.start, gain.mean, *gain.interval,
+             row.accuracy, *row.interval, row.start, gain.mean, *gain.interval,
              row.gain.adjusted, row.gain.verdict, row.worst, *row.spend.values(), row.seconds]
         )  # fmt: skip
     return text.getvalue()

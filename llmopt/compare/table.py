@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from llmopt.compare.paired import Difference, difference, over_seeds, stack
+from llmopt.compare.paired import Difference, accuracy, difference
 from llmopt.compare.records import Record, fair
-from llmopt.stats import accuracy_interval, holm
+from llmopt.stats import holm
 
 SCHEMA = 1
 SPENDS = (
@@ -48,8 +48,7 @@ class Row:
         arm: what was run.
         seeds: those that finished.
         accuracy: mean on the test images.
-        interval: 95 %; over seeds where there are several, else over images.
-        over: which of them.
+        interval: 95 %; the wider of over seeds, where there are several, and over images.
         start: mean accuracy of the start template.
         gain: over the start.
         worst: lowest accuracy of a seed.
@@ -66,7 +65,6 @@ class Row:
     seeds: tuple[int, ...]
     accuracy: float
     interval: tuple[float, float]
-    over: str
     start: float
     gain: Tested
     worst: float
@@ -147,12 +145,15 @@ def compare(records: Sequence[Record], notes: Sequence[str] = ()) -> Comparison:
     versus: dict[Any, Difference] = {}
     for task, arms in tasks.items():
         for arm, runs in arms.items():
-            found = stack([r.hits for r in runs.values()])
-            gains[task, arm] = difference(found, stack([r.start_hits for r in runs.values()]))
+            found = np.stack([r.hits for r in runs.values()])
+            gains[task, arm] = difference(found, np.stack([r.start_hits for r in runs.values()]))
         for first, second in itertools.combinations(arms, 2):
             if shared := [seed for seed in arms[first] if seed in arms[second]]:
                 versus[task, first, second] = difference(
-                    *(stack([arms[arm][seed].hits for seed in shared]) for arm in (first, second))
+                    *(
+                        np.stack([arms[arm][seed].hits for seed in shared])
+                        for arm in (first, second)
+                    )
                 )
     everything = {**gains, **versus}
     adjusted = dict(
@@ -177,18 +178,14 @@ def compare(records: Sequence[Record], notes: Sequence[str] = ()) -> Comparison:
 def _row(task: tuple[str, int, str], arm: str, runs: list[Record], gain: Tested) -> Row:
     accuracies = [float(run.hits.mean()) for run in runs]
     starts = [float(run.start_hits.mean()) for run in runs]
-    if len(runs) > 1:
-        interval: tuple[float, float] = over_seeds(accuracies)[1:]
-    else:
-        interval = accuracy_interval(runs[0].hits)
+    mean, *interval = accuracy(np.stack([run.hits for run in runs]))
     ledgers = [run.result["ledger"] for run in runs]
     return Row(
         *task,
         arm,
         tuple(run.seed for run in runs),
-        float(np.mean(accuracies)),
-        interval,
-        gain.difference.over,
+        mean,
+        (interval[0], interval[1]),
         float(np.mean(starts)),
         gain,
         min(accuracies),
@@ -207,7 +204,7 @@ def _cautions(rows: Sequence[Row], tests: int) -> list[str]:
     notes = []
     if tests > 1:
         notes.append(f"p-values are adjusted by Holm's method over all {tests} tests here.")
-    if any(row.over == "images" for row in rows):
+    if any(len(row.seeds) == 1 for row in rows):
         notes.append(
             "Where there is one seed, intervals are over test images and say nothing of other "
             "few-shot samples."

@@ -1,1 +1,1 @@
-"""Pages and pictures of finished runs."""
+"""A page that shows runs to others."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from llmopt.compare.paired import Difference, difference, over_seeds, sign_flip
+from llmopt.compare.paired import Difference, accuracy, difference, sign_flip
 from llmopt.stats import holm, paired_gain
 
 
@@ -52,7 +52,7 @@ def test_large_samples_take_the_fast_way_and_stay_probabilities() -> None:
 
 def test_verdicts() -> None:
     def found(mean: float, low: float, high: float) -> Difference:
-        return Difference(mean, (low, high), "seeds", 0.001, 3, 100)
+        return Difference(mean, (low, high), 0.001, 3, 100)
 
     assert found(0.1, 0.05, 0.15).verdict(0.01) == "better"
     assert found(-0.1, -0.15, -0.05).verdict(0.01) == "worse"
@@ -101,10 +101,18 @@ def test_the_family_wise_error_holds() -> None:
 
 
 def test_intervals_of_accuracies_stay_accuracies() -> None:
-    found = over_seeds([0.99, 1.0, 0.9])
+    hits = np.arange(100) < np.array([[99], [100], [90]])
+    found = accuracy(hits)
     assert found.high == 1.0
-    assert found.value == pytest.approx(scipy_stats.tmean([0.99, 1.0, 0.9]))
-    low, _ = scipy_stats.t.interval(
-        0.95, 2, loc=found.value, scale=scipy_stats.sem([0.99, 1.0, 0.9])
-    )
+    each = hits.mean(axis=1)
+    assert found.value == pytest.approx(each.mean())
+    low, _ = scipy_stats.t.interval(0.95, 2, loc=found.value, scale=scipy_stats.sem(each))
     assert found.low == pytest.approx(low)
+
+
+def test_seeds_that_agree_do_not_make_the_test_images_certain() -> None:
+    hits = np.stack([np.arange(100) < 90] * 2)
+    low, high = accuracy(hits)[1:]
+    assert 0.03 < high - low < 0.15
+    low, high = difference(hits, ~hits).interval
+    assert high - low > 0.1

@@ -49,7 +49,6 @@ def test_rows_hold_means_intervals_and_spend(comparison: Comparison) -> None:
     assert best.accuracy == pytest.approx(51 / 60)
     assert best.start == 0.5
     assert best.worst == pytest.approx(50 / 60)
-    assert best.over == "seeds"
     assert best.gain.difference.mean == pytest.approx(21 / 60)
     assert best.gain.verdict == "better"
     assert best.per_point("text_encodings") == pytest.approx(600 / 35)
@@ -71,7 +70,6 @@ def test_no_significant_difference_is_said(tmp_path: Path) -> None:
     ]
     found = compare(records)
     assert "no significant difference" in sentence(found.pairs[0])
-    assert found.rows[0].over == "images"
     assert "say nothing of other few-shot samples" in " ".join(found.notes)
 
 

@@ -1,0 +1,150 @@
+"""What happened in a run, read back from its journal.
+
+The journal says what was scored and what was answered, in order; what each step had cost by then is
+added up from it, so that a climb can be drawn over any currency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from llmopt.run import folder as run_folder
+from llmopt.run.journal import read_journal
+
+AXES: Final = {
+    "proposals": "templates scored",
+    "text_encodings": "prompts encoded",
+    "llm_calls": "LLM calls",
+    "llm_tokens": "LLM tokens",
+    "llm_usd": "US dollars",
+    "seconds": "seconds",
+}
+"""What a climb is drawn over, and what it is called."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A template that was scored on the training images.
+
+    Attributes:
+        text: the template.
+        stream: the conversation it belongs to.
+        accuracy, logprob: on the training images.
+        at: what had been spent by then, by name in :data:`AXES`.
+    """
+
+    text: str
+    stream: str
+    accuracy: float
+    logprob: float
+    at: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a continuous search.
+
+    Attributes:
+        index: counted from 0.
+        figures: everything it journaled: ``fitness`` or ``loss``, ``sigma``, accuracies …
+        seconds: since the run began.
+    """
+
+    index: int
+    figures: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One exchange with the language model.
+
+    Attributes:
+        asked: what was new in the messages sent.
+        reply: the answer; empty if none came.
+    """
+
+    asked: str
+    reply: str
+
+
+@dataclass
+class Story:
+    """A run, told in order.
+
+    Attributes:
+        proposals: templates scored.
+        steps: of a continuous search.
+        talks: turns of each conversation.
+        instructions: what every conversation began with.
+    """
+
+    proposals: list[Proposal] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    talks: dict[str, list[Turn]] = field(default_factory=dict)
+    instructions: str = ""
+
+    @property
+    def axes(self) -> list[str]:
+        """Currencies the climb moves along."""
+        last = self.proposals[-1].at if self.proposals else {}
+        return [name for name in AXES if last.get(name)]
+
+    def climb(self) -> list[Proposal]:
+        """Each proposal that was better than all before it, by likelihood."""
+        best: list[Proposal] = []
+        for proposal in self.proposals:
+            if not best or proposal.logprob > best[-1].logprob:
+                best.append(proposal)
+        return best
+
+
+def read_story(folder: Path, classes: int) -> Story:
+    """The story of a run; whatever a journal holds that is not of this shape is passed over."""
+    return tell(read_journal(folder / run_folder.JOURNAL), classes)
+
+
+def tell(records: Iterable[dict[str, Any]], classes: int) -> Story:
+    """The story that journal records tell.
+
+    Args:
+        records: in order.
+        classes: prompts a template takes.
+    """
+    story = Story()
+    spent = dict.fromkeys(AXES, 0.0)
+    asked: dict[tuple[str, Any], str] = {}
+    for record in records:
+        data, stream = record["data"], str(record["stream"])
+        spent["seconds"] = float(record["at"])
+        if record["kind"] == "scored":
+            for entry in data["templates"]:
+                spent["proposals"] += 1
+                spent["text_encodings"] += classes
+                figures = float(entry["train_accuracy"]), float(entry["train_logprob"])
+                story.proposals.append(Proposal(entry["text"], stream, *figures, dict(spent)))
+        elif record["kind"] == "llm_intent":
+            messages = data.get("messages") or []
+            story.instructions = story.instructions or _said(messages[:1], "system")
+            asked[stream, record.get("key")] = _said(messages[-1:])
+        elif record["kind"] == "llm_reply":
+            charged = data.get("charged", {})
+            spent["llm_calls"] += charged.get("llm_calls", 1)
+            spent["llm_tokens"] += charged.get("llm_tokens_in", 0) + charged.get(
+                "llm_tokens_out", 0
+            )
+            spent["llm_usd"] += charged.get("llm_usd") or 0.0
+            question = asked.pop((stream, record.get("key")), "")
+            story.talks.setdefault(stream, []).append(Turn(question, data.get("text", "")))
+        elif record["kind"] in ("step", "generation"):
+            figures_ = {k: float(v) for k, v in data.items() if isinstance(v, (int, float))}
+            index = int(figures_.pop("index", len(story.steps)))
+            story.steps.append(Step(index, figures_, float(record["at"])))
+    return story
+
+
+def _said(messages: Sequence[Sequence[str]], role: str | None = None) -> str:
+    return "\n\n".join(text for who, text in messages if role is None or who == role)

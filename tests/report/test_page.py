@@ -1,0 +1,190 @@
+"""What stands on the page, and that nothing of it can do harm."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paper_runs import paper_run
+from poisoned import NAMES, poisoned_run
+from typer.testing import CliRunner
+
+from llmopt.cli.app import app
+from llmopt.compare.records import read_record
+from llmopt.data.shapes import SHAPES
+from llmopt.errors import ConfigError, RunFolderError
+from llmopt.report.changes import confusion, examples, mistakes
+from llmopt.report.page import build, render, save, save_pictures
+from llmopt.report.sections import command, sentence
+from llmopt.report.story import tell
+from llmopt.report.visible import visible
+from llmopt.report.words import helpful_words
+from llmopt.run.config import RunConfig
+
+
+class Tags(html.parser.HTMLParser):
+    """Every tag with its attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def scored(**templates: float) -> dict[str, object]:
+    entries = [
+        {"text": text.replace("_", " ") + " {}", "train_accuracy": a, "train_logprob": a - 1}
+        for text, a in templates.items()
+    ]
+    return {"at": 1.0, "kind": "scored", "stream": "s", "data": {"templates": entries}}
+
+
+def test_a_poisoned_page_is_only_text(tmp_path: Path) -> None:
+    page = render(build([poisoned_run(tmp_path)]))
+    tags = Tags(page).found
+    assert sum(tag == "script" for tag, _ in tags) == 1
+    assert not {"iframe", "object", "embed", "b", "u"} & {tag for tag, _ in tags}
+    for tag, attributes in tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href"):
+            value = attributes.get(name) or ""
+            assert value == "" or value.startswith(("#", "data:")), (tag, value)
+    assert "evil.example" in page  # shown, not followed
+    assert "\u202e" not in page
+
+
+def test_ten_long_runs_stay_below_five_megabytes(tmp_path: Path) -> None:
+    runs = [poisoned_run(tmp_path, count=10_000 if s == 0 else 300, seed=s) for s in range(10)]
+    page = render(build(runs))
+    assert len(page.encode()) < 5_000_000
+    assert "of 10,000" in page
+
+
+def test_a_plain_page_says_what_was_found(tmp_path: Path) -> None:
+    run = paper_run(tmp_path, classnames=SHAPES, labels=np.arange(1000) % 12)
+    page = render(build([run]))
+    assert "“a small {}.”: 100.0 % of 1,000 test images" in re.sub("<[^>]+>", "", page)
+    assert page.count("data:image/png;base64") >= 8  # the pictures that changed
+    assert "default-src 'none'" in page
+    assert str(tmp_path) not in page
+
+
+def test_pictures_that_cannot_be_shown_say_why(tmp_path: Path) -> None:
+    run = paper_run(tmp_path, dataset="folder:nowhere")
+    gained, lost, trouble = examples(read_record(run), ["cat", "dog", "polar bear"])
+    assert "nowhere" in trouble
+    assert (len(gained), lost) == (8, [])
+    assert gained[0].picture == ""
+    assert "cannot be shown" in render(build([run]))
+
+
+def test_pictures_are_saved_one_by_one(tmp_path: Path) -> None:
+    page = build([paper_run(tmp_path), paper_run(tmp_path, seed=2)])
+    paths = save_pictures(page, tmp_path / "png")
+    assert {path.suffix for path in paths} == {".png"}
+    assert "all-forest.png" in {path.name for path in paths}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_unfinished_runs_and_unwritable_places_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError):
+        build([tmp_path])
+    with pytest.raises(ConfigError, match="at least one"):
+        build([])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="cannot write"):
+        save(build([paper_run(tmp_path)]), tmp_path / "file" / "page.html")
+
+
+def test_the_sentence_is_honest() -> None:
+    config = RunConfig()
+
+    def of(**changes: object) -> str:
+        best = {"templates": [{"text": "a {}."}], "head": None, "fallback": False,
+                "test_accuracy": 0.5}  # fmt: skip
+        result = {
+            "task": {"classes": 3, "train_images": 3, "val_images": 3, "shots": 1,
+                     "test_images": 100},
+            "model": {"name": "m"},
+            "baseline": {"template": "the {}", "test_accuracy": 0.48},
+            "best": best | changes,
+            "gain": {"test_accuracy": 0.02, "ci95": [-0.1, 0.1], "p_value": 0.7},
+        }  # fmt: skip
+        none = np.zeros(0, dtype=np.int64)
+        from llmopt.compare.records import Record
+
+        return sentence(Record(Path(), "chat", config, result, none, none, none))
+
+    assert "no significant difference" in of()
+    assert "kept it" in of(fallback=True)
+    assert "a soft prompt" in of(templates=[])
+    assert "an ensemble of 2" in of(templates=[{"text": "a {}."}, {"text": "b {}"}])
+
+
+def test_the_command_repeats_the_run() -> None:
+    config = RunConfig(seed=3, template="it's a {}", settings={"restarts": 2}, data_root="data")
+    assert command(config) == ("llmopt run --seed 3 --template 'it'\"'\"'s a {}' --set restarts=2")
+
+
+def test_a_story_adds_up_what_was_spent() -> None:
+    reply = {"charged": {"llm_calls": 1, "llm_tokens_in": 10, "llm_tokens_out": 5}, "text": "ok"}
+    asked = {"messages": [["system", "rules"], ["human", "more"]]}
+    story = tell(
+        [
+            scored(a=0.1, b=0.3),
+            {"at": 2, "kind": "llm_intent", "stream": "s", "key": "1", "data": asked},
+            {"at": 3, "kind": "llm_reply", "stream": "s", "key": "1", "data": reply},
+            scored(c=0.2, d=0.5),
+            {"at": 4, "kind": "step", "stream": "main", "data": {"index": 0, "loss": 0.5}},
+            {"at": 5, "kind": "unheard of", "stream": "main", "data": {}},
+        ],
+        classes=4,
+    )
+    assert [p.text for p in story.climb()] == ["a {}", "b {}", "d {}"]
+    last = story.proposals[-1].at
+    assert (last["proposals"], last["text_encodings"], last["llm_calls"]) == (4, 16, 1)
+    assert last["llm_tokens"] == 15
+    assert story.instructions == "rules"
+    assert story.talks["s"][0].asked == "more"
+    assert story.steps[0].figures == {"loss": 0.5}
+    assert "llm_usd" not in story.axes
+
+
+def test_words_are_compared_with_all_other_templates() -> None:
+    templates = {f"small_{i}{x}": 0.9 + 0.01 * i for i, x in enumerate("pqrs")}
+    templates |= {f"large_{i}{x}": 0.1 + 0.01 * i for i, x in enumerate("tuvw")}
+    found = helpful_words(tell([scored(**templates)], 2).proposals)
+    assert [(w.word, w.count) for w in found] == [("small", 4), ("large", 4)]
+    assert found[0].effect == pytest.approx(0.8)
+    assert found[0].interval[0] > 0
+    assert helpful_words([]) == []
+
+
+def test_confusions_count_images(tmp_path: Path) -> None:
+    matrix = confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
+    assert matrix.tolist() == [[1, 1], [0, 1]]
+    run = paper_run(tmp_path, labels=[0, 0, 1, 2], before=[1, 1, 1, 2], after=[0, 1, 1, 0])
+    first, second = mistakes(read_record(run), ["a", "b", "c"])
+    assert (first.true, first.taken_for, first.before, first.after) == ("a", "b", 2, 1)
+    assert (second.true, second.taken_for) == ("c", "a")
+
+
+def test_what_is_not_seen_is_shown() -> None:
+    assert str(visible("a<b")) == "<bdi>a&lt;b</bdi>"
+    assert "U+202E" in visible(NAMES[1])
+    assert "U+001B" in visible(NAMES[2])
+    assert "🏳️\u200d🌈" in visible("🏳️‍🌈")
+
+
+def test_the_command_line_writes_the_page(tmp_path: Path) -> None:
+    run = paper_run(tmp_path)
+    done = CliRunner().invoke(app, ["report", str(run), "--png", str(tmp_path / "png")])
+    assert done.exit_code == 0, done.output
+    assert (run / "report.html").read_text().startswith("<!doctype html>")
+    assert list((tmp_path / "png").glob("*.png"))
