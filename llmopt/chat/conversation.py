@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CLASSES_SHOWN = 40
 PICTURE_SIZE = 256
+REPLY_CHARS = 4000  # of a reply that is sent along later; a useful one is shorter
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Conversation:
         from langchain_core.messages import AIMessage
 
         if self._asked is not None and self.memory:
-            self._history.append((self._asked, AIMessage(reply)))
+            self._history.append((self._asked, AIMessage(reply[:REPLY_CHARS])))
             del self._history[: -self.max_turns]
         self._asked = None
 

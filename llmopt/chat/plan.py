@@ -33,13 +33,12 @@ def chat_bounds(
     question = call_bound([HumanMessage("x" * turn_bytes)], settings.max_tokens).tokens_in
     # Turn t sends the t turns before it along, with their replies.
     history = (turns - 1) / 2 * (question + settings.max_tokens)
-    tokens_in = int(calls * (question + history))
-    tokens_out = calls * settings.max_tokens
+    tokens_in = int(question + history)
     price = price_of(config.llm, settings.price, config.llm_base_url)
-    usd = None if price is None else price.bound(tokens_in, tokens_out)
+    usd = None if price is None else calls * price.bound(tokens_in, settings.max_tokens)
     rows: list[Row] = [
         ("llm_calls", calls, config.max_llm_calls),
-        ("llm_tokens", tokens_in + tokens_out, config.max_tokens),
+        ("llm_tokens", calls * (tokens_in + settings.max_tokens), config.max_tokens),
         ("llm_usd", usd, config.max_usd),
     ]
     if config.llm.split(":")[0] in FREE_PROVIDERS:

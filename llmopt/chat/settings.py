@@ -77,9 +77,9 @@ class ChatSettings:
         Raises:
             ConfigError: an unknown name (the nearest is suggested) or a wrong value.
         """
-        from llmopt.run.config import _typed
+        from llmopt.run.config import typed_values
 
-        return cls(**_typed(cls, values, "the settings of the chat model"))
+        return cls(**typed_values(cls, values, "the settings of the chat model"))
 
     @property
     def retry(self) -> RetrySettings:

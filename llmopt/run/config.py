@@ -122,7 +122,7 @@ class RunConfig:
         Raises:
             ConfigError: an unknown name (the nearest one is suggested) or a value of a wrong type.
         """
-        return cls(**_typed(cls, values, where))
+        return cls(**typed_values(cls, values, where))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def make_settings(optimizer: Any, given: Mapping[str, Any]) -> Any:
         ConfigError: an unknown name or profile (the nearest is suggested), or a wrong value.
     """
     where = f"the settings of '{optimizer.name}'"
-    typed = _typed(optimizer.Settings, given, where)
+    typed = typed_values(optimizer.Settings, given, where)
     profile = typed.get("profile", getattr(optimizer.Settings, "profile", None))
     if profile is None:
         return optimizer.Settings(**typed)
@@ -177,7 +177,12 @@ def make_settings(optimizer: Any, given: Mapping[str, Any]) -> Any:
     return optimizer.Settings(**{**optimizer.PROFILES.get(profile, {}), **typed})
 
 
-def _typed(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def typed_values(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values converted to the types of a dataclass's fields.
+
+    Raises:
+        ConfigError: an unknown name (the nearest is suggested) or a value of a wrong type.
+    """
     hints = get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls) if f.init]
     typed: dict[str, Any] = {}

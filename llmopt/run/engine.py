@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,16 +160,21 @@ def check_access(box: BlackBox, optimizer: type[Optimizer[Any]]) -> None:
 
 
 def _live(folder: Path, prepared: Prepared, box: BlackBox, watch: Watch) -> dict[str, Any]:
-    with locked(folder):
-        journal = Journal(folder / run_folder.JOURNAL)
-        try:
-            return _search_and_measure(folder, prepared, box, journal, watch)
-        finally:
-            journal.close()
+    with (
+        locked(folder),
+        Journal(folder / run_folder.JOURNAL) as journal,
+        contextlib.ExitStack() as open_until_end,
+    ):
+        return _search_and_measure(folder, prepared, box, journal, watch, open_until_end)
 
 
 def _search_and_measure(
-    folder: Path, prepared: Prepared, box: BlackBox, journal: Journal, watch: Watch
+    folder: Path,
+    prepared: Prepared,
+    box: BlackBox,
+    journal: Journal,
+    watch: Watch,
+    open_until_end: contextlib.ExitStack,
 ) -> dict[str, Any]:
     config, task = prepared.config, prepared.task
     _note_identity(folder, journal, box, task, watch)
@@ -178,6 +183,8 @@ def _search_and_measure(
     cache = _feature_cache(watch)
     metered = MeteredBox(box, ledger, cache)
     chat = _open_chat(prepared, ledger, journal, watch)
+    if chat is not None:
+        open_until_end.enter_context(chat)
     search = Search(
         task=task,
         box=metered,
@@ -308,7 +315,7 @@ def _open_chat(
     return open_metered(prepared.config, ledger, journal, watch)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _graceful_interrupt(ledger: Ledger, watch: Watch) -> Iterator[None]:
     """The first Ctrl-C ends the search with its best so far; the second ends the program."""
     if threading.current_thread() is not threading.main_thread():
