@@ -171,7 +171,9 @@ class FittedHead:
     def save(self) -> tuple[Tensors, dict[str, Any]]:
         """Arrays for safetensors, and the rest for JSON."""
         rest = {"name": self.name, "config": self.config}
-        return dict(self.tensors), {**rest, "alpha": self.alpha, "temperature": self.temperature}
+        # safetensors writes memory as it lies, whatever the strides say.
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.tensors.items()}
+        return arrays, {**rest, "alpha": self.alpha, "temperature": self.temperature}
 
     @classmethod
     def load(cls, tensors: Mapping[str, FloatArray], config: Mapping[str, Any]) -> FittedHead:

@@ -225,6 +225,11 @@ def test_a_fitted_head_survives_a_file(name: str, tmp_path: Path) -> None:
     assert again.looks_at_features == head.looks_at_features
 
 
+def test_what_is_saved_is_contiguous() -> None:
+    fitted = FittedHead("gda", {"weights": np.ones((3, 4), np.float32).T}, {})
+    assert all(array.flags.c_contiguous for array in fitted.save()[0].values())
+
+
 def test_strength_zero_is_no_head() -> None:
     few, test = world()
     for name in CLOSED:

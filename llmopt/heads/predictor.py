@@ -1,0 +1,238 @@
+"""A predictor with a head on top, and how it comes about after a search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy.typing as npt
+
+from llmopt.blackbox.base import Access
+from llmopt.data.augment import Augmentation, with_views
+from llmopt.errors import AccessError
+from llmopt.heads import bank as banks
+from llmopt.heads import head_class
+from llmopt.heads.bank import Bank, default_bank
+from llmopt.heads.base import FittedHead, Shots
+from llmopt.heads.select import Selection, make, select
+from llmopt.predictor import Predictor
+from llmopt.task import FloatArray, IntArray, Labelled, Task
+from llmopt.templates import Template
+
+if TYPE_CHECKING:
+    from llmopt.blackbox.metered import MeteredBox
+
+AUTO = ("bias", "tip", "gda", "ridge")
+"""What ``auto`` looks at: heads in closed form."""
+
+
+@runtime_checkable
+class EmbedsClasses(Protocol):
+    """A predictor whose classes have embeddings."""
+
+    def text_matrix(self, box: MeteredBox, scored_on: Labelled | None = None) -> FloatArray:
+        """(K, d) class embeddings, L2-normalised."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Bridge:
+    """Features from scores: which prompts, and what is made of their scores."""
+
+    bank: Bank
+    features: banks.Features
+
+    def __call__(self, box: MeteredBox, images: Labelled, base: FloatArray) -> FloatArray:
+        """(N, d) features of images whose (N, K) base scores are known."""
+        return self.features(self.bank.scores(box, images, base))
+
+
+@dataclass(frozen=True, eq=False)
+class HeadedPredictor(Predictor):
+    """A predictor whose scores a head corrects.
+
+    Attributes:
+        base: the predictor.
+        fitted: the head.
+        bridge: where the features come from on a box that gives scores only; None elsewhere.
+    """
+
+    base: Predictor
+    fitted: FittedHead
+    bridge: Bridge | None = None
+
+    @property
+    def access(self) -> Access:
+        """The least a box must offer."""
+        if self.fitted.looks_at_features and self.bridge is None:
+            return Access.FEATURES
+        return Access.SCORES
+
+    @property
+    def head(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """What a result file says of the head."""
+        return self.fitted.save()[1]
+
+    @property
+    def soft_prompt(self) -> Mapping[str, Any] | None:  # type: ignore[override]
+        """What it says of the soft prompt below, if there is one."""
+        return self.base.soft_prompt
+
+    def scores(self, box: MeteredBox, images: Labelled) -> FloatArray:
+        """(N, K) float32 class scores.
+
+        Raises:
+            AccessError: the head looks at features, and the box has none.
+        """
+        if box.access < self.access:
+            raise AccessError(
+                f"head '{self.fitted.name}' needs access level '{self.access}', but "
+                f"{box.info.name} offers '{box.access}'"
+            )
+        base = self.base.scores(box, images)
+        if not self.fitted.looks_at_features:
+            return self.fitted.scores(base)
+        if self.bridge is None:
+            return self.fitted.scores(base, box.image_features(images))
+        return self.fitted.scores(base, self.bridge(box, images, base))
+
+    def describe(self) -> str:
+        """The base in its own words, and the head's name."""
+        return f"{self.base.describe()} with head '{self.fitted.name}'"
+
+    def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """The states of base, head and bridge under their names."""
+        tensors, config = self.base.state()
+        arrays = {f"base.{name}": array for name, array in tensors.items()}
+        head, rest = self.fitted.save()
+        arrays |= {f"head.{name}": array for name, array in head.items()}
+        state: dict[str, Any] = {"kind": "headed", "base": config, "head": rest, "bank": None}
+        if self.bridge is not None:
+            features, scale = self.bridge.features.save()
+            arrays |= {f"bank.{name}": array for name, array in features.items()}
+            bank = self.bridge.bank
+            state["bank"] = scale | {
+                "templates": [template.text for template in bank.templates],
+                "phrases": list(bank.phrases),
+                "classnames": list(bank.classnames),
+            }
+        return arrays, state
+
+    @classmethod
+    def from_state(
+        cls, base: Predictor, tensors: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]
+    ) -> HeadedPredictor:
+        """The inverse of :meth:`state`, given the base made from its part of it."""
+        fitted = FittedHead.load(_below("head.", tensors), config["head"])
+        told = config["bank"]
+        if told is None:
+            return cls(base, fitted)
+        templates = tuple(Template(text) for text in told["templates"])
+        bank = Bank(templates, tuple(told["phrases"]), tuple(told["classnames"]))
+        features = banks.Features.load(_below("bank.", tensors), told)
+        return cls(base, fitted, Bridge(bank, features))
+
+
+def head_names(asked: str) -> tuple[str, ...]:
+    """The heads that ``--head`` means: ``auto``, or names with commas between.
+
+    Raises:
+        ConfigError: one is unknown.
+    """
+    if asked == "auto":
+        return AUTO
+    names = tuple(name.strip() for name in asked.split(","))
+    for name in names:
+        head_class(name)
+    return names
+
+
+def with_head(
+    base: Predictor,
+    names: Sequence[str],
+    box: MeteredBox,
+    task: Task,
+    seed: int,
+    *,
+    views: int = 0,
+    augmentation: Augmentation | None = None,
+    standard_errors: float = 1.0,
+) -> tuple[Predictor, Selection]:
+    """Fit heads on a predictor's scores of the training images, and keep the surest, or none.
+
+    Args:
+        base: what the search found.
+        names: heads to look at.
+        box: the metered black box; views are charged as the images they are.
+        task: the few shots.
+        seed: of views, folds and training.
+        views: augmented views of each training image beside the image itself; they help only
+            where a crop shows the same, which is tried.
+        augmentation: how views differ from their image.
+        standard_errors: how many a gain must exceed to count.
+
+    Returns:
+        The predictor with its head (``base`` itself if no head is convincing), and why.
+
+    Raises:
+        AccessError: the box gives labels only.
+        BudgetExhausted: the caps do not pay for it; ``base`` is as good as before.
+    """
+    if box.access < Access.SCORES:
+        raise AccessError(
+            f"heads need access level 'scores', but {box.info.name} offers '{box.access}'"
+        )
+    heads = make(names)
+    train = with_views(task.train, views, seed, augmentation)
+    base_scores = base.scores(box, train)
+    sight = None
+    if any(head.looks_at_features for head in heads):
+        sight = _sight(base, box, task, train, base_scores)
+
+    def shots(images: Labelled, scores: FloatArray, labels: IntArray) -> Shots:
+        shape = (len(labels), -1, scores.shape[-1])
+        if sight is None:
+            return Shots(scores.reshape(shape), labels)
+        seen = sight.features(images, scores)
+        features = seen.reshape(*shape[:2], seen.shape[-1])
+        return Shots(scores.reshape(shape), labels, features, sight.text, sight.scale)
+
+    few = shots(train, base_scores, task.train.labels)
+    held = None
+    if len(task.val):
+        held = shots(task.val, base.scores(box, task.val), task.val.labels)
+    selection = select(heads, few, seed, held, standard_errors)
+    if selection.fallback:
+        return base, selection
+    bridge = sight.bridge if sight is not None and selection.head.looks_at_features else None
+    return HeadedPredictor(base, selection.head, bridge), selection
+
+
+@dataclass(frozen=True, eq=False)
+class _Sight:
+    """Where features come from, and the class embeddings beside them."""
+
+    features: Callable[[Labelled, FloatArray], FloatArray]
+    text: FloatArray
+    scale: float
+    bridge: Bridge | None
+
+
+def _sight(
+    base: Predictor, box: MeteredBox, task: Task, train: Labelled, scores: FloatArray
+) -> _Sight:
+    """The box's own features where there are some, and a bank's elsewhere."""
+    if box.access >= Access.FEATURES and isinstance(base, EmbedsClasses):
+        text = base.text_matrix(box, train)
+        return _Sight(lambda i, _: box.image_features(i), text, box.info.logit_scale, None)
+    bank = default_bank(task.classnames)
+    fitted = banks.Features.fit(
+        bank.scores(box, train, scores), len(task.train), len(task.classnames)
+    )
+    bridge = Bridge(bank, fitted)
+    return _Sight(lambda i, s: bridge(box, i, s), fitted.text, fitted.scale, bridge)
+
+
+def _below(prefix: str, tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
