@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmopt.cli import options as o
+
+if TYPE_CHECKING:
+    from llmopt.compare.transfer import Transfer
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +21,16 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    run: o.RunFolder,
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    across: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--across",
+            rich_help_panel=o.MODEL,
+            help="Score behind this model too, NAME or NAME@TAG; repeatable. Shows a table of "
+            "transfer: rows found on, columns scored on.",
+        ),
+    ] = None,
     dataset: o.Dataset = None,
     classnames: o.ClassNames = None,
     data_root: o.DataRoot = None,
@@ -29,12 +41,12 @@ def evaluate(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Score a finished run on test images: its own, another data set's, or behind another model."""
+    """Score finished runs on test images: their own, another data set's, or behind other models."""
     from llmopt.cli.live import watching
     from llmopt.cli.show import print_evaluation, print_json
     from llmopt.run.transfer import evaluate_run
 
-    changes = {
+    given = {
         "dataset": dataset,
         "classnames": classnames,
         "data_root": None if data_root is None else str(data_root),
@@ -43,9 +55,44 @@ def evaluate(
         "device": device,
         "precision": precision,
     }
+    changes = {name: value for name, value in given.items() if value is not None}
     with watching(quiet=quiet or json) as watch:
-        found = evaluate_run(run, {k: v for k, v in changes.items() if v is not None}, watch)
-    (print_json if json else print_evaluation)(found)
+        if across:
+            from llmopt.compare.transfer import transfer
+
+            table = transfer(runs, across, changes, watch)
+        else:
+            evaluations = [evaluate_run(run, changes, watch) for run in runs]
+    if across:
+        print_json(table.to_json()) if json else print_transfer(table)
+    elif json:
+        print_json(evaluations if len(runs) > 1 else evaluations[0])
+    else:
+        for found in evaluations:
+            print_evaluation(found)
+
+
+def print_transfer(table: Transfer) -> None:
+    """Test accuracy with its gain over the start, of every run behind every model."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from llmopt.cli.show import console, percent, points
+
+    out = console()
+    shown = Table(title="found on (rows), scored on (columns): test accuracy and gain over start",
+                  title_justify="left")  # fmt: skip
+    shown.add_column("found on", overflow="fold")
+    for name in table.scored_on:
+        shown.add_column(Text(name), justify="right")
+    for name, row in zip(table.found_on, table.cells, strict=True):
+        figures = [
+            f"{percent(cell['best_accuracy'])} ({points(cell['gain']['test_accuracy'])}"
+            f"{'' if cell['gain']['p_value'] < 0.05 else ', not significant'})"
+            for cell in row
+        ]
+        shown.add_row(Text(name), *figures)
+    out.print(shown)
 
 
 def runs(

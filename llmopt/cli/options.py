@@ -111,6 +111,10 @@ MaxSeconds = Annotated[
 Runs = Annotated[
     Path | None, _option("--runs", panel=OUTPUT, help="Where run folders go. [default: runs]")
 ]
+Track = Annotated[
+    str | None,
+    _option("--track", panel=OUTPUT, help="Also tell mlflow, wandb or tensorboard."),
+]
 Json = Annotated[
     bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Machine output on stdout only.")
 ]

@@ -50,6 +50,7 @@ def run(
     max_queries: o.MaxQueries = None,
     max_seconds: o.MaxSeconds = None,
     runs: o.Runs = None,
+    track: o.Track = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -59,9 +60,17 @@ def run(
     from llmopt.cli.live import watching
     from llmopt.run.engine import start
 
+    del given["track"]
     options = _config(given)
     with watching(quiet=quiet or json, verbose=verbose) as watch:
-        result = start(options, watch)
+        if track is None:
+            result = start(options, watch)
+        else:
+            from llmopt.track.services import track as tracked
+
+            told = tracked(watch, track, options.resolved())
+            result = start(options, told)
+            told.finished(result)
     _finish(result, json=json, quiet=quiet)
 
 

@@ -11,7 +11,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmopt.compare.grid import Cell, finished, key, known_runs
+from llmopt.compare.grid import Cell, finished, key, known_runs, left
+from llmopt.compare.records import read_record
 from llmopt.errors import LlmoptError
 from llmopt.run import folder as run_folder
 from llmopt.run.config import RunConfig
@@ -76,7 +77,11 @@ def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[
                     missing = LlmoptError(f"'{cell.arm.after}', which it starts from, failed")
                     done.append(Done(cell, error=missing))
                     continue
-                config = resolve(dataclasses.replace(config, init_from=str(before)))
+                changes: dict[str, Any] = {"init_from": str(before)}
+                if cell.shared:
+                    first = read_record(before)
+                    changes[cell.shared] = left(config, cell.shared, first.ledger, first.seconds)
+                config = resolve(dataclasses.replace(config, **changes))
             folder = known.get(key(config))
             if folder is not None and finished(folder):
                 done.append(Done(cell, folder, reused=True))

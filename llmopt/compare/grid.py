@@ -74,10 +74,18 @@ class Arm:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the grid: an arm on a task with a seed."""
+    """One run of the grid.
+
+    Attributes:
+        arm: how.
+        config: on what, with which seed.
+        shared: the cap that all arms share, as an option's name; an arm that starts from another
+            has what that one left of it.
+    """
 
     arm: Arm
     config: RunConfig
+    shared: str = ""
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -176,11 +184,25 @@ def hold_equal(cells: Sequence[Cell], currency: str) -> tuple[list[Cell], str]:
         cap = cap or _least_bound(members, option, currency)
         said[f"{dataset}, {shots}-shot"] = cap
         for cell in members:
-            config = dataclasses.replace(cell.config, **{option: cap})
-            changed.append(Cell(cell.arm, config))
+            change: dict[str, Any] = {option: cap if option == "max_usd" else int(cap)}
+            config = dataclasses.replace(cell.config, **change)
+            changed.append(Cell(cell.arm, config, option))
     parts = [f"{cap:,g} ({task})" for task, cap in said.items()]
     note = f"Every arm may spend as much of '{currency}' (--{option.replace('_', '-')}): "
     return changed, note + "; ".join(parts) + ". What each did spend stands in the table."
+
+
+def left(config: RunConfig, option: str, spent: Mapping[str, float | None], seconds: float) -> Any:
+    """What an earlier run left of a cap."""
+    cap = getattr(config, option)
+    used = {
+        "max_queries": (spent["text_encodings"] or 0) + (spent["soft_prompt_encodings"] or 0),
+        "max_llm_calls": spent["llm_calls"] or 0,
+        "max_tokens": (spent["llm_tokens_in"] or 0) + (spent["llm_tokens_out"] or 0),
+        "max_usd": spent["llm_usd"] or 0.0,
+        "max_seconds": seconds,
+    }[option]
+    return type(cap)(max(0, cap - used))
 
 
 def key(config: RunConfig) -> str:
@@ -214,7 +236,7 @@ def known_runs(root: Path) -> dict[str, Path]:
 def finished(folder: Path) -> bool:
     """Whether a run is complete."""
     try:
-        return run_folder.read_result(folder)["status"] == "complete"
+        return bool(run_folder.read_result(folder)["status"] == "complete")
     except LlmoptError:
         return False
 

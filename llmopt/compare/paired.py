@@ -69,7 +69,8 @@ def difference(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:
         # where the two never differ.
         _, *over_images = mean_interval(np.append(summed / seeds, (1.0, -1.0)))
         interval = wider(mean_interval(each)[1:], over_images)
-    return Difference(float(each.mean()), interval, sign_flip(summed), seeds, images)
+    within = max(-1.0, interval[0]), min(1.0, interval[1])
+    return Difference(float(each.mean()), within, sign_flip(summed), seeds, images)
 
 
 def accuracy(hits: npt.ArrayLike) -> Interval:

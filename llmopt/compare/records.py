@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ class Record:
         arm: what it is called in the comparison.
         config, result: as they are in the folder.
         labels, before, after: (N,) true classes, and as start and best predict them.
+        earlier: the run whose best template this one started from, if it is still there. What it
+            spent was spent for this one too, and its start is this one's.
     """
 
     folder: Path
@@ -37,6 +40,7 @@ class Record:
     labels: IntVector
     before: IntVector
     after: IntVector
+    earlier: Record | None = None
 
     @property
     def group(self) -> tuple[str, int, str]:
@@ -56,8 +60,28 @@ class Record:
 
     @property
     def start_hits(self) -> BoolArray:
-        """(N,) which images the start template gets right."""
+        """(N,) which images the very first start gets right."""
+        if self.earlier is not None:
+            return self.earlier.start_hits
         return np.asarray(self.before == self.labels)
+
+    @property
+    def ledger(self) -> dict[str, float | None]:
+        """What was spent, earlier runs included; None where a price is not known."""
+        own: dict[str, float | None] = dict(self.result["ledger"])
+        if self.earlier is None:
+            return own
+        total: dict[str, float | None] = {}
+        for name, spent in self.earlier.ledger.items():
+            more = own.get(name, 0)
+            total[name] = None if spent is None or more is None else spent + more
+        return total
+
+    @property
+    def seconds(self) -> float:
+        """What it took, earlier runs included."""
+        earlier = 0.0 if self.earlier is None else self.earlier.seconds
+        return earlier + float(self.result["seconds"]["total"])
 
 
 def read_record(folder: Path, arm: str | None = None) -> Record:
@@ -79,7 +103,16 @@ def read_record(folder: Path, arm: str | None = None) -> Record:
         predicted = arrays["labels"], arrays["baseline"], arrays["best"]
     except (OSError, SafetensorError, KeyError) as error:
         raise RunFolderError(f"{path} is damaged ({error}); measure again with evaluate") from error
-    return Record(folder, arm or arm_name(config), config, result, *predicted)
+    record = Record(folder, arm or arm_name(config), config, result, *predicted)
+    return dataclasses.replace(record, earlier=_earlier(record))
+
+
+def _earlier(record: Record) -> Record | None:
+    folder = Path(record.config.init_from)
+    if not record.config.init_from or not (folder / run_folder.RESULT).is_file():
+        return None
+    earlier = read_record(folder)
+    return earlier if np.array_equal(earlier.labels, record.labels) else None
 
 
 def arm_name(config: RunConfig) -> str:

@@ -53,7 +53,8 @@ class Row:
         gain: over the start.
         worst: lowest accuracy of a seed.
         worst_gain: lowest gain of a seed.
-        spend: mean of each currency; None where a price is not known.
+        spend: mean of each currency, that of earlier runs it started from included; None where a
+            price is not known.
         seconds: mean.
         folders: the runs.
     """
@@ -145,8 +146,11 @@ def compare(records: Sequence[Record], notes: Sequence[str] = ()) -> Comparison:
     versus: dict[Any, Difference] = {}
     for task, arms in tasks.items():
         for arm, runs in arms.items():
-            found = np.stack([r.hits for r in runs.values()])
-            gains[task, arm] = difference(found, np.stack([r.start_hits for r in runs.values()]))
+            hits, start_hits = (
+                np.stack([getattr(run, side) for run in runs.values()])
+                for side in ("hits", "start_hits")
+            )
+            gains[task, arm] = difference(hits, start_hits)
         for first, second in itertools.combinations(arms, 2):
             if shared := [seed for seed in arms[first] if seed in arms[second]]:
                 versus[task, first, second] = difference(
@@ -166,11 +170,10 @@ def compare(records: Sequence[Record], notes: Sequence[str] = ()) -> Comparison:
     ]
     order = {task: place for place, task in enumerate(tasks)}
     rows.sort(key=lambda row: (order[row.dataset, row.shots, row.model], -row.accuracy))
-    pairs = [
-        Pair(*task, first, second, Tested(versus[task, first, second], adjusted[key]))
-        for key in versus
-        for task, first, second in [key]
-    ]
+    pairs = []
+    for key, found in versus.items():
+        (dataset, shots, model), first, second = key
+        pairs.append(Pair(dataset, shots, model, first, second, Tested(found, adjusted[key])))
     said = [*notes, *left_out, *_cautions(rows, len(everything))]
     return Comparison(tuple(rows), tuple(pairs), tuple(said))
 
@@ -179,7 +182,7 @@ def _row(task: tuple[str, int, str], arm: str, runs: list[Record], gain: Tested)
     accuracies = [float(run.hits.mean()) for run in runs]
     starts = [float(run.start_hits.mean()) for run in runs]
     mean, *interval = accuracy(np.stack([run.hits for run in runs]))
-    ledgers = [run.result["ledger"] for run in runs]
+    ledgers = [run.ledger for run in runs]
     return Row(
         *task,
         arm,
@@ -191,7 +194,7 @@ def _row(task: tuple[str, int, str], arm: str, runs: list[Record], gain: Tested)
         min(accuracies),
         min(a - s for a, s in zip(accuracies, starts, strict=True)),
         {name: _mean([ledger.get(name) for ledger in ledgers]) for name in SPENDS},
-        float(np.mean([run.result["seconds"]["total"] for run in runs])),
+        float(np.mean([run.seconds for run in runs])),
         tuple(str(run.folder) for run in runs),
     )
 

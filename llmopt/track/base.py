@@ -1,0 +1,111 @@
+"""What a tracker does, and the watch that tells it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmopt.optimizers.base import Progress
+from llmopt.run.ledger import Ledger
+from llmopt.run.watch import Watch
+
+Value = str | int | float | bool
+
+
+class Tracker(ABC):
+    """A place where settings, curves and files of runs are kept."""
+
+    @abstractmethod
+    def start(self, name: str, settings: Mapping[str, Value]) -> None:
+        """A run begins, or goes on."""
+
+    @abstractmethod
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """Points of its curves."""
+
+    @abstractmethod
+    def finish(self, figures: Mapping[str, float], files: list[Path]) -> None:
+        """The run is over: its final figures, and files worth keeping."""
+
+
+class Tracking(Watch):
+    """A watch that tells a tracker, and passes everything on to another watch.
+
+    Args:
+        watch: what people look at.
+        tracker: told as well, until it fails.
+        name: of the tracker, for the warning.
+        settings: of the run.
+    """
+
+    def __init__(
+        self, watch: Watch, tracker: Tracker, name: str, settings: Mapping[str, Value]
+    ) -> None:
+        self._watch = watch
+        self._tracker: Tracker | None = tracker
+        self._name = name
+        self._settings = settings
+        self._ledger: Ledger | None = None
+        self._folder: Path | None = None
+
+    def started(self, folder: Path, ledger: Ledger) -> None:
+        """Start the tracker's run."""
+        self._folder, self._ledger = folder, ledger
+        self._watch.started(folder, ledger)
+        self._tell(lambda tracker: tracker.start(folder.name, self._settings))
+
+    def stage(self, text: str) -> None:
+        """Passed on."""
+        self._watch.stage(text)
+
+    def images(self, done: int, total: int) -> None:
+        """Passed on."""
+        self._watch.images(done, total)
+
+    def note(self, text: str) -> None:
+        """Passed on."""
+        self._watch.note(text)
+
+    def warn(self, text: str) -> None:
+        """Passed on."""
+        self._watch.warn(text)
+
+    def progress(self, progress: Progress) -> None:
+        """Log where the search stands and what it has spent."""
+        self._watch.progress(progress)
+        known = {
+            "train_accuracy": progress.train_accuracy,
+            "val_accuracy": progress.val_accuracy,
+            "score": progress.score,
+        }
+        figures = {name: float(v) for name, v in known.items() if v is not None}
+        if self._ledger is not None:
+            spent = self._ledger.snapshot()
+            figures |= {f"spent/{name}": float(v) for name, v in spent.items() if v}
+        self._tell(lambda tracker: tracker.log(figures, progress.step))
+
+    def finished(self, result: Mapping[str, Any]) -> None:
+        """Log the result and the files of the run folder."""
+        figures = {
+            f"{side}/{name}": float(value)
+            for side in ("baseline", "best", "gain", "seconds")
+            for name, value in result[side].items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
+        }
+        figures |= {f"spent/{name}": float(v) for name, v in result["ledger"].items() if v}
+        folder = self._folder
+        files = sorted(folder.glob("[!.]*.*")) if folder is not None else []
+        self._tell(lambda tracker: tracker.finish(figures, files))
+
+    def _tell(self, what: Callable[[Tracker], None]) -> None:
+        if self._tracker is None:
+            return
+        try:
+            what(self._tracker)
+        except Exception as error:  # whatever a tracker does wrong, the run goes on
+            self._tracker = None
+            self._watch.warn(
+                f"{self._name} failed ({type(error).__name__}: {error}); the run goes on without it"
+            )

@@ -1,0 +1,223 @@
+"""What a comparison runs, what it reuses, and what equal cost means."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from paper_runs import paper_run
+from typer.testing import CliRunner
+
+from llmopt.cli.app import app
+from llmopt.compare import execute as execution
+from llmopt.compare.grid import (
+    Arm,
+    Cell,
+    hold_equal,
+    key,
+    known_runs,
+    left,
+    make_grid,
+    parse_arm,
+    parse_numbers,
+)
+from llmopt.compare.records import read_record
+from llmopt.compare.table import compare
+from llmopt.compare.transfer import parse_model
+from llmopt.errors import ConfigError, ServiceError
+from llmopt.run import engine
+from llmopt.run import folder as run_folder
+from llmopt.run.config import RunConfig
+from llmopt.run.watch import Watch
+
+
+def test_arms_are_parsed() -> None:
+    assert parse_arm("chat") == Arm("chat", "chat")
+    arm = parse_arm("both=craft, max-queries=500,budget=40,after=chat")
+    assert (arm.name, arm.optimizer, arm.after) == ("both", "craft", "chat")
+    config = arm.config(RunConfig())
+    assert (config.max_queries, config.settings) == (500, {"budget": "40"})
+    assert parse_arm("chat,restarts=1").name == "chat,restarts=1"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("chatt", "did you mean 'chat'"),
+        ("chat,restarts", "KEY=VALUE"),
+        ("chat,restart=2", "did you mean 'restarts'"),
+    ],
+)
+def test_wrong_arms_are_refused(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_arm(text).config(RunConfig())
+
+
+def test_numbers_are_lists_or_spans() -> None:
+    assert parse_numbers("1,2,8", "shots") == (1, 2, 8)
+    assert parse_numbers("1-3,2", "seed") == (1, 2, 3)
+    with pytest.raises(ConfigError, match="--seed 'x'"):
+        parse_numbers("x", "seed")
+
+
+def test_a_grid_orders_what_depends_on_what() -> None:
+    arms = [parse_arm("both=craft,after=chat"), parse_arm("chat")]
+    cells = make_grid(RunConfig(), arms, ["shapes-small"], [1, 2], [1, 2])
+    assert len(cells) == 8
+    assert [cell.arm.name for cell in cells[:2]] == ["chat", "both"]
+    with pytest.raises(ConfigError, match="two arms are called 'chat'"):
+        make_grid(RunConfig(), [parse_arm("chat")] * 2, ["shapes-small"], [1], [1])
+    with pytest.raises(ConfigError, match="not among the arms"):
+        make_grid(RunConfig(), arms[:1], ["shapes-small"], [1], [1])
+    circle = [parse_arm("a=chat,after=b"), parse_arm("b=chat,after=a")]
+    with pytest.raises(ConfigError, match="circle"):
+        make_grid(RunConfig(), circle, ["shapes-small"], [1], [1])
+
+
+def test_equal_arms_share_the_least_bound_or_the_cap_asked_for() -> None:
+    arms = [parse_arm("zeroshot"), parse_arm("chat,restarts=1,iterations=1"), parse_arm("random")]
+    cells, note = hold_equal(make_grid(RunConfig(), arms, ["shapes-small"], [1], [1]), "queries")
+    (cap,) = {cell.config.max_queries for cell in cells}
+    assert cap is not None
+    assert 24 < cap < 1000
+    assert f"{cap:,}" in note
+    base = RunConfig(max_llm_calls=7)
+    cells, _ = hold_equal(make_grid(base, arms, ["shapes-small"], [1], [1]), "llm_calls")
+    assert {cell.config.max_llm_calls for cell in cells} == {7}
+    with pytest.raises(ConfigError, match="did you mean 'queries'"):
+        hold_equal(cells, "querys")
+    with pytest.raises(ConfigError, match="needs --max-seconds"):
+        hold_equal(cells, "seconds")
+
+
+def test_a_key_says_what_was_asked_not_where() -> None:
+    config = RunConfig(settings={"restarts": 2}).resolved()
+    same = dataclasses.replace(config, settings={}, runs="elsewhere", device="cuda")
+    assert key(config) == key(same)
+    assert key(config) != key(dataclasses.replace(config, settings={"restarts": 3}))
+    assert key(config) != key(dataclasses.replace(config, seed=2))
+
+
+def test_finished_runs_are_known_again(tmp_path: Path) -> None:
+    folder = paper_run(tmp_path)
+    unfinished = paper_run(tmp_path)
+    (unfinished / "result.json").unlink()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.toml").write_text("optimizer = 'none such'")
+    assert known_runs(tmp_path) == {key(run_folder.read_run_config(folder)): folder}
+
+
+class Engine:
+    """Writes runs instead of making them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.started: list[RunConfig] = []
+        self.fails: str = ""
+
+    def start(self, config: RunConfig, watch: Watch, box: Any = None) -> dict[str, Any]:
+        if config.optimizer == self.fails:
+            raise ServiceError("the service is gone")
+        self.started.append(config)
+        labels = np.arange(30) % 3
+        folder = paper_run(
+            self.root, optimizer=config.optimizer, seed=config.seed, start=config.template,
+            before=labels * 0, spent={"text_encodings": 100}, labels=labels,
+        )  # fmt: skip
+        (folder / "config.toml").write_text(config.to_toml())
+        return {"status": "complete", "run": str(folder)}
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    fake = Engine(tmp_path)
+    monkeypatch.setattr(engine, "start", fake.start)
+    monkeypatch.setattr(engine, "open_box", lambda config, watch: object())
+    return fake
+
+
+def grid(arms: list[str], root: Path, **changes: Any) -> list[Cell]:
+    base = RunConfig(runs=str(root), llm="builtin", **changes)
+    return make_grid(base, [parse_arm(arm) for arm in arms], ["shapes-small"], [1], [1, 2])
+
+
+def test_equal_runs_are_reused(fake: Engine, tmp_path: Path) -> None:
+    cells = grid(["zeroshot", "random"], tmp_path)
+    assert not any(d.reused for d in execution.execute(cells, tmp_path, 1, Watch()))
+    again = execution.execute(cells, tmp_path, 1, Watch())
+    assert all(d.reused for d in again)
+    more = execution.execute(grid(["zeroshot", "chat"], tmp_path), tmp_path, 1, Watch())
+    assert [d.reused for d in more] == [True, True, False, False]
+    assert len(fake.started) == 6
+
+
+def test_an_arm_starts_from_the_best_of_another(fake: Engine, tmp_path: Path) -> None:
+    cells, _ = hold_equal(
+        grid(["chat", "both=random,after=chat"], tmp_path, max_queries=150), "queries"
+    )
+    done = execution.execute(cells, tmp_path, 1, Watch())
+    assert {config.template for config in fake.started if config.optimizer == "random"} == {
+        "a small {}."
+    }
+    assert {c.max_queries for c in fake.started if c.optimizer == "random"} == {50}
+    records = [read_record(d.folder, d.cell.arm.name) for d in done if d.folder]
+    both = next(row for row in compare(records).rows if row.arm == "both")
+    assert both.spend["text_encodings"] == 200  # the earlier search was paid for too
+    assert both.gain.difference.mean == pytest.approx(2 / 3)  # over the very first start
+    assert both.seconds == 24.0
+
+
+def test_what_is_left_of_each_cap() -> None:
+    spent: Mapping[str, float | None] = {
+        "text_encodings": 5, "soft_prompt_encodings": 10, "llm_calls": 1,
+        "llm_tokens_in": 7, "llm_tokens_out": 3, "llm_usd": 0.25,
+    }  # fmt: skip
+    config = RunConfig(max_queries=20, max_llm_calls=1, max_tokens=5, max_usd=1.0, max_seconds=9.0)
+    caps = ("max_queries", "max_llm_calls", "max_tokens", "max_usd", "max_seconds")
+    assert [left(config, cap, spent, 4.0) for cap in caps] == [5, 0, 0, 0.75, 5.0]
+
+
+def test_a_failure_stops_neither_the_others_nor_the_table(fake: Engine, tmp_path: Path) -> None:
+    fake.fails = "chat"
+    asked = ["compare", "--optimizer", "chat", "--optimizer", "random", "--seed", "1,2"]
+    asked += ["--optimizer", "both=random,after=chat", "--runs", str(tmp_path), "--llm", "builtin"]
+    done = CliRunner().invoke(app, asked)
+    assert isinstance(done.exception, ServiceError)
+    assert "the service is gone" in done.output
+    assert "which it starts from, failed" in done.output
+    assert "random" in done.output
+
+
+def test_the_command_line_shows_every_format(fake: Engine, tmp_path: Path) -> None:
+    asked = ["compare", "--optimizer", "random", "--seed", "1", "--runs", str(tmp_path), "-q"]
+    for format, said in (("table", "random"), ("csv", "dataset,"), ("latex", "\\begin"),
+                         ("markdown", "| arm"), ("json", '"schema": 1')):  # fmt: skip
+        done = CliRunner().invoke(app, [*asked, "--format", format, "--published"])
+        assert done.exit_code == 0, done.output
+        assert said in done.output
+    CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "t.md")])
+    assert "| random |" in (tmp_path / "t.md").read_text()
+    assert isinstance(CliRunner().invoke(app, [*asked, "-f", "tsv"]).exception, ConfigError)
+
+
+@pytest.mark.slow
+def test_runs_share_the_machine(tmp_path: Path) -> None:
+    """The real thing: processes of their own, and the same result as one after the other."""
+    cells = grid(["zeroshot", "random,evaluations=10"], tmp_path)
+    done = execution.execute(cells, tmp_path, 2, Watch())
+    assert all(d.folder for d in done)
+    alone = execution.execute(cells, tmp_path / "alone", 1, Watch())
+    hits = [{d.cell.title: read_record(d.folder).hits.sum() for d in found if d.folder}
+            for found in (done, alone)]  # fmt: skip
+    assert hits[0] == hits[1]
+
+
+def test_models_are_parsed() -> None:
+    assert parse_model("RN50@openai") == {"model": "RN50", "pretrained": "openai"}
+    assert parse_model("shapes-tiny") == {"model": "shapes-tiny", "pretrained": ""}
+    with pytest.raises(ConfigError, match="NAME@TAG"):
+        parse_model("@openai")
