@@ -25,6 +25,7 @@ from llmopt.errors import (
     ConfigError,
     RunFolderError,
 )
+from llmopt.heads.predictor import head_names, with_head
 from llmopt.optimizers import optimizer_class, optimizer_names
 from llmopt.optimizers.base import Optimizer, Outcome, Search
 from llmopt.predictor import Predictor, single
@@ -63,6 +64,8 @@ def prepare(config: RunConfig) -> Prepared:
         UserError: something is unknown, missing or does not fit.
     """
     config = config.resolved()
+    if config.head:
+        head_names(config.head)
     kind = optimizer_class(config.optimizer)
     optimizer = kind(make_settings(kind, config.settings))
     if kind.needs_chat:
@@ -202,6 +205,8 @@ def _search_and_measure(
         outcome = prepared.optimizer.run(search)
     if ledger.stopped:  # wherever in the search it was, there is more to do
         outcome = dataclasses.replace(outcome, stop_reason="interrupted")
+    if config.head and outcome.stop_reason != "interrupted":
+        outcome = _with_head(config, outcome, metered, task, journal, watch)
     if journal.diverged:
         watch.warn("this sitting took other steps than the one before; see the journal")
 
@@ -241,6 +246,29 @@ def _search_and_measure(
     )
     _write(folder, result, outcome, evaluation, task.classnames)
     return result
+
+
+def _with_head(
+    config: RunConfig,
+    outcome: Outcome,
+    box: MeteredBox,
+    task: Task,
+    journal: Journal,
+    watch: Watch,
+) -> Outcome:
+    """What was found with a head on it, if one is convincing on images left out of its fit."""
+    watch.stage("fitting heads")
+    try:
+        predictor, selection = with_head(
+            outcome.predictor, head_names(config.head), box, task, config.seed
+        )
+    except BudgetExhausted as spent:
+        watch.note(f"no head was fitted: {spent}")
+        return outcome
+    journal.event("head", reason=selection.reason)
+    watch.note(selection.reason)
+    fallback = outcome.fallback and selection.fallback
+    return dataclasses.replace(outcome, predictor=predictor, fallback=fallback)
 
 
 def _score_start(box: MeteredBox, task: Task, baseline: Predictor) -> None:

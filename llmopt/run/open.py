@@ -109,4 +109,10 @@ def predictor_from_state(
         from llmopt.optimizers.soft import SoftPredictor
 
         return SoftPredictor.from_state(tensors, config)
+    if config["kind"] == "headed":
+        from llmopt.heads.predictor import HeadedPredictor
+
+        below = {k.removeprefix("base."): v for k, v in tensors.items() if k.startswith("base.")}
+        base = predictor_from_state(below, config["base"])
+        return HeadedPredictor.from_state(base, tensors, config)
     raise ValueError(f"unknown kind of predictor {config['kind']!r}")

@@ -50,7 +50,7 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
             predictor = dataclasses.replace(predictor, classnames=dataset.classnames)
     elif "model" in changes:
         raise ConfigError(
-            f"run {folder} found a soft prompt, which belongs to its model; "
+            f"run {folder} found a soft prompt or a head, which belongs to its model; "
             "only text prompts can be carried to another --model"
         )
     elif moved:

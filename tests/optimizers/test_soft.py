@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,7 +139,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     rates = [cosine_rate(epoch, 50, 2e-3) for epoch in range(51)]
     assert rates[0] == 1e-5
     assert rates[1] == pytest.approx(2e-3 * 0.5 * (1 + np.cos(np.pi / 50)))
-    assert all(a > b for a, b in zip(rates[1:], rates[2:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[1:]))
     assert rates[50] == pytest.approx(0, abs=1e-9)
 
 
