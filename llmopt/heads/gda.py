@@ -109,15 +109,20 @@ class GDA(Head[Settings]):
             pull = np.sqrt(views / others) if others else 0.0
             u = np.vstack([deviations[i], pull * deviations[i].mean(axis=0)])
             ridge = _ridge(total - float((u**2).sum()), left)
+            d = np.ones((len(rhos), width))
             if ridge is None:
-                weights = mu[None]
+                u = u[:0]
             else:
                 u /= np.sqrt(left - 1)
-                d = 1.0 / (eigenvalues / (left - 1) + rhos * ridge)  # (rhos, d)
-                du = u * d[:, None]
-                inner = np.linalg.inv(np.eye(len(u)) - du @ u.T)
-                weights = mu * d[:, None] + (mu @ du.swapaxes(1, 2)) @ inner @ du  # (3)
-            held_out[:, i] = weights @ x - (weights * mu).sum(axis=2) / 2  # (1)
+                d /= eigenvalues / (left - 1) + rhos * ridge
+            # (3) between the means, and between the means and x, without the weights themselves.
+            du = u * d[:, None]
+            inner = np.linalg.inv(np.eye(len(u)) - du @ u.T)
+            across = mu @ du.swapaxes(1, 2)
+            mixed = across @ inner
+            linear = (d * x) @ mu.T + (mixed @ (du @ x)[:, :, None])[:, :, 0]
+            squares = d @ (mu**2).T + (mixed * across).sum(axis=2)
+            held_out[:, i] = linear - squares / 2  # (1)
         return held_out
 
 

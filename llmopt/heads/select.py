@@ -34,12 +34,15 @@ import numpy.typing as npt
 from llmopt.heads import head_class
 from llmopt.heads.base import TEMPERATURES, Config, FittedHead, Head, Shots, Tensors
 from llmopt.heads.none import NONE, NoHead
-from llmopt.stats import correct, log_likelihoods, paired_t
+from llmopt.stats import correct, paired_t
 from llmopt.task import FloatArray, IntArray
 
 Float64Array = npt.NDArray[np.float64]
 
 _UNRULY = 0.05
+
+# Flat to sharp, so that the flattest of equals is taken.
+_TEMPERATURES = TEMPERATURES[::-1].astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +123,11 @@ def best(
         for alpha in head.strengths(base, correction):
             scores = (base + np.float32(alpha) * correction)[rows]
             right = correct(scores, labels[rows])
-            for temperature in TEMPERATURES[::-1]:  # the flattest of equals
+            likelihoods.append(_tolerant(scores, labels[rows]))
+            for temperature in _TEMPERATURES:
                 points.append((config, float(alpha), float(temperature)))
-                likelihoods.append(_tolerant(scores / temperature, labels[rows]))
                 hits.append(right)
-    table = np.stack(likelihoods)
+    table = np.concatenate(likelihoods)
     # Image i is judged at the point that the others choose.
     others = (table.sum(axis=1, keepdims=True) - table).argmax(axis=0)
     columns = np.arange(table.shape[1])
@@ -147,11 +150,16 @@ def judged(shots: Shots, val: Shots | None = None) -> npt.NDArray[np.int64]:
     return np.flatnonzero(np.concatenate([company, held]))
 
 
-def _tolerant(scores: npt.NDArray[np.floating], labels: IntArray) -> Float64Array:
-    """(N,) log-likelihoods that no single image can dominate."""
-    share = _UNRULY / scores.shape[-1]
-    likelihoods = np.exp(log_likelihoods(scores, labels))
-    return np.asarray(np.log((1 - _UNRULY) * likelihoods + share), dtype=np.float64)
+def _tolerant(scores: FloatArray, labels: IntArray) -> Float64Array:
+    """(T, N) log-likelihoods that no single image can dominate, at each temperature."""
+    below = scores - scores.max(axis=1, keepdims=True)
+    true = below[np.arange(len(labels)), labels]
+    unruly = _UNRULY / scores.shape[1]
+    found = np.empty((len(_TEMPERATURES), len(labels)))
+    for row, temperature in zip(found, _TEMPERATURES, strict=True):
+        p = np.exp(true / temperature) / np.exp(below / temperature).sum(axis=1)
+        row[:] = np.log((1 - _UNRULY) * p + unruly)
+    return found
 
 
 def _candidates(
