@@ -55,7 +55,7 @@ def score_templates(
         rows = []
         for text in text_features:
             size = max(1, _BLOCK_BYTES // (4 * len(text)))
-            blocks = zip(image_features.split(size), labels.split(size), strict=True)
+            blocks = zip(image_features.split(size), labels.split(size), strict=True)  # type: ignore[no-untyped-call]
             rows.append(torch.cat([figure(logits(images, text), true) for images, true in blocks]))
     if not rows:
         raise ValueError("there are no templates to score")

@@ -105,8 +105,8 @@ class Archive:
             templates=[
                 {
                     "text": one.template.text,
-                    "train_accuracy": round(one.accuracy, 6),
-                    "train_logprob": round(one.logprob, 6),
+                    "train_accuracy": round(one.accuracy, 4),
+                    "train_logprob": round(one.logprob, 4),
                 }
                 for one in scored
             ],

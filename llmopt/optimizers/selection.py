@@ -191,6 +191,7 @@ def _result(
         text=template.text,
         weight=weight,
         train_accuracy=scored.accuracy,
-        train_logprob=scored.logprob,
+        # The last bits of a matrix product may differ from process to process.
+        train_logprob=round(scored.logprob, 6),
         val_accuracy=float((val.argmax(-1) == val_labels).mean()) if len(val) else None,
     )

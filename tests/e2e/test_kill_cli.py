@@ -1,6 +1,6 @@
 """kill -9 at any moment: ``llmopt resume`` ends like an undisturbed run and repeats no paid call.
 
-The real command line and the real OpenAI client talk to a local server that counts what it is asked.
+The real command line and the real OpenAI client talk to a local server that counts requests.
 """
 
 from __future__ import annotations
