@@ -11,7 +11,8 @@ TASK, MODEL, LLM, CAPS, OUTPUT = "Task", "Black box", "Language model", "Hard ca
 
 
 def _option(*names: str, panel: str, help: str, **more: Any) -> Any:
-    return typer.Option(*names, rich_help_panel=panel, help=help, show_default=False, **more)
+    text = help.replace("[", r"\[")  # or rich takes "[default: 1]" for markup, and drops it
+    return typer.Option(*names, rich_help_panel=panel, help=text, show_default=False, **more)
 
 
 Dataset = Annotated[

@@ -65,7 +65,7 @@ def report(
         typer.Option(
             "--out",
             "-o",
-            help="The page. [default: report.html in the run folder; here, for several runs]",
+            help=r"The page. \[default: report.html in the run folder; here, for several runs]",
         ),
     ] = None,
     png: Annotated[

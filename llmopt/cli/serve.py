@@ -22,7 +22,7 @@ def serve(
     batch_size: o.BatchSize = None,
     access: Annotated[
         str | None,
-        typer.Option("--access", help="labels, scores, features or soft. [default: all it has]"),
+        typer.Option("--access", help=r"labels, scores, features or soft. \[default: all it has]"),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8017,
