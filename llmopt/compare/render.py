@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from llmopt.compare.table import Comparison, Pair, Row, Tested
+from llmopt.compare.table import SPENDS, Comparison, Pair, Row, Tested
 from llmopt.export.tables import guard
 from llmopt.templates import clean
 
@@ -39,6 +39,21 @@ def cells(row: Row) -> tuple[str, ...]:
         "not known" if usd is None else f"{usd:.4f}" if usd else "",
         f"{row.seconds:,.1f}",
     )
+
+
+def spend_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of every currency that was spent: a run, and for each point gained."""
+    spent = [name for name in SPENDS if any(row.spend[name] != 0 for row in rows)]
+    header = ["arm", *(name.replace("_", " ").replace("llm", "LLM") for name in spent)]
+    return header, [[clean(row.arm), *(_spend(row, name) for name in spent)] for row in rows]
+
+
+def _spend(row: Row, name: str) -> str:
+    value, each = row.spend[name], row.per_point(name)
+    if value is None:
+        return "not known"
+    digits = ".4f" if name == "llm_usd" else ",.0f"
+    return f"{value:{digits}}" + (f" ({each:{digits}} a point)" if each else "")
 
 
 def sentence(pair: Pair) -> str:
@@ -93,14 +108,15 @@ def as_csv(comparison: Comparison) -> str:
     table.writerow(
         ["dataset", "shots", "model", "arm", "seeds", "accuracy", "low", "high", "start", "gain",
          "gain_low", "gain_high", "p_holm", "verdict", "worst",
-         *next((row.spend for row in comparison.rows), {}), "seconds"]
+         *SPENDS, *(f"{name}_per_point" for name in SPENDS), "seconds"]
     )  # fmt: skip
     for row in comparison.rows:
         gain = row.gain.difference
         table.writerow(
             [guard(row.dataset), row.shots, guard(row.model), guard(row.arm), len(row.seeds),
              row.accuracy, *row.interval, row.start, gain.mean, *gain.interval,
-             row.gain.adjusted, row.gain.verdict, row.worst, *row.spend.values(), row.seconds]
+             row.gain.adjusted, row.gain.verdict, row.worst, *row.spend.values(),
+             *(row.per_point(name) for name in SPENDS), row.seconds]
         )  # fmt: skip
     return text.getvalue()
 

@@ -99,10 +99,10 @@ def export(
         raise ConfigError(
             f"unknown format '{format}'{nearest(format, NAMES)} (there are: {', '.join(NAMES)})"
         )
-    prompts = read_run(folder, top)
+    chosen, warnings = FORMATS[format], list[str]()
+    prompts = read_run(folder, top, warnings)
     if key:
         prompts = dataclasses.replace(prompts, dataset=key)
-    chosen, warnings = FORMATS[format], list[str]()
     return Exported(chosen.write(prompts, warnings), chosen.text, warnings)
 
 

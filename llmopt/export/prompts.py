@@ -78,8 +78,10 @@ def from_texts(texts: Iterable[str], **rest: Any) -> PromptList:
     return PromptList(tuple(Prompt(text, weight) for text, weight in weights.items()), **rest)
 
 
-def read_run(folder: Path, top: int | None = None) -> PromptList:
+def read_run(folder: Path, top: int | None, warnings: list[str]) -> PromptList:
     """The prompts of a finished run: those of its predictor, or the ``top`` finalists.
+
+    A head on the prompts is left out, and ``warnings`` says so.
 
     Raises:
         RunFolderError: the run found no text prompts (a soft prompt is exported otherwise).
@@ -88,6 +90,12 @@ def read_run(folder: Path, top: int | None = None) -> PromptList:
         raise ConfigError(f"--top must be 1 or more, not {top}")
     result = run_folder.read_result(folder)
     predictor = load_predictor(folder)
+    if isinstance(below := getattr(predictor, "base", None), TextPredictor):
+        warnings.append(
+            "prompts only: the run's classifier has a head as well, without which its accuracy was "
+            "not measured (--format safetensors keeps it)"
+        )
+        predictor = below
     if not isinstance(predictor, TextPredictor):
         raise RunFolderError(
             f"run {folder} found {predictor.describe()}, which is no list of prompts; "

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from llmopt._version import __version__
 from llmopt.compare.records import read_record
-from llmopt.compare.render import HEADER, cells, sentence, span
+from llmopt.compare.render import HEADER, cells, sentence, span, spend_table
 from llmopt.compare.render import title as task_title
 from llmopt.compare.table import Comparison, compare
 from llmopt.errors import ConfigError, RunFolderError
@@ -90,6 +90,7 @@ def render(page: Page) -> str:
         header=HEADER,
         cells=cells,
         sentence=sentence,
+        spend_table=spend_table,
         task_title=task_title,
         script=Markup(script),
         script_hash=digest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,29 @@ def test_runs_share_the_machine(tmp_path: Path) -> None:
     hits = [{d.cell.title: read_record(d.folder).hits.sum() for d in found if d.folder}
             for found in (done, alone)]  # fmt: skip
     assert hits[0] == hits[1]
+
+
+def test_transfer_is_a_table_of_runs_and_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def evaluate_run(folder: Path, changes: dict[str, Any], watch: Watch) -> dict[str, Any]:
+        asked.append(changes)
+        better = 0.2 if changes.get("model") else 0.1
+        gain = {"test_accuracy": better, "p_value": better}
+        return {"best_accuracy": 0.5 + better, "gain": gain}
+
+    monkeypatch.setattr("llmopt.compare.transfer.evaluate_run", evaluate_run)
+    runs = [str(paper_run(tmp_path, seed=seed)) for seed in (1, 2)]
+    words = ["evaluate", *runs, "--across", "shapes-tiny", "--across", "RN50@openai", "-q"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert asked == [{}, {"model": "RN50", "pretrained": "openai"}] * 2
+    assert "60.0 % (+10.0, not significant)" in done.output
+    table = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)
+    assert table["scored_on"] == ["shapes-tiny", "RN50 openai"]
+    assert len(table["cells"]) == 2
 
 
 def test_models_are_parsed() -> None:

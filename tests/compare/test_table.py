@@ -13,7 +13,14 @@ from paper_runs import paper_run
 
 from llmopt.compare import published
 from llmopt.compare.records import read_record
-from llmopt.compare.render import FORMATS, as_csv, as_latex, as_markdown, sentence
+from llmopt.compare.render import (
+    FORMATS,
+    as_csv,
+    as_latex,
+    as_markdown,
+    sentence,
+    spend_table,
+)
 from llmopt.compare.table import Comparison, compare
 from llmopt.errors import RunFolderError
 
@@ -100,6 +107,10 @@ def test_formats(comparison: Comparison) -> None:
     table = list(csv.DictReader(io.StringIO(as_csv(comparison))))
     assert [row["arm"] for row in table] == ["text", "soft"]
     assert float(table[0]["accuracy"]) == pytest.approx(51 / 60)
+    assert float(table[0]["text_encodings_per_point"]) == pytest.approx(600 / 35)
+    header, spent = spend_table(comparison.rows)
+    assert header == ["arm", "text encodings", "LLM usd"]
+    assert spent[0] == ["text", "600 (17 a point)", "0.5000 (0.0143 a point)"]
     assert "| text | 3 | 85.0 |" in as_markdown(comparison)
     latex = as_latex(comparison)
     assert latex.count("\\\\") == 4

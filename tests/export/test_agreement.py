@@ -18,17 +18,23 @@ import pytest
 import torch
 from paper_runs import paper_run
 
+import llmopt
 from llmopt.blackbox import shapes_tiny
 from llmopt.blackbox.metered import MeteredBox
 from llmopt.blackbox.openclip import OpenClipBlackBox
 from llmopt.data.shapes import SHAPES, ShapesDataset
+from llmopt.errors import RunFolderError
 from llmopt.export import matrix
 from llmopt.export.clip_benchmark import CLASSNAMES, TEMPLATES
 from llmopt.export.formats import export, read, save
+from llmopt.heads.base import FittedHead
+from llmopt.heads.predictor import HeadedPredictor
+from llmopt.optimizers.soft import SoftPredictor
 from llmopt.predictor import TextPredictor
 from llmopt.run.ledger import Ledger
 from llmopt.run.open import load_predictor
 from llmopt.task import Labelled
+from llmopt.templates import Template
 
 ENSEMBLE = {"a photo of a small {}.": 2 / 3, "a blurry photo of the {}, tiny": 1 / 3}
 IMAGES = 120
@@ -168,3 +174,35 @@ def test_transformers_gets_the_prompts_we_score(
     assert isinstance(predictor, TextPredictor)
     assert asked == predictor.templates[0].fill_all(SHAPES)
     assert capsys.readouterr().out == "picture.png done\n"
+
+
+# --- soft prompts and heads ----------------------------------------------------------------------
+
+
+def test_soft_prompts_and_heads_are_exported_and_loaded(
+    box: OpenClipBlackBox, images: Labelled, tmp_path: Path
+) -> None:
+    context = np.array(box.embed_text("a small"), dtype=np.float32)
+    bias = FittedHead("bias", {"bias": np.linspace(-1, 1, 12, dtype=np.float32)}, {})
+    soft = SoftPredictor(context, SHAPES)
+    text = TextPredictor((Template("a small {}."),), SHAPES)
+    for number, predictor in enumerate((soft, HeadedPredictor(text, bias))):
+        run = paper_run(tmp_path / "runs", predictor=predictor, classnames=SHAPES, seed=number)
+        save(export(run, "safetensors"), tmp_path / f"{number}.safetensors")
+        tensors, metadata = matrix.read(tmp_path / f"{number}.safetensors")
+        assert metadata["predictor"] == predictor.state()[1]
+        ours = predictor.scores(MeteredBox(box, Ledger()), images)
+        theirs = metadata["logit_scale"] * (
+            box.image_features(images.images) @ tensors["text_matrix"].T
+        )
+        if predictor is not soft:
+            theirs = bias.scores(theirs.astype(np.float32))
+        assert np.abs(ours - theirs).max() < 1e-3
+        loaded = llmopt.load(run, device="cpu")
+        assert list(loaded.classes_) == list(SHAPES)
+        assert np.abs(loaded.decision_function(images.images) - ours).max() < 1e-3
+    with pytest.raises(RunFolderError, match="use --format safetensors"):
+        export(paper_run(tmp_path, predictor=soft), "txt")
+    exported = export(paper_run(tmp_path, predictor=HeadedPredictor(text, bias)), "txt")
+    assert exported.files["prompts.txt"] == b"a small {}.\n"
+    assert "has a head as well" in exported.warnings[0]
