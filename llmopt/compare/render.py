@@ -31,7 +31,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{100 * row.start:.1f}",
         f"{100 * gain.mean:+.1f}",
         span(gain.interval, signed=True),
-        p_text(row.gain.adjusted),
+        p_text(row.gain.adjusted) + ("*" if row.gain.verdict == "these runs only" else ""),
         f"{100 * row.worst:.1f}",
         f"{row.queries:,.0f}",
         "" if per_point is None else f"{per_point:,.0f}",

@@ -207,6 +207,10 @@ def _cautions(rows: Sequence[Row], tests: int) -> list[str]:
     notes = []
     if tests > 1:
         notes.append(f"p-values are adjusted by Holm's method over all {tests} tests here.")
+    if any(row.gain.verdict == "these runs only" for row in rows):
+        notes.append(
+            "* These runs differ from their start, but the seeds vary too much to say so of others."
+        )
     if any(len(row.seeds) == 1 for row in rows):
         notes.append(
             "Where there is one seed, intervals are over test images and say nothing of other "
