@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +29,8 @@ for _name in list(os.environ):
     if _name.endswith("_API_KEY") or _name.startswith(_UNSET_PREFIXES) or _name in _UNSET:
         del os.environ[_name]
 os.environ.update(_SET)
+# A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
