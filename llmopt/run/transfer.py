@@ -17,7 +17,7 @@ from llmopt.run import folder as run_folder
 from llmopt.run.config import RunConfig
 from llmopt.run.engine import open_box
 from llmopt.run.evaluate import evaluate
-from llmopt.run.journal import Journal
+from llmopt.run.journal import Journal, read_journal
 from llmopt.run.ledger import Ledger
 from llmopt.run.open import load_predictor
 from llmopt.run.watch import Watch
@@ -59,8 +59,11 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
     box = open_box(config, watch)
     ledger = Ledger()
     with run_folder.locked(folder):
-        journal = Journal(folder / run_folder.JOURNAL)
-        try:
+        path = folder / run_folder.JOURNAL
+        with Journal(path) as journal:
+            # Not a step to be met again: each opening stands in the journal.
+            before = sum(record["stream"] == "evaluate" for record in read_journal(path))
+            journal.skip({"evaluate": before})
             journal.event(
                 "test_opened",
                 stream="evaluate",
@@ -68,8 +71,6 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
                 dataset=config.dataset,
                 model=box.info.name,
             )
-        finally:
-            journal.close()
     watch.stage("measuring on the test images")
     baseline = single(Template(config.template), dataset.classnames)
     found = evaluate(
