@@ -117,7 +117,7 @@ def test_clip_benchmark_scores_the_same(
     run: Path, box: OpenClipBlackBox, images: Labelled, tmp_path: Path
 ) -> None:
     """Its own evaluation, on its own reading of the files, in its own process."""
-    pytest.importorskip("clip_benchmark", reason="the test extra 'clients' is not installed")
+    pytest.importorskip("clip_benchmark", reason="clip_benchmark is not installed; see .ci/run")
     shapes_tiny.export(tmp_path / "model")
     webdataset(tmp_path / "data", images)
     save(export(run, "wds"), tmp_path / "data")
