@@ -1,0 +1,61 @@
+"""A key is used, and stands in nothing a run writes or prints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hostile_server import HostileServer
+
+SECRET = "sk-proj-7Qm2Zr4Tn8Vb6Xc1"
+HEADER = "tenant-secret-5f3a9d"
+
+
+def test_no_secret_is_written_or_shown(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "from llmopt.cli.app import main; main()"]
+    script = ["401", "key in reply"]  # both quote the key back, as some services do
+    environment = os.environ | {
+        "MY_KEY": SECRET,
+        "TENANT": HEADER,
+        "LLMOPT_CACHE": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    outputs = []
+    with HostileServer(script) as server:
+        options = (
+            "--set=restarts=1", "--set=iterations=2", "--set=pool=4", "--set=proposals=2",
+            "--llm=openai:scripted", f"--llm-base-url={server.url}", "--llm-set=key_env=MY_KEY",
+            "--llm-set=headers=X-Tenant: $TENANT", "-v",
+        )  # fmt: skip
+        runs = ["--runs", str(tmp_path / "runs")]
+        first = subprocess.run(
+            [*program, "run", *options, *runs], capture_output=True, env=environment, check=False
+        )
+        outputs.append(first)
+        (folder,) = (tmp_path / "runs").iterdir()
+        if first.returncode != 0:
+            outputs.append(
+                subprocess.run(
+                    [*program, "resume", str(folder), "-v"],
+                    capture_output=True,
+                    env=environment,
+                    check=False,
+                )
+            )
+        assert any(SECRET in header for header in server.authorizations)
+    assert outputs[-1].returncode == 0, outputs[-1].stderr.decode()
+    for more in (["report", str(folder)], ["runs", *runs], ["doctor"], ["export", str(folder)]):
+        done = subprocess.run([*program, *more], capture_output=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        outputs.append(done)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"config.toml", "journal.jsonl", "result.json", "report.html"} <= {
+        path.name for path in written
+    }
+    for secret in (SECRET.encode(), HEADER.encode()):
+        for path in written:
+            assert secret not in path.read_bytes(), path
+        for output in outputs:
+            assert secret not in output.stdout + output.stderr
