@@ -23,12 +23,11 @@ SMALL = ("--set", "restarts=1", "--set", "iterations=4", "--llm", "builtin")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder to type commands in, with a cache that lasts as long as it does."""
-    folder = tmp_path_factory.mktemp("world")
+def world(tmp_path_factory: pytest.TempPathFactory, encoded: Path) -> Iterator[Path]:
+    """A folder to type commands in."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLMOPT_CACHE", str(folder / "cache"))
-        yield folder
+        patch.setenv("LLMOPT_CACHE", str(encoded))
+        yield tmp_path_factory.mktemp("world")
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +49,9 @@ def folder(world: Path, finished: Done) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _same_cache(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLMOPT_CACHE", str(world / "cache"))
+def _here(world: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world)
+    monkeypatch.delenv("LLMOPT_DATA", raising=False)
 
 
 # ------------------------------------------------------------------------------------------ run

@@ -135,6 +135,7 @@ def test_the_model_follows_the_data_set(given: dict[str, str], model: tuple[str,
 
 
 def test_the_data_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLMOPT_DATA", raising=False)
     assert RunConfig().resolved().data_root == "data"
     monkeypatch.setenv("LLMOPT_DATA", "/mnt/data")
     assert RunConfig().resolved().data_root == "/mnt/data"
