@@ -63,7 +63,7 @@ from llmopt.blackbox.base import Access
 from llmopt.data.augment import Augmentation
 from llmopt.heads.adapter import Bottleneck
 from llmopt.heads.base import FittedHead
-from llmopt.heads.none import NONE
+from llmopt.heads.predictor import HeadedPredictor
 from llmopt.optimizers.base import Bounds, Optimizer, Outcome, Search
 from llmopt.optimizers.soft import (
     Encoded,
@@ -376,10 +376,10 @@ class Training(Walk):
         self.point.descend(gradient, rate, s.clip)
         return loss.item()
 
-    def fitted(self) -> FittedHead:
+    def fitted(self) -> FittedHead | None:
         """The adapter as it was when the last epoch ended."""
         if self.adapter is None or not len(self.text):
-            return NONE
+            return None
         tensors = {
             **self._weights(),
             "ratio": np.array([_RATIO], dtype=np.float32),
@@ -462,8 +462,8 @@ class Cbbt(Optimizer[CbbtSettings]):
             )
         walk = Training(s, search, self._epochs(task))
         reason = march(search, walk, walk.epochs)
-        predictor = SoftPredictor(walk.context.numpy(), walk.names, walk.fitted())
-        return Outcome(predictor, reason)
+        prompt, adapter = SoftPredictor(walk.context.numpy(), walk.names), walk.fitted()
+        return Outcome(HeadedPredictor(prompt, adapter) if adapter else prompt, reason)
 
     def _steps(self, task: Task) -> int:
         s = self.settings

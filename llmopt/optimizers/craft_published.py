@@ -45,6 +45,7 @@ import torch
 
 from llmopt.data.augment import Augmentation
 from llmopt.heads.base import FittedHead
+from llmopt.heads.predictor import HeadedPredictor
 from llmopt.heads.residual import Refinement, refinement_loss
 from llmopt.optimizers.base import Bounds, Outcome, Progress, Search
 from llmopt.optimizers.cma_search import CmaSearch
@@ -199,9 +200,10 @@ class Alternation:
                     ending.reason = f"CMA-ES: {self.cma.stopped}"
                     break
         fitted = FittedHead("residual", self.head.arrays(), {})
-        predictor = SoftPredictor(self.context.numpy().copy(), self.start.names, fitted)
+        prompt = SoftPredictor(self.context.numpy().copy(), self.start.names)
         evaluated = self.cma.generation * self.settings.population
-        return Outcome(predictor, ending.reason, summary={"evaluations_as_published": evaluated})
+        counted = {"evaluations_as_published": evaluated}
+        return Outcome(HeadedPredictor(prompt, fitted), ending.reason, summary=counted)
 
     def _prompt_phase(self, images: Encoded) -> npt.NDArray[np.float64]:
         """Steps 1 and 2; returns the (population,) fitness (3)."""

@@ -20,8 +20,6 @@ from torch.nn import functional as F
 
 from llmopt.data.augment import Augmentation, View
 from llmopt.errors import BudgetExhausted, ConfigError, nearest
-from llmopt.heads.base import FittedHead
-from llmopt.heads.none import NONE
 from llmopt.predictor import Predictor
 from llmopt.task import FloatArray, Labelled
 from llmopt.templates import SLOT, Template, display_name
@@ -79,17 +77,15 @@ def words_start(box: MeteredBox, words: str, classnames: Sequence[str]) -> SoftS
 
 @dataclass(frozen=True, eq=False)
 class SoftPredictor(Predictor):
-    """A soft prompt, and perhaps a head on what it scores.
+    """A soft prompt.
 
     Attributes:
         context: (m, e) float32, or (K, m, e) with a context for each class.
         names: K strings that follow the context, without the full stop that ends them.
-        fitted: the head.
     """
 
     context: FloatArray
     names: tuple[str, ...]
-    fitted: FittedHead = NONE
 
     @property
     def soft_prompt(self) -> Mapping[str, Any]:  # type: ignore[override]
@@ -97,37 +93,38 @@ class SoftPredictor(Predictor):
         *classes, tokens, width = self.context.shape
         return {"tokens": tokens, "width": width, "class_specific": bool(classes)}
 
-    @property
-    def head(self) -> Mapping[str, Any] | None:  # type: ignore[override]
-        """What a result file says of its head."""
-        return None if self.fitted.name == "none" else self.fitted.save()[1]
-
     def scores(self, box: MeteredBox, images: Labelled) -> FloatArray:
         """(N, K) float32 class scores; encodes K soft prompts."""
-        features = box.image_features(images)
         context = torch.from_numpy(self.context)[None]
-        logits = box.soft_logits(features, context, self.names)[0].cpu().numpy()
-        return self.fitted.scores(logits, features)
+        return box.soft_logits(box.image_features(images), context, self.names)[0].cpu().numpy()
+
+    def text_matrix(self, box: MeteredBox, scored_on: Labelled | None = None) -> FloatArray:
+        """(K, d) class embeddings, L2-normalised; encodes K soft prompts.
+
+        The length d is that of the features of ``scored_on``, or of one text's.
+        """
+        if scored_on is None:
+            dim = box.text_features([Template(SLOT)], self.names[:1]).shape[-1]
+        else:
+            dim = box.image_features(scored_on).shape[-1]
+        return soft_text(box, dim, torch.from_numpy(self.context), self.names).numpy()
 
     def describe(self) -> str:
-        """How long it is, and its head."""
-        size = f"soft prompt of {self.context.shape[-2]} vectors"
-        return size if self.fitted.name == "none" else f"{size} and head '{self.fitted.name}'"
+        """How long it is."""
+        kind = "class-specific soft prompts" if self.context.ndim == 3 else "soft prompt"
+        return f"{kind} of {self.context.shape[-2]} vectors"
 
     def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """The vectors and the head's arrays; the rest says how to use them elsewhere."""
-        tensors, head = self.fitted.save()
-        arrays = {"context": self.context} | {f"head.{k}": v for k, v in tensors.items()}
-        config = {"kind": "soft", "names": list(self.names), "head": head, "recipe": self.recipe()}
-        return arrays, config
+        """The vectors; the rest says how to use them elsewhere."""
+        config = {"kind": "soft", "names": list(self.names), "recipe": self.recipe()}
+        return {"context": self.context}, config
 
     @classmethod
     def from_state(
         cls, tensors: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]
     ) -> SoftPredictor:
         """The inverse of :meth:`state`."""
-        fitted = FittedHead.load(below("head.", tensors), config["head"])
-        return cls(np.array(tensors["context"]), tuple(config["names"]), fitted)
+        return cls(np.array(tensors["context"]), tuple(config["names"]))
 
     def recipe(self) -> str:
         """How to use the vectors in another program."""

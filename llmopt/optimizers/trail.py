@@ -17,14 +17,12 @@ import numpy.typing as npt
 import torch
 
 from llmopt.data.augment import Augmentation
-from llmopt.heads import base as heads
 from llmopt.heads import head_class
 from llmopt.heads.base import temperature
-from llmopt.heads.none import NONE
-from llmopt.heads.select import select
+from llmopt.heads.predictor import with_head
 from llmopt.optimizers.base import Bounds, Outcome, Search
-from llmopt.optimizers.soft import Encoded, Ending, SoftPredictor, score, soft_text, view
-from llmopt.predictor import single
+from llmopt.optimizers.soft import Encoded, Ending, SoftPredictor, score, view
+from llmopt.predictor import Predictor, single
 from llmopt.stats import correct, log_likelihoods, paired_t
 from llmopt.task import FloatArray, Task
 
@@ -58,12 +56,13 @@ class Trail:
 
     Attributes:
         fit: the training images and their views, for the search to fit.
+        views: of each.
         contexts: the waypoints' contexts, in order.
     """
 
     def __init__(self, search: Search, names: Sequence[str], views: int = 0) -> None:
         task, box = search.task, search.box
-        self._box, self._names = box, names
+        self._box, self._names, self.views = box, names, views
         self._val, self._plain = len(task.val), len(task.val) + len(task.train)
         # In this order what is fitted and what is judged are both contiguous.
         parts = [Encoded.of(box, task.val)] if len(task.val) else []
@@ -137,27 +136,6 @@ class Trail:
         divisor = temperature(scores[self._judges], labels[self._judges])
         return log_likelihoods(scores / divisor, labels), correct(scores, labels)
 
-    def shots(self, context: torch.Tensor) -> tuple[heads.Shots, heads.Shots | None]:
-        """Training and validation images as a head sees them under a context; K encodings."""
-        text = soft_text(self._box, self._all.features.shape[1], context, self._names)
-        base = self._box.logits(torch.from_numpy(self._all.features), text).numpy()
-        labels, count = self._all.labels.numpy(), self._plain - self._val
-
-        def seen(rows: slice, images: int) -> heads.Shots:
-            def views(array: FloatArray) -> FloatArray:
-                return array[rows].reshape(-1, images, array.shape[-1]).swapaxes(0, 1).copy()
-
-            return heads.Shots(
-                base=views(base),
-                labels=labels[rows][:images],
-                features=views(self._all.features),
-                text=text.numpy(),
-                scale=self._box.info.logit_scale,
-            )
-
-        held = slice(0, self._val)
-        return seen(slice(self._val, None), count), seen(held, self._val) if self._val else None
-
 
 def bounds(task: Task, views: int, visits: int, candidates: int, head: str = "none") -> Bounds:
     """Upper bounds of a search with a trail.
@@ -171,13 +149,15 @@ def bounds(task: Task, views: int, visits: int, candidates: int, head: str = "no
     """
     classes, plain = len(task.classnames), len(task.train) + len(task.val)
     fit = len(task.train) * (1 + views)
-    fitting = head != "none"
+    everything = fit + len(task.val)
+    # A head wants the scores of the training and of the validation images, and the text features.
+    asked = 0 if head == "none" else 1 + bool(len(task.val)) + head_class(head).looks_at_features
+    pairs = everything + WIDEST if asked else 0
     return Bounds(
-        image_encodings=fit + len(task.val),
+        image_encodings=everything,
         text_encodings=classes,
-        soft_prompt_encodings=(visits + candidates + fitting) * classes,
-        pairs_scored=classes
-        * (plain + visits * (fit + len(task.val)) + candidates * fit + fitting * WIDEST),
+        soft_prompt_encodings=(visits + candidates + asked) * classes,
+        pairs_scored=classes * (plain + visits * everything + candidates * fit + pairs),
     )
 
 
@@ -202,14 +182,21 @@ def conclude(
     choice = Choice(None, 0.0, 0.0) if trail is None else trail.choose(standard_errors)
     summary: dict[str, Any] = {"gain_nats": round(choice.gain, 4), "gain_se": round(choice.se, 4)}
     if trail is None or choice.index is None:
-        predictor = single(search.task.start, search.task.classnames)
-        return Outcome(predictor, reason, fallback=True, summary=summary)
-    context, fitted = trail.contexts[choice.index], NONE
+        start = single(search.task.start, search.task.classnames)
+        return Outcome(start, reason, fallback=True, summary=summary)
+    predictor: Predictor = SoftPredictor(trail.contexts[choice.index], names)
     summary["waypoint"] = f"{choice.index + 1} of {len(trail)}"
     if head != "none":
         with Ending() as ending:
-            shots, held = trail.shots(torch.from_numpy(context))
-            selection = select([head_class(head)()], shots, search.seed, held, standard_errors)
-            fitted, summary["head"] = selection.head, selection.reason
+            predictor, selection = with_head(
+                predictor,
+                (head,),
+                search.box,
+                search.task,
+                search.seed,
+                views=trail.views,
+                standard_errors=standard_errors,
+            )
+            summary["head"] = selection.reason
         reason = ending.reason if reason == "iterations" else reason
-    return Outcome(SoftPredictor(context, names, fitted), reason, summary=summary)
+    return Outcome(predictor, reason, summary=summary)

@@ -13,7 +13,7 @@ from soft_box import NAMES, PLAIN, Bench, SoftBox, make_task
 
 from llmopt.data.augment import Augmentation
 from llmopt.errors import BudgetExhausted, ConfigError
-from llmopt.heads.base import FittedHead
+from llmopt.heads.predictor import EmbedsClasses
 from llmopt.optimizers.soft import (
     Encoded,
     Ending,
@@ -61,14 +61,7 @@ def test_every_template_has_a_soft_start(bench: Bench, text: str) -> None:
 
 
 def test_a_soft_predictor_survives_a_file(bench: Bench, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    k = len(NAMES)
-    tensors = {"bias": rng.normal(size=k).astype(np.float32)}
-    before = SoftPredictor(
-        rng.normal(size=(3, 16)).astype(np.float32),
-        NAMES,
-        FittedHead("bias", tensors, {"temperature": 1.0}, alpha=0.5, temperature=2.0),
-    )
+    before = SoftPredictor(np.random.default_rng(0).normal(size=(3, 16)).astype("f4"), NAMES)
     arrays, config = before.state()
     save_file(arrays, tmp_path / "p.safetensors")
     after = SoftPredictor.from_state(
@@ -81,9 +74,16 @@ def test_a_soft_predictor_survives_a_file(bench: Bench, tmp_path: Path) -> None:
     assert config["kind"] == "soft"
     assert "names[k] + '.'" in config["recipe"]
     assert after.soft_prompt == {"tokens": 3, "width": 16, "class_specific": False}
-    assert after.head is not None
-    assert after.head["name"] == "bias"
-    assert after.describe() == "soft prompt of 3 vectors and head 'bias'"
+    assert after.describe() == "soft prompt of 3 vectors"
+
+
+def test_heads_find_the_class_embeddings_of_a_soft_prompt(bench: Bench) -> None:
+    start = soft_start(bench.metered, Template(PLAIN), NAMES)
+    soft = SoftPredictor(start.context.numpy(), start.names)
+    assert isinstance(soft, EmbedsClasses)
+    expected = single(Template(PLAIN), NAMES).text_matrix(bench.metered)
+    for images in (bench.search.task.train, None):
+        np.testing.assert_allclose(soft.text_matrix(bench.metered, images), expected, atol=1e-6)
 
 
 def test_scoring_in_pieces_is_scoring_at_once(
