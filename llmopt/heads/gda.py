@@ -13,9 +13,8 @@ the zero-shot ones, as in the paper, but rho and the strength are chosen on left
 of a large validation set.
 
 Leaving image i out is exact: its views leave S, the trace, the means and the centre. Keeping S
-would let the metric know the very deviation it is asked to judge; with V views of an image in S
-the deviation seems about V times cheaper than it is, and leave-one-out finds nothing wrong with any
-strength. The inverse is updated from one eigendecomposition: with W the scatter, U U' what image i
+would let the metric know the very deviation it is asked to judge: where images are few for their
+dimensions, such a leave-one-out finds random labels perfectly predictable. The inverse is updated from one eigendecomposition: with W the scatter, U U' what image i
 contributes to it, and D = (Lambda + ridge)^-1 in the eigenbasis of W,
 
     (W - U U' + ridge I)^-1 = D + D U (I - U' D U)^-1 U' D                                  (3)

@@ -91,6 +91,24 @@ class Selection:
         """No head was convincingly better than none."""
         return self.head is NONE
 
+    def summary(self) -> dict[str, Any]:
+        """What a result file says of it; numbers as JSON has them."""
+        looked_at = {
+            name: {
+                "gain_nats": e.gain,
+                "se": e.se,
+                "accuracy_gain": e.accuracy_gain,
+                "images": len(e.hits),
+                "left_out": e.left_out,
+                "config": e.config,
+                "alpha": e.alpha,
+                "temperature": e.temperature,
+            }
+            for name, e in self.evidence.items()
+            if name != "none"
+        }
+        return {"chosen": self.head.name, "reason": self.reason, "heads": looked_at}
+
 
 def best(
     head: Head[Any],

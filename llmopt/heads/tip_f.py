@@ -3,7 +3,7 @@
 The keys start at the training-free cache of :mod:`llmopt.heads.tip`, with the beta and the alpha
 chosen there, and are trained by the cross-entropy of the blended scores (AdamW, lr 1e-3, eps 1e-4,
 batch 256; the paper trains 20 epochs, 100 on EuroSAT, and its released code keeps the epoch that is
-best on the test set; here the number of epochs is chosen on left-out images).
+best on the test set; here the number of steps is chosen on left-out images).
 
 Queries: none beyond the features of the views.
 """
@@ -33,7 +33,6 @@ class Settings(Training):
         betas, kappa: as in :class:`llmopt.heads.tip.Settings`.
     """
 
-    epochs: tuple[int, ...] = (5, 10, 20, 50, 100)
     eps: float = 1e-4
     betas: tuple[float, ...] = TipSettings.betas
     kappa: float = TipSettings.kappa

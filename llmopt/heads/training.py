@@ -1,9 +1,10 @@
-"""Heads that are trained: Adam on cached views, the number of epochs chosen on left-out images.
+"""Heads that are trained: Adam on cached views, the number of steps chosen on left-out images.
 
-One epoch shows each training image once, in one of its cached views at random, as training with
-fresh augmentation would; nothing is encoded again. There is no closed form for leaving one image
-out, so images are left out in folds, each class spread over them: a fold is scored by a fit on the
-others, at a few lengths of training, and the likeliest length trains the head on all images.
+The images are passed through in random order again and again, each in one of its cached views at
+random, as in training with fresh augmentation; nothing is encoded again. There is no closed form
+for leaving one image out, so images are left out in folds, each class spread over them: a fold is
+scored by a fit on the others, at a few lengths of training, and the likeliest length trains the
+head on all images. Lengths are counted in steps, so that the cost does not grow with the data.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -29,15 +31,15 @@ class Training:
     """Settings of training.
 
     Attributes:
-        epochs: lengths of training to choose from, in passes over the images.
-        batch: images a step (256 in CraFT and Tip-Adapter-F).
+        steps: lengths of training to choose from (200 passes of at most 26 steps in CraFT).
+        batch: images a step (32 in CBBT, 256 in CraFT and Tip-Adapter-F).
         lr: learning rate, constant, so that a short training is the beginning of a long one.
         weight_decay: AdamW's (0 in CraFT's released code, 0.01 in Tip-Adapter-F).
         eps: Adam's.
     """
 
-    epochs: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
-    batch: int = 256
+    steps: tuple[int, ...] = (20, 50, 100, 200, 500, 1000)
+    batch: int = 64
     lr: float = 1e-3
     weight_decay: float = 0.01
     eps: float = 1e-8
@@ -73,24 +75,23 @@ class TrainedHead(Head[T], Generic[T, M]):
     def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
         """``h`` of each image under the fit on the other folds, for each length of training."""
         options = self.options(shots, seed)
-        corrections = {epochs: np.empty_like(shots.plain) for epochs in self.settings.epochs}
+        corrections = {steps: np.empty_like(shots.plain) for steps in self.settings.steps}
         count = min(FOLDS, len(shots))
         fold = folds(shots.labels, count, seed)
         for k in range(count):
             out = fold == k
             rest = shots.of(~out)
             held = shots.of(out)
-            for epochs, module in self._train(rest, options, self.settings.epochs, [seed, k]):
-                corrections[epochs][out] = self.correct(
+            for steps, module in self._train(rest, options, self.settings.steps, [seed, k]):
+                corrections[steps][out] = self.correct(
                     self.arrays(module), held.plain, held.plain_features
                 )
-        for epochs, correction in corrections.items():
-            yield {**options, "epochs": epochs}, correction
+        for steps, correction in corrections.items():
+            yield {**options, "steps": steps}, correction
 
     def fit(self, shots: Shots, config: Config, seed: int) -> Tensors:
         """Train on all images."""
-        epochs = int(config["epochs"])
-        _, module = next(self._train(shots, config, (epochs,), [seed]))
+        _, module = next(self._train(shots, config, (int(config["steps"]),), [seed]))
         return self.arrays(module)
 
     def strengths(self, base: FloatArray, correction: FloatArray) -> npt.NDArray[np.float64]:
@@ -100,7 +101,7 @@ class TrainedHead(Head[T], Generic[T, M]):
     def _train(
         self, shots: Shots, options: Config, stops: tuple[int, ...], seed: list[int]
     ) -> Iterator[tuple[int, M]]:
-        """The module after each of the numbers of epochs in ``stops``."""
+        """The module after each of the numbers of steps in ``stops``."""
         rng = np.random.default_rng(seed)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         module = self.build(shots, options, generator)
@@ -110,22 +111,29 @@ class TrainedHead(Head[T], Generic[T, M]):
             weight_decay=self.settings.weight_decay,
             eps=self.settings.eps,
         )
-        base, labels = torch.from_numpy(shots.base), torch.from_numpy(shots.labels)
-        features = None if shots.features is None else torch.from_numpy(shots.features)
-        views = base.shape[1]
-        for epoch in range(1, max(stops) + 1):
-            order = rng.permutation(len(shots))
+        base, labels = torch.tensor(shots.base), torch.tensor(shots.labels)
+        features = None if shots.features is None else torch.tensor(shots.features)
+        batches = _batches(len(shots), self.settings.batch, rng)
+        done = 0
+        for stop in sorted(stops):
             with one_thread():
-                for first in range(0, len(order), self.settings.batch):
-                    batch = order[first : first + self.settings.batch]
-                    view = rng.integers(0, views, len(batch))
+                for batch in islice(batches, stop - done):
+                    view = rng.integers(0, shots.views, len(batch))
                     seen = None if features is None else features[batch, view]
                     optimizer.zero_grad()
                     loss: Any = self.loss(module, base[batch, view], seen, labels[batch])
                     loss.backward()
                     optimizer.step()
-            if epoch in stops:
-                yield epoch, module
+            done = stop
+            yield stop, module
+
+
+def _batches(images: int, size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
+    """Pass after pass over the images, each in a new order."""
+    while True:
+        order = rng.permutation(images)
+        for first in range(0, images, size):
+            yield order[first : first + size]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from llmopt.heads.bias import Bias
 from llmopt.heads.bias import Settings as BiasSettings
 from llmopt.heads.gda import GDA
 from llmopt.heads.gda import Settings as GDASettings
+from llmopt.heads.pseudo import ClassMeans
 from llmopt.heads.ridge import Ridge
 from llmopt.heads.tip import Settings as TipSettings
 from llmopt.heads.tip import Tip
@@ -77,6 +78,26 @@ def test_a_copy_among_the_views_tells_nothing(name: str) -> None:
     shots = Shots(np.zeros((32, 5, 4), np.float32), labels, features, text, 1.0)
     for _, left_out in head_class(name)().held_out(shots, seed=0):
         assert (left_out.argmax(axis=1) == labels).mean() < 0.5
+
+
+def test_gda_with_its_covariance_kept_would_believe_in_random_labels() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 8)
+    features, text = unit(rng.normal(size=(32, 1, 200))), unit(rng.normal(size=(4, 200)))
+    shots = Shots(np.zeros((32, 1, 4), np.float32), labels, features, text, 1.0)
+    x = features[:, 0].astype(np.float64)
+    means = ClassMeans(x, labels, text.astype(np.float64), share=0.0)
+    deviations = x - means.all()[labels]
+    spread = (deviations**2).sum() / 31
+    kept = np.linalg.inv(deviations.T @ deviations / 31 + spread / 31 * np.eye(200))
+    hits = 0
+    for i, label in enumerate(labels):
+        mu = means.without(i)
+        hits += (mu @ kept @ x[i] - np.diag(mu @ kept @ mu.T) / 2).argmax() == label
+    assert hits == 32
+    head = GDA(GDASettings(kappa=0.0, rhos=(1.0,)))
+    _, left_out = next(iter(head.held_out(shots, 0)))
+    assert (left_out.argmax(axis=1) == labels).mean() < 0.5
 
 
 def test_gda_is_not_believed_to_be_better_than_it_is() -> None:

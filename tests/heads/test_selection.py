@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from llmopt.task import FloatArray
 CLOSED = ("bias", "tip", "gda", "ridge")
 
 ANY_CONFIG = {
-    "temperature": 2.0, "epochs": 2, "beta": 3.0, "penalty": 0.1, "rho": 1.0, "share": 0.1,
+    "temperature": 2.0, "steps": 2, "beta": 3.0, "penalty": 0.1, "rho": 1.0, "share": 0.1,
     "alpha": 1.0,
 }  # fmt: skip
 
@@ -105,6 +106,9 @@ def test_a_head_that_helps_is_found_and_helps_on_new_images() -> None:
     assert "points" in selection.reason
     chosen = selection.evidence[selection.head.name]
     assert chosen.gain > chosen.se > 0
+    told = json.loads(json.dumps(selection.summary(), allow_nan=False))
+    assert told["chosen"] == selection.head.name
+    assert set(told["heads"]) == set(CLOSED)
     assert chosen.likelihoods.shape == (len(few),)
 
 
@@ -211,8 +215,6 @@ def test_choosing_repeats() -> None:
 
 @pytest.mark.parametrize("name", list(HEADS))
 def test_a_fitted_head_survives_a_file(name: str, tmp_path: Path) -> None:
-    import json
-
     few, test = world()
     head = head_class(name)()
     fitted = FittedHead(name, head.fit(few, ANY_CONFIG, 0), ANY_CONFIG, 0.7, 1.5)

@@ -18,11 +18,11 @@ from llmopt.heads.training import TrainedHead
 
 SHORT = (1, 6)
 TRAINED: list[TrainedHead[Any, Any]] = [
-    residual.Residual(residual.Settings(epochs=SHORT, hidden=16)),
-    residual.Residual(residual.Settings(epochs=SHORT, hidden=16, start="released")),
-    adapter.Adapter(adapter.Settings(epochs=SHORT)),
-    adapter.Adapter(adapter.Settings(epochs=SHORT, start="released")),
-    tip_f.TipF(tip_f.Settings(epochs=SHORT, betas=(3.0,))),
+    residual.Residual(residual.Settings(steps=SHORT, hidden=16)),
+    residual.Residual(residual.Settings(steps=SHORT, hidden=16, start="released")),
+    adapter.Adapter(adapter.Settings(steps=SHORT)),
+    adapter.Adapter(adapter.Settings(steps=SHORT, start="released")),
+    tip_f.TipF(tip_f.Settings(steps=SHORT, betas=(3.0,))),
 ]
 each_head = pytest.mark.parametrize("head", TRAINED, ids=lambda h: f"{h.name}-{h.settings}"[:40])
 
@@ -122,7 +122,7 @@ def test_training_repeats_and_what_is_kept_scores_as_what_was_trained(
     head: TrainedHead[Any, Any],
 ) -> None:
     few, test = world()
-    config = {**head.options(few, 0), "epochs": 6}
+    config = {**head.options(few, 0), "steps": 6}
     tensors = head.fit(few, config, seed=3)
     again = head.fit(few, config, seed=3)
     assert all(np.array_equal(tensors[name], again[name]) for name in tensors)
@@ -151,7 +151,7 @@ def test_an_image_is_scored_by_a_fit_on_other_folds(
     monkeypatch.setattr(head, "options", lambda *_: options)
     monkeypatch.setattr("llmopt.heads.training.folds", lambda *_: fold)
     candidates = list(head.held_out(few, seed=0))
-    assert [config["epochs"] for config, _ in candidates] == list(SHORT)
+    assert [config["steps"] for config, _ in candidates] == list(SHORT)
     np.testing.assert_array_equal(candidates[-1][1], list(head.held_out(few, seed=0))[-1][1])
 
     # The label of an image changes what is said of other folds, not of its own.
