@@ -14,8 +14,9 @@ of a large validation set.
 
 Leaving image i out is exact: its views leave S, the trace, the means and the centre. Keeping S
 would let the metric know the very deviation it is asked to judge: where images are few for their
-dimensions, such a leave-one-out finds random labels perfectly predictable. The inverse is updated from one eigendecomposition: with W the scatter, U U' what image i
-contributes to it, and D = (Lambda + ridge)^-1 in the eigenbasis of W,
+dimensions, such a leave-one-out finds random labels perfectly predictable. The inverse is updated
+from one eigendecomposition: with W the scatter, U U' what image i contributes to it, and
+D = (Lambda + ridge)^-1 in the eigenbasis of W,
 
     (W - U U' + ridge I)^-1 = D + D U (I - U' D U)^-1 U' D                                  (3)
 
