@@ -33,7 +33,8 @@ them unsafe with few images:
 * The fitness does not change under the search: the head waits until the prompt is found, and the
   pull is towards the start's predictions, ``CE(s, y) + w KL(q_start || q)``.                 (5)
 * Images are encoded once, as they are (and in a few augmented views, where that is asked for).
-* The context is the mean of the distribution, not a draw from it.
+* The context is the mean of the distribution, not a draw from it, and the best of four searches
+  in four subspaces that share the budget.
 * The head starts at zero, its inputs scaled and at a fitted temperature, and is kept only if images
   left out of its fit are convincingly likelier under it (:mod:`llmopt.heads.select`).
 
@@ -42,6 +43,7 @@ setting          published               ``llmopt`` (default)
 ================ ======================= ==========================
 dim D            512                     32
 population       40                      16
+restarts         1                       4
 budget           2,000 contexts at 1 shot, 4,000 at 2 to 4, 8,000 above
 w                0 to 1 by data set      0.1
 ================ ======================= ==========================
@@ -62,7 +64,7 @@ from llmopt.heads import HEADS
 from llmopt.optimizers import craft_published as published
 from llmopt.optimizers.base import Bounds, Optimizer, Outcome, Search
 from llmopt.optimizers.cma_search import CmaSearch
-from llmopt.optimizers.evolution import Evolution, cma_seed
+from llmopt.optimizers.evolution import Evolution, Restarts, cma_seed
 from llmopt.optimizers.soft import (
     Encoded,
     check_choice,
@@ -87,6 +89,8 @@ class CraftSettings:
         budget: contexts scored to find the prompt; None is 2,000, 4,000 or 8,000 by shots.
         dim: D.
         population: contexts a generation.
+        restarts: searches from the start, each in a subspace of its own, that share the budget;
+            fewer where it is too small for a generation of each (``llmopt``).
         alpha: size of A z at the start, in standard deviations of the token embeddings (``llmopt``;
             the published scales are in the table of :mod:`llmopt.optimizers.craft_published`).
         weight: w of (5) (``llmopt``; likewise).
@@ -107,6 +111,7 @@ class CraftSettings:
     budget: int | None = None
     dim: int = 32
     population: int = 16
+    restarts: int = 4
     alpha: float = 1.0
     weight: float = 0.1
     head: str = "residual"
@@ -123,6 +128,7 @@ class CraftSettings:
     def __post_init__(self) -> None:
         check_range("dim", self.dim, 2)
         check_range("population", self.population, 4)
+        check_range("restarts", self.restarts, 1)
         for name in ("alpha", "feature_norm", "lr"):
             check_range(name, getattr(self, name), 1e-9)
         for name in ("weight", "views", "standard_errors", "decay"):
@@ -135,7 +141,7 @@ class CraftSettings:
             check_range("budget", self.budget, self.population + 1)
 
 
-_PUBLISHED = {"dim": 512, "population": 40}
+_PUBLISHED = {"dim": 512, "population": 40, "restarts": 1}
 
 
 class Craft(Optimizer[CraftSettings]):
@@ -161,7 +167,8 @@ class Craft(Optimizer[CraftSettings]):
         s = self.settings
         if s.profile != "llmopt":
             return published.bounds(s, task)
-        steps = self._steps(task)
+        searches, generations = self._searches(task)
+        steps = searches * generations
         return trail_bounds(task, s.views, steps + 1, steps * s.population, s.head)
 
     def run(self, search: Search) -> Outcome:
@@ -173,10 +180,7 @@ class Craft(Optimizer[CraftSettings]):
         start = soft_start(box, task.start, task.classnames)
         size = start.context.numel()
         dim = min(s.dim, size)
-        rng = search.rng("craft", "projection")
-        projection = orthonormal(rng, size, dim, box.embedding_std, 1.0, s.alpha)
-        subspace = Subspace(start.context, projection)
-        cma = CmaSearch(dim, 1.0, s.population, cma_seed(search, "craft"))
+        searches, generations = self._searches(task)
 
         def make(fit: Encoded) -> Walk:
             text = box.text_features([task.start], task.classnames)[0]
@@ -186,21 +190,31 @@ class Craft(Optimizer[CraftSettings]):
                 pull = s.weight * kl(at_start.to(scores.device), scores) if s.weight else 0.0
                 return cross_entropy(scores, labels) + pull  # (5)
 
-            return Evolution(search, start.names, subspace, cma, fit, loss)
+            def evolution(number: int) -> Evolution:
+                rng = search.rng("craft", "projection", number)
+                projection = orthonormal(rng, size, dim, box.embedding_std, 1.0, s.alpha)
+                cma = CmaSearch(dim, 1.0, s.population, cma_seed(search, "craft", number))
+                subspace = Subspace(start.context, projection)
+                return Evolution(search, start.names, subspace, cma, fit, loss)
+
+            return Restarts(evolution, generations)
 
         return follow(
             search,
             start.names,
             make,
-            self._steps(task),
+            searches * generations,
             views=s.views,
             standard_errors=s.standard_errors,
             head=s.head,
         )
 
-    def _steps(self, task: Task) -> int:
-        # A generation and its mean.
-        return contexts_allowed(self.settings.budget, task.shots) // (self.settings.population + 1)
+    def _searches(self, task: Task) -> tuple[int, int]:
+        """How many, and the generations of each; a generation and its mean are scored."""
+        s = self.settings
+        generations = max(1, contexts_allowed(s.budget, task.shots) // (s.population + 1))
+        searches = min(s.restarts, generations)
+        return searches, generations // searches
 
 
 class Carrot(Craft):

@@ -95,6 +95,51 @@ class Evolution(Walk):
         self.best, self.best_z = float(state["best"][0]), state["best_z"]
 
 
+class Restarts(Walk):
+    """Several evolutions one after the other.
+
+    With few images most contexts that fit them are wrong elsewhere, and where an evolution ends is
+    a matter of the subspace it was given. Several short ones, each in another, leave more to choose
+    from than a long one.
+
+    Args:
+        make: the evolution of that number.
+        generations: of each.
+    """
+
+    def __init__(self, make: Callable[[int], Evolution], generations: int) -> None:
+        self.make, self.generations = make, generations
+        self.number, self.now = 0, make(0)
+        self.cost = self.now.cost
+
+    @property
+    def context(self) -> torch.Tensor:
+        """Where the evolution under way stands."""
+        return self.now.context
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """Those of the evolution under way."""
+        return {"restart": self.number + 1, **self.now.figures}
+
+    def advance(self, step: int, scores: torch.Tensor | None = None) -> float:
+        """One generation, the first of the next evolution when it is its turn."""
+        number = step // self.generations
+        if number != self.number:
+            self.number, self.now = number, self.make(number)
+        return self.now.advance(step)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """That of the evolution under way; those before it are done."""
+        return {"restart": np.array([self.number]), **self.now.state()}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """The inverse of :meth:`state`."""
+        self.number = int(state["restart"][0])
+        self.now = self.make(self.number)
+        self.now.restore(state)
+
+
 def hinge(scores: torch.Tensor, labels: torch.Tensor, margin: float = 2.0) -> torch.Tensor:
     """Mean shortfall of the true class behind the best other one plus a margin: (B,)."""
     index = labels.to(scores.device).expand(scores.shape[:-1])[..., None]
@@ -103,6 +148,6 @@ def hinge(scores: torch.Tensor, labels: torch.Tensor, margin: float = 2.0) -> to
     return (margin + others - true).clamp(min=0).mean(dim=(-1, -2))
 
 
-def cma_seed(search: Search, name: str) -> int:
-    """The seed of an optimizer's CMA-ES in this run."""
-    return int(search.rng(name, "cma").integers(2**31))
+def cma_seed(search: Search, name: str, number: int = 0) -> int:
+    """The seed of an optimizer's CMA-ES, of a number where it has several."""
+    return int(search.rng(name, "cma", number).integers(2**31))
