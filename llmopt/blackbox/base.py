@@ -32,6 +32,8 @@ from llmopt.templates import Template, clean
 if TYPE_CHECKING:
     import torch
 
+    from llmopt.blackbox.vocabulary import Vocabulary
+
 
 class Access(IntEnum):
     """What a black box offers (section 1 of the method notes: A0, A1, A2, A3)."""
@@ -130,6 +132,18 @@ class BlackBox(ABC):
     def embedding_std(self) -> float:
         """Standard deviation of all entries of the token-embedding table (BBT's scale rule)."""
         raise self._lacks(Access.SOFT)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of the model and their vectors.
+
+        Raises:
+            AccessError: they are behind the wall.
+        """
+        raise AccessError(
+            f"{self.info.name} does not show the vectors of its tokens; a model that runs here "
+            "does, with --model and --pretrained"
+        )
 
     def logits(self, image_features: Any, text_features: Any) -> Any:
         """Logits of feature arrays: ``scale * x @ t.T + bias``, any leading batch on either."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from llmopt.blackbox.feature_cache import FeatureCache
+    from llmopt.blackbox.vocabulary import Vocabulary
     from llmopt.run.ledger import Ledger
 
 TEXT_CACHE_BYTES = 512 * 2**20
@@ -74,6 +75,11 @@ class MeteredBox:
     def embedding_std(self) -> float:
         """Spread of the token-embedding table (``soft`` boxes)."""
         return self._box.embedding_std
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of the model and their vectors, where the box shows them."""
+        return self._box.vocabulary
 
     def logits(self, image_features: Any, text_features: Any) -> Any:
         """Logits of features already paid for; see :meth:`BlackBox.logits`."""

@@ -28,6 +28,7 @@ import open_clip  # noqa: E402
 
 from llmopt.blackbox import shapes_tiny  # noqa: E402
 from llmopt.blackbox.text_engine import TextEngine  # noqa: E402
+from llmopt.blackbox.vocabulary import Vocabulary  # noqa: E402
 from llmopt.data.loading import load_batches  # noqa: E402
 
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -121,6 +122,11 @@ class OpenClipBlackBox(BlackBox):
     def embedding_std(self) -> float:
         """Spread of the token-embedding table."""
         return self.engine.embedding_std
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Tokens and their vectors."""
+        return self.engine.vocabulary
 
     def _sha256(self) -> str:
         sha = hashlib.sha256(f"{self._preprocess!r} {self.precision}".encode())

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from llmopt.blackbox.token_tree import TokenTree
 from llmopt.blackbox.towers import NotCausal, read_tower
 from llmopt.blackbox.transfer import index, to_device
 from llmopt.blackbox.tree_encoder import TreeEncoder
+from llmopt.blackbox.vocabulary import Vocabulary
 from llmopt.errors import AccessError, ConfigError, ModelError, nearest
 from llmopt.templates import display_name
 
@@ -53,14 +54,6 @@ class TextCounts:
 
     texts: int = 0
     computed: int = 0
-
-
-class Neighbour(NamedTuple):
-    """A token of the vocabulary near a vector."""
-
-    token: int
-    text: str
-    distance: float
 
 
 class TextEngine:
@@ -250,20 +243,15 @@ class TextEngine:
         """
         return float(self._soft_encoder().tower.embedding.float().std())
 
-    def nearest_tokens(self, vector: Tensor, k: int = 5) -> list[Neighbour]:
-        """The k tokens whose vectors are nearest to ``vector`` (e,), by Euclidean distance.
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens and their vectors.
 
         Raises:
             AccessError: the model's text tower takes no soft prompts.
         """
-        table = self._soft_encoder().tower.embedding.float()
-        apart = torch.linalg.vector_norm(table - vector.detach().to(table), dim=1)
-        distances, tokens = apart.topk(k, largest=False)
         decoder = getattr(self._tokenizer, "tokenizer", self._tokenizer)  # or open_clip's HF wrap
-        return [
-            Neighbour(token, str(decoder.decode([token])).strip(), distance)
-            for token, distance in zip(tokens.tolist(), distances.tolist(), strict=True)
-        ]
+        return Vocabulary(self._soft_encoder().tower.embedding, decoder.decode)
 
     def _soft_encoder(self) -> TreeEncoder:
         if isinstance(self._encoder, TreeEncoder):

@@ -1,4 +1,4 @@
-"""``evaluate``, ``runs`` and ``doctor``."""
+"""``evaluate``, ``explain``, ``runs`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command()(evaluate)
+    app.command()(explain)
     app.command()(runs)
     app.command()(doctor)
 
@@ -93,6 +94,25 @@ def print_transfer(table: Transfer) -> None:
         ]
         shown.add_row(Text(name), *figures)
     out.print(shown)
+
+
+def explain(
+    run: o.RunFolder,
+    top: Annotated[int, typer.Option("--top", help="Words named for each vector.")] = 5,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Show the words nearest to a run's soft prompt, and how little that may mean."""
+    from llmopt.cli.live import watching
+    from llmopt.cli.show import plain, print_explanation, print_json
+    from llmopt.run.explain import explain as put_in_words
+
+    with watching(quiet=quiet or json) as watch:
+        found = put_in_words(run, top, watch)
+    if json:
+        print_json(plain(found))
+    else:
+        print_explanation(found)
 
 
 def runs(

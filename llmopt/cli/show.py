@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llmopt.data.download import DownloadReport
     from llmopt.data.overview import Listed
     from llmopt.run.doctor import Check
+    from llmopt.run.explain import Explanation
     from llmopt.run.open import RunSummary
     from llmopt.run.plan import Plan
 
@@ -76,6 +77,39 @@ def plain(data: Any) -> Any:
 def print_json(data: Any) -> None:
     """Exactly one JSON document on stdout."""
     print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_explanation(found: Explanation, shown: int = 5) -> None:
+    """The words nearest to a soft prompt, and how little that may mean."""
+    out = console()
+    for name, places in list(found.prompts.items())[:shown]:
+        words = f" for {name}" if name else ""
+        table = Table(
+            title=f"words of {found.model} nearest to the soft prompt{words} (distance)",
+            title_justify="left",
+        )
+        table.add_column("", justify="right")
+        table.add_column("began at", overflow="fold")
+        table.add_column("moved", justify="right")
+        table.add_column("nearest words", overflow="fold")
+        for number, place in enumerate(places, start=1):
+            table.add_row(
+                str(number),
+                Text(place.began_at or "–"),
+                "–" if place.moved is None else f"{place.moved:.3g}",
+                Text("  ".join(f"{near.text} ({near.distance:.3g})" for near in place.nearest)),
+            )
+        out.print(table)
+    if (more := len(found.prompts) - shown) > 0:
+        out.print(f"and {more} classes more; --json has them all")
+    far = found.nearest_distance / found.token_spacing
+    out.print(
+        f"\nHow little this may mean: a vector is {found.nearest_distance:.3g} from its nearest "
+        f"word, {far:.1f} times as far as these words are from one another "
+        f"({found.token_spacing:.3g}). With the nearest words in the vectors' place "
+        f"{percent(found.as_words)} of the training images are right instead of "
+        f"{percent(found.as_vectors)}."
+    )
 
 
 def print_result(result: dict[str, Any], brief: bool = False) -> None:

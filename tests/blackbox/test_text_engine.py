@@ -18,6 +18,7 @@ from llmopt.blackbox.text_engine import TextEngine
 from llmopt.blackbox.token_tree import BLOCK
 from llmopt.blackbox.towers import read_tower
 from llmopt.blackbox.tree_encoder import TreeEncoder
+from llmopt.blackbox.vocabulary import Vocabulary
 from llmopt.errors import AccessError, ConfigError
 
 CAUSAL = ("ViT-B-32", "RN50-quickgelu", "PE-Core-S-16-384", "ViT-L-14-worldwide")
@@ -313,7 +314,7 @@ def test_padded_towers_take_no_soft_prompts() -> None:
         lambda: engine.encode_soft(torch.zeros(1, 1, 16), ["cat"]),
         lambda: engine.embed_text("a"),
         lambda: engine.embedding_std,
-        lambda: engine.nearest_tokens(torch.zeros(16)),
+        lambda: engine.vocabulary,
     ):
         with pytest.raises(AccessError, match="looks both ways"):
             ask()
@@ -324,11 +325,21 @@ def test_token_table() -> None:
     table = MODELS["ViT-B-32"].token_embedding.weight.detach()
     assert engine.embedding_std == pytest.approx(table.std().item())
     (vector,) = engine.embed_text("photo")
-    nearest = engine.nearest_tokens(vector + 1e-3, k=3)
+    vocabulary = engine.vocabulary
+    (nearest,) = vocabulary.nearest(vector[None] + 1e-3, k=3)
     assert nearest[0].text == "photo"
     assert nearest[0].token == engine.normal_form("photo")[1]
     assert nearest[0].distance == pytest.approx(1e-3 * 4, rel=1e-2)
     assert nearest[0].distance < nearest[1].distance <= nearest[2].distance
+    assert torch.equal(vocabulary.vectors([nearest[0].token])[0], vector)
+
+
+def test_how_far_tokens_are_apart() -> None:
+    table = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0], [9.0, 5.0], [9.0, 5.0]])
+    vocabulary = Vocabulary(table, str)
+    assert vocabulary.spacing([0]) == 5.0
+    assert vocabulary.spacing([3]) == 6.0  # not 0: its double is no other vector
+    assert vocabulary.spacing([0, 1, 3]) == 5.0
 
 
 # ------------------------------------------------------------------------------------------- GPU

@@ -342,7 +342,17 @@ def test_version_and_help() -> None:
     text = " ".join(done("run", "--help").out.replace("│", " ").split())
     assert "[default: shapes-small]" in text
     assert "[default: $LLMOPT_LLM, else openai if a key is set, else builtin]" in text
-    for command in ("resume", "plan", "evaluate", "export", "runs", "doctor", "datasets", "models"):
+    for command in (
+        "resume",
+        "plan",
+        "evaluate",
+        "explain",
+        "export",
+        "runs",
+        "doctor",
+        "datasets",
+        "models",
+    ):
         assert "Usage: " in done(command, "-h").out
 
 
@@ -355,3 +365,14 @@ def test_tables_of_numbers_can_be_read_back(folder: Path, finished: Done) -> Non
     rows = list(csv.DictReader(done("export", folder, "--format", "csv").out.splitlines()))
     texts = [value for row in rows for value in row.values()]
     assert finished.json["best"]["templates"][0]["text"] in texts
+
+
+def test_a_soft_prompt_in_words(tmp_path: Path) -> None:
+    asked = ("--set", "budget=40", "--set", "population=4", "--runs", tmp_path / "runs")
+    folder = done("run", "--optimizer", "craft", *asked, "--json").json["run"]
+    found = done("explain", folder, "--top", 2, "--json").json
+    assert [place["began_at"] for place in found["prompts"][""]] == ["a", "photo", "of", "a"]
+    assert all(len(place["nearest"]) == 2 for place in found["prompts"][""])
+    table = done("explain", folder).out
+    assert "nearest words" in table
+    assert "How little this may mean" in table
