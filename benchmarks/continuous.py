@@ -1,0 +1,248 @@
+"""Continuous prompts on the shapes tasks, at equal query budgets.
+
+    .venv/bin/python benchmarks/continuous.py
+
+Every entry runs on every task, shot count and seed with the embedded model, through the same engine
+as ``llmopt run``, and may encode as many prompts as CraFT as published does: its 2,000, 4,000 or
+8,000 contexts by shots and those of its head. Finished runs are kept under ``--runs`` and used
+again, so that an interrupted benchmark goes on where it stopped. Writes
+``benchmarks/results/continuous.json`` and ``continuous.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from llmopt.blackbox.base import BlackBox
+from llmopt.data.shapes import SHAPES, TASKS
+from llmopt.run import folder as run_folder
+from llmopt.run.config import RunConfig
+from llmopt.run.engine import open_box, start
+from llmopt.run.watch import Watch
+from llmopt.stats import mean_interval
+
+RESULTS = Path(__file__).parent / "results"
+
+Settings = dict[str, str | int | float | bool]
+
+ENTRIES: dict[str, tuple[str, Settings]] = {
+    "zeroshot": ("zeroshot", {}),
+    "random": ("random", {}),
+    "craft": ("craft", {}),
+    "craft released (caltech101)": ("craft", {"profile": "released", "row": "caltech101"}),
+    "craft released (eurosat)": ("craft", {"profile": "released", "row": "eurosat"}),
+    "craft released (oxford_pets)": ("craft", {"profile": "released", "row": "oxford_pets"}),
+    "craft paper (caltech101)": ("craft", {"profile": "paper", "row": "caltech101"}),
+    "bbt": ("bbt", {}),
+    "bbt released": ("bbt", {"profile": "released"}),
+    "bptvlm": ("bptvlm", {}),
+    "bptvlm released": ("bptvlm", {"profile": "released"}),
+    "cbbt": ("cbbt", {}),
+    "cbbt released": ("cbbt", {"profile": "released"}),
+    "zip": ("zip", {}),
+    "zip released": ("zip", {"profile": "released"}),
+    "coop": ("coop", {}),
+    "coop released": ("coop", {"profile": "released"}),
+}
+"""Optimizer and settings by the name in the table. ``coop`` is the white-box reference."""
+
+DEFAULT = [name for name in ENTRIES if "pets" not in name and "eurosat" not in name]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--shots", nargs="+", type=int, default=[1, 4, 16])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--entries", nargs="+", default=DEFAULT, choices=list(ENTRIES))
+    parser.add_argument("--runs", type=Path, default=Path("runs/benchmark-continuous"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "continuous")
+    arguments = parser.parse_args()
+
+    box = open_box(RunConfig().resolved(), Watch())
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as cache:
+        # The published profiles encode each image hundreds of times; that need not stay on disk.
+        os.environ["LLMOPT_CACHE"] = cache
+        for shots in arguments.shots:
+            for entry in arguments.entries:
+                for task in arguments.tasks:
+                    for seed in arguments.seeds:
+                        rows.append(measure(entry, task, shots, seed, arguments.runs, box))
+                        print(line(rows[-1]), flush=True)
+    summary = [
+        summarize([r for r in rows if r["entry"] == entry and r["shots"] == shots])
+        for shots in arguments.shots
+        for entry in arguments.entries
+    ]
+    against = [
+        compare(rows, "craft", entry, shots)
+        for shots in arguments.shots
+        for entry in arguments.entries
+        if "craft" in arguments.entries and entry != "craft"
+    ]
+    command = " ".join(["python", "benchmarks/continuous.py", *sys.argv[1:]])
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    content = {"command": command, "summary": summary, "craft_against": against, "runs": rows}
+    arguments.out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    text = markdown(command, summary, against, rows)
+    arguments.out.with_suffix(".md").write_text(text)
+    print(text)
+
+
+def contexts(shots: int) -> int:
+    """What CraFT as published encodes: its budget, and a context a batch of 256 for the head."""
+    budget = 2000 if shots == 1 else 4000 if shots <= 4 else 8000
+    return budget + budget // 40 * math.ceil(shots * len(SHAPES) / 256)
+
+
+def measure(
+    entry: str, task: str, shots: int, seed: int, runs: Path, box: BlackBox
+) -> dict[str, Any]:
+    """One run, or the finished one of an earlier call."""
+    optimizer, settings = ENTRIES[entry]
+    root = runs / f"{task}-{shots}-{seed}-{entry.replace(' ', '-')}"
+    done = [f for f in run_folder.find(root) if (f / run_folder.RESULT).is_file()]
+    if done:
+        result = run_folder.read_result(done[-1])
+    else:
+        config = RunConfig(
+            dataset=task,
+            shots=shots,
+            seed=seed,
+            optimizer=optimizer,
+            settings=settings,
+            # Three more for what every run asks: its start, and its accuracy on both few shots.
+            max_queries=(contexts(shots) + 3) * len(SHAPES),
+            runs=str(root),
+        )
+        result = start(config, box=box)
+    ledger, best = result["ledger"], result["best"]
+    return {
+        "entry": entry,
+        "task": task,
+        "shots": shots,
+        "seed": seed,
+        "start": result["baseline"]["test_accuracy"],
+        "best": best["test_accuracy"],
+        "train": best["train_accuracy"],
+        "val": best["val_accuracy"],
+        "fallback": best["fallback"],
+        "head": best["head"]["name"] if best["head"] else None,
+        "stop": result["stop_reason"],
+        "prompts": ledger["text_encodings"] + ledger["soft_prompt_encodings"],
+        "images": ledger["image_encodings"],
+        "seconds": result["seconds"]["total"],
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    """A run, for people."""
+    return (
+        f"{time.strftime('%H:%M:%S')} {row['entry']} {row['task']} {row['shots']}-shot "
+        f"seed {row['seed']}: {100 * row['start']:.1f} -> {100 * row['best']:.1f} "
+        f"(train {row['train']}, val {row['val']}, head {row['head']}, {row['stop']}, "
+        f"{row['seconds']:.1f} s)"
+    )
+
+
+def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over tasks and seeds; the interval is over all runs."""
+    accuracy = mean_interval([100 * row["best"] for row in rows])
+    by_task = {row["task"]: [] for row in rows}
+    for row in rows:
+        by_task[row["task"]].append(100 * (row["best"] - row["start"]))
+    worst = min(by_task, key=lambda task: statistics.mean(by_task[task]))
+    return {
+        "entry": rows[0]["entry"],
+        "shots": rows[0]["shots"],
+        "runs": len(rows),
+        "accuracy": round(accuracy.value, 1),
+        "accuracy_ci95": [round(accuracy.low, 1), round(accuracy.high, 1)],
+        "gain": round(statistics.mean(100 * (r["best"] - r["start"]) for r in rows), 1),
+        "worst_task": worst,
+        "worst_task_gain": round(statistics.mean(by_task[worst]), 1),
+        "worst_run_gain": round(min(100 * (r["best"] - r["start"]) for r in rows), 1),
+        "fallbacks": sum(row["fallback"] for row in rows),
+        "prompts": round(statistics.mean(row["prompts"] for row in rows)),
+        "images": round(statistics.mean(row["images"] for row in rows)),
+        "median_seconds": round(statistics.median(row["seconds"] for row in rows), 1),
+    }
+
+
+def compare(rows: list[dict[str, Any]], one: str, other: str, shots: int) -> dict[str, Any]:
+    """Paired over tasks and seeds: how far ``one`` is above ``other``."""
+    best = {
+        (r["entry"], r["task"], r["seed"]): 100 * r["best"] for r in rows if r["shots"] == shots
+    }
+    gaps = [best[key] - best[other, *key[1:]] for key in best if key[0] == one]
+    interval = mean_interval(gaps)
+    return {
+        "entry": other,
+        "shots": shots,
+        "above": round(interval.value, 1),
+        "ci95": [round(interval.low, 1), round(interval.high, 1)],
+    }
+
+
+def markdown(
+    command: str,
+    summary: list[dict[str, Any]],
+    against: list[dict[str, Any]],
+    rows: list[dict[str, Any]],
+) -> str:
+    """The tables."""
+    runs = len({(r["task"], r["seed"]) for r in rows})
+    gaps = {(a["entry"], a["shots"]): a for a in against}
+    lines = [
+        "# Continuous prompts at equal query budgets",
+        "",
+        f"`{command}`; test accuracy in per cent, 1,000 test images a task, embedded model, "
+        f"{runs} runs a line, 95 % intervals. `craft above` is the paired difference to `craft`. "
+        "`coop` is white box: the reference, not a competitor. `prompts` counts text and soft "
+        "prompts encoded, twelve a context; `images` those encoded for the search.",
+        "",
+        "| entry | shots | accuracy | gain over the start | worst task | worst run | start kept | "
+        "craft above | prompts | images | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for s in summary:
+        gap = gaps.get((s["entry"], s["shots"]))
+        above = f"{gap['above']:+.1f} [{gap['ci95'][0]:+.1f}, {gap['ci95'][1]:+.1f}]" if gap else ""
+        lines.append(
+            f"| {s['entry']} | {s['shots']} | {s['accuracy']:.1f} "
+            f"[{s['accuracy_ci95'][0]:.1f}, {s['accuracy_ci95'][1]:.1f}] | {s['gain']:+.1f} | "
+            f"{s['worst_task_gain']:+.1f} ({s['worst_task'].removeprefix('shapes-')}) | "
+            f"{s['worst_run_gain']:+.1f} | {s['fallbacks']} | {above} | {s['prompts']:,} | "
+            f"{s['images']:,} | {s['median_seconds']} |"
+        )
+    entries = list(dict.fromkeys(s["entry"] for s in summary))
+    tasks = list(dict.fromkeys(r["task"] for r in rows))
+    for shots in dict.fromkeys(s["shots"] for s in summary):
+        header = " | ".join(task.removeprefix("shapes-") for task in tasks)
+        lines += ["", f"{shots} shots, mean over seeds:", "", f"| entry | {header} |"]
+        lines.append("|---|" + "---|" * len(tasks))
+        for entry in entries:
+            cells = []
+            for task in tasks:
+                found = [
+                    100 * r["best"]
+                    for r in rows
+                    if (r["entry"], r["shots"], r["task"]) == (entry, shots, task)
+                ]
+                cells.append(f"{statistics.mean(found):.1f}")
+            lines.append(f"| {entry} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
