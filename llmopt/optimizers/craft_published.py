@@ -180,6 +180,7 @@ class Alternation:
                 search.event(
                     "generation",
                     index=turn,
+                    soft_prompt_encodings=int(search.ledger["soft_prompt_encodings"]),
                     fitness=round(float(fitness.min()), 6),
                     mean_fitness=round(float(fitness.mean()), 6),
                     sigma=round(self.cma.sigma, 6),

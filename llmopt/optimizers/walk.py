@@ -141,7 +141,8 @@ def _report(
 ) -> None:
     known = {"loss": loss, "train_accuracy": train, "val_accuracy": val, **walk.figures}
     data: dict[str, Any] = {k: round(v, 6) for k, v in known.items() if v is not None}
-    search.event("step", index=step, **data)
+    spent = int(search.ledger["soft_prompt_encodings"])
+    search.event("step", index=step, soft_prompt_encodings=spent, **data)
     figures = [f"{name} {value:.3g}" for name, value in walk.figures.items()]
     left = (steps - step - 1) * walk.cost
     search.on_progress(

@@ -66,7 +66,6 @@ def climb(
         result: of the run.
         val: accuracy on the validation images, of the templates that were looked at there.
     """
-    found, start = result["best"], result["baseline"]
     figure, axes = _axes(3.1)
     with drawing():
         x = [p.at[axis] for p in story.proposals]
@@ -84,29 +83,52 @@ def climb(
                 [100 * p.accuracy for p in steps],
                 where="post", color=ONE, linewidth=1.8, label="best so far, train",
             )  # fmt: skip
-        end = max(x, default=0.0)
         looked = [p for p in story.proposals if val.get(p.text) is not None]
         if looked:
             axes.scatter(
                 [p.at[axis] for p in looked], [100 * (val[p.text] or 0.0) for p in looked],
                 marker="D", s=16, facecolors="none", edgecolors=THREE, label="finalist, val",
             )  # fmt: skip
-        shown = (
-            ("val_accuracy", "D", THREE, "kept, val"),
-            ("test_accuracy", "*", TWO, "kept, test (once)"),
-        )
-        for key, marker, colour, label in shown:
-            if found.get(key) is not None:
-                size = 90 if marker == "*" else 34
-                axes.scatter([end], [100 * found[key]], marker=marker, s=size, color=colour,
-                             label=label, zorder=3, clip_on=False)  # fmt: skip
-        if start.get("test_accuracy") is not None:
-            axes.axhline(100 * start["test_accuracy"], color=TWO, linewidth=1, linestyle=":",
-                         label="start, test")  # fmt: skip
+        _ends(axes, result, max(x, default=0.0))
         axes.set(xlabel=AXES[axis], ylabel="accuracy, %", ylim=(0, 103))
         axes.set_xlim(left=0)
         _legend(figure)
     return figure
+
+
+def walk(found: Sequence[Step], axis: str, result: Mapping[str, Any]) -> Figure:
+    """Where a continuous search stood on train and val, and what was kept on val and test."""
+    figure, axes = _axes(3.1)
+    with drawing():
+        x = [step.at[axis] for step in found]
+        for key, colour, label in (
+            ("train_accuracy", ONE, "train"),
+            ("val_accuracy", THREE, "val"),
+        ):
+            if all(key in step.figures for step in found):
+                y = [100 * step.figures[key] for step in found]
+                axes.plot(x, y, color=colour, linewidth=1.4, alpha=0.8, label=label)
+        _ends(axes, result, x[-1])
+        axes.set(xlabel=AXES[axis], ylabel="accuracy, %", ylim=(0, 103))
+        axes.set_xlim(left=0)
+        _legend(figure)
+    return figure
+
+
+def _ends(axes: Axes, result: Mapping[str, Any], end: float) -> None:
+    """What was kept, at the end of a climb, and the start as a line."""
+    shown = (
+        ("val_accuracy", "D", THREE, "kept, val"),
+        ("test_accuracy", "*", TWO, "kept, test (once)"),
+    )
+    for key, marker, colour, label in shown:
+        if result["best"].get(key) is not None:
+            size = 90 if marker == "*" else 34
+            axes.scatter([end], [100 * result["best"][key]], marker=marker, s=size, color=colour,
+                         label=label, zorder=3, clip_on=False)  # fmt: skip
+    if result["baseline"].get("test_accuracy") is not None:
+        axes.axhline(100 * result["baseline"]["test_accuracy"], color=TWO, linewidth=1,
+                     linestyle=":", label="start, test")  # fmt: skip
 
 
 def steps(found: Sequence[Step], key: str, label: str) -> Figure:
@@ -116,8 +138,6 @@ def steps(found: Sequence[Step], key: str, label: str) -> Figure:
         shown = [step for step in found if key in step.figures]
         x = [step.index + 1 for step in shown]
         y = [step.figures[key] for step in shown]
-        if key.endswith("accuracy"):
-            y = [100 * value for value in y]
         axes.plot(x, y, color=ONE, linewidth=1.6, marker="." if len(x) < 40 else None)
         axes.set(xlabel="step", ylabel=label)
     return figure

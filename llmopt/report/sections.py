@@ -177,7 +177,10 @@ def _charts(
             rows,
         )
     ]
-    found += _climbs(story, result, templates, prefix)
+    if story.proposals:
+        found += _climbs(story, result, templates, prefix)
+    else:
+        found += _walks(story, result, prefix)
     found += _steps(story, prefix)
     if words := helpful_words(story.proposals):
         found.append(
@@ -235,14 +238,35 @@ def _climbs(
     ]
 
 
+def _walks(story: Story, result: dict[str, Any], prefix: str) -> list[Chart]:
+    """The climb of a continuous search."""
+    steps = [step for step in story.steps if "train_accuracy" in step.figures]
+    if len(steps) < 2:
+        return []
+    rows = [
+        (
+            *(f"{step.at[axis]:,.6g}" for axis in story.axes),
+            percent(step.figures["train_accuracy"]),
+            percent(step.figures.get("val_accuracy")),
+        )
+        for step in steps[:ROWS]
+    ]
+    return [
+        Chart(
+            f"{prefix}-climb-{axis}",
+            f"The climb over {AXES[axis]}",
+            charts.walk(steps, axis, result),
+            [*(AXES[a] for a in story.axes), "train accuracy", "val accuracy"],
+            rows if number == 0 else (),  # one table holds every axis
+            "Accuracy where the search stood on the training and validation images.",
+            tab=AXES[axis],
+        )
+        for number, axis in enumerate(story.axes)
+    ]
+
+
 def _steps(story: Story, prefix: str) -> list[Chart]:
-    labels = {
-        "fitness": "fitness (best)",
-        "loss": "loss",
-        "sigma": "sigma",
-        "train_accuracy": "train accuracy, %",
-        "val_accuracy": "val accuracy, %",
-    }
+    labels = {"fitness": "fitness (best)", "loss": "loss", "sigma": "sigma"}
     return [
         Chart(
             f"{prefix}-steps-{key}",
@@ -250,7 +274,7 @@ def _steps(story: Story, prefix: str) -> list[Chart]:
             charts.steps(story.steps, key, label),
             ("step", label, "seconds"),
             [
-                (s.index + 1, f"{s.figures[key]:.4g}", f"{s.seconds:.1f}")
+                (s.index + 1, f"{s.figures[key]:.4g}", f"{s.at['seconds']:.1f}")
                 for s in story.steps
                 if key in s.figures
             ][:ROWS],

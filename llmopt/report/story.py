@@ -16,6 +16,8 @@ from llmopt.run.journal import read_journal
 
 AXES: Final = {
     "proposals": "templates scored",
+    "steps": "steps",
+    "soft_prompt_encodings": "soft prompts encoded",
     "text_encodings": "prompts encoded",
     "llm_calls": "LLM calls",
     "llm_tokens": "LLM tokens",
@@ -50,12 +52,12 @@ class Step:
     Attributes:
         index: counted from 0.
         figures: everything it journaled: ``fitness`` or ``loss``, ``sigma``, accuracies …
-        seconds: since the run began.
+        at: what had been spent by then, by name in :data:`AXES`.
     """
 
     index: int
     figures: dict[str, float]
-    seconds: float
+    at: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Story:
     @property
     def axes(self) -> list[str]:
         """Currencies the climb moves along."""
-        last = self.proposals[-1].at if self.proposals else {}
+        last = (self.proposals or self.steps)[-1].at if self.proposals or self.steps else {}
         return [name for name in AXES if last.get(name)]
 
     def climb(self) -> list[Proposal]:
@@ -142,7 +144,9 @@ def tell(records: Iterable[dict[str, Any]], classes: int) -> Story:
         elif record["kind"] in ("step", "generation"):
             figures_ = {k: float(v) for k, v in data.items() if isinstance(v, (int, float))}
             index = int(figures_.pop("index", len(story.steps)))
-            story.steps.append(Step(index, figures_, float(record["at"])))
+            spent["steps"] = index + 1
+            spent["soft_prompt_encodings"] = figures_.pop("soft_prompt_encodings", 0.0)
+            story.steps.append(Step(index, figures_, dict(spent)))
     return story
 
 

@@ -156,6 +156,21 @@ def test_a_story_adds_up_what_was_spent() -> None:
     assert "llm_usd" not in story.axes
 
 
+def test_a_continuous_search_climbs_over_what_it_spent() -> None:
+    story = tell(
+        [
+            {"at": 2.5, "kind": "step", "stream": "main",
+             "data": {"index": i, "soft_prompt_encodings": 40 * (i + 1), "train_accuracy": 0.5}}
+            for i in range(3)
+        ],
+        classes=4,
+    )  # fmt: skip
+    assert story.axes == ["steps", "soft_prompt_encodings", "seconds"]
+    assert story.steps[-1].at["soft_prompt_encodings"] == 120
+    assert story.steps[-1].at["steps"] == 3
+    assert story.steps[-1].figures == {"train_accuracy": 0.5}
+
+
 def test_words_are_compared_with_all_other_templates() -> None:
     templates = {f"small_{i}{x}": 0.9 + 0.01 * i for i, x in enumerate("pqrs")}
     templates |= {f"large_{i}{x}": 0.1 + 0.01 * i for i, x in enumerate("tuvw")}
