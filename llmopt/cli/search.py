@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from llmopt.cli import options as o
 
 if TYPE_CHECKING:
     from llmopt.run.config import RunConfig
+    from llmopt.run.watch import Watch
 
 INTERRUPTED = 130
 
@@ -63,27 +65,40 @@ def run(
     del given["track"]
     options = _config(given)
     with watching(quiet=quiet or json, verbose=verbose) as watch:
-        if track is None:
-            result = start(options, watch)
-        else:
-            from llmopt.track.services import track as tracked
-
-            told = tracked(watch, track, options.resolved())
-            result = start(options, told)
-            told.finished(result)
+        result = _tracked(track, options, watch, lambda told: start(options, told))
     _finish(result, json=json, quiet=quiet)
 
 
 def resume(
-    run: o.RunFolder, json: o.Json = False, quiet: o.Quiet = False, verbose: o.Verbose = False
+    run: o.RunFolder,
+    track: o.Track = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Go on where a run stopped, paying for nothing twice."""
     from llmopt.cli.live import watching
     from llmopt.run.engine import resume
+    from llmopt.run.folder import read_run_config
 
+    options = read_run_config(run)
     with watching(quiet=quiet or json, verbose=verbose) as watch:
-        result = resume(run, watch)
+        result = _tracked(track, options, watch, lambda told: resume(run, told))
     _finish(result, json=json, quiet=quiet)
+
+
+def _tracked(
+    track: str | None, options: RunConfig, watch: Watch, go: Callable[[Watch], dict[str, Any]]
+) -> dict[str, Any]:
+    """The result of ``go``, told to the tracker as well where one is named."""
+    if track is None:
+        return go(watch)
+    from llmopt.track.services import track as tracked
+
+    told = tracked(watch, track, options.resolved())
+    result = go(told)
+    told.finished(result)
+    return result
 
 
 def plan(

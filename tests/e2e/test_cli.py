@@ -376,3 +376,10 @@ def test_a_soft_prompt_in_words(tmp_path: Path) -> None:
     table = done("explain", folder).out
     assert "nearest words" in table
     assert "How little this may mean" in table
+
+
+def test_a_resumed_run_can_be_tracked_too(tmp_path: Path) -> None:
+    asked = ("--optimizer", "zeroshot", "--runs", tmp_path / "runs")
+    folder = done("run", *asked, "--json").json["run"]
+    assert "unknown tracker 'mlfow'" in refused("resume", folder, "--track", "mlfow")
+    assert done("resume", folder, "--json").json["status"] == "complete"
