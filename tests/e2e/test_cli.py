@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import Done, done, run
+from command_line import Done, done, refused, run
 from PIL import Image
 from result_schema import RESULT, check
 from safetensors.numpy import load_file
