@@ -85,8 +85,7 @@ def report(
         page = build(runs)
         save(page, path)
         if png is not None:
-            for picture in save_pictures(page, png):
-                watch.note(f"wrote {picture}")
+            watch.note(f"wrote {len(save_pictures(page, png))} pictures into {png}")
     typer.echo(str(path))
     if open:
         webbrowser.open(path.resolve().as_uri())

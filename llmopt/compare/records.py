@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,45 @@ def read_record(folder: Path, arm: str | None = None) -> Record:
         raise RunFolderError(f"{path} is damaged ({error}); measure again with evaluate") from error
     record = Record(folder, arm or arm_name(config), config, result, *predicted)
     return dataclasses.replace(record, earlier=_earlier(record))
+
+
+def read_records(folders: Sequence[Path]) -> list[Record]:
+    """Finished runs under names that tell them apart.
+
+    What two runs of one arm on one sample were asked differently, such as a cap or the language
+    model, becomes part of the arm's names; see :func:`read_record` for what it raises.
+    """
+    records = [read_record(folder) for folder in folders]
+    first: dict[Any, dict[str, str]] = {}
+    varies: dict[Any, set[str]] = {}
+    for record in records:
+        asked = _asked(record.config)
+        other = first.setdefault((record.group, record.arm, record.seed), asked)
+        differing = {name for name, value in asked.items() if other[name] != value}
+        varies.setdefault((record.group, record.arm), set()).update(differing)
+    return [
+        dataclasses.replace(
+            record,
+            arm=" ".join(
+                [record.arm]
+                + [
+                    f"{name}={value}" if value else f"no {name}"
+                    for name, value in _asked(record.config).items()
+                    if name in varies[record.group, record.arm]
+                ]
+            ),
+        )
+        for record in records
+    ]
+
+
+def _asked(config: RunConfig) -> dict[str, str]:
+    """What makes a difference beside an arm's name."""
+    caps = [f.name for f in dataclasses.fields(config) if f.name.startswith("max_")]
+    asked = {name: getattr(config, name) for name in ("llm", *caps)}
+    asked["template"] = "" if config.init_from else config.template  # or as another run found it
+    asked |= {"llm_settings": " ".join(f"{k}={v}" for k, v in config.llm_settings.items())}
+    return {name: "" if value is None else str(value) for name, value in asked.items()}
 
 
 def _earlier(record: Record) -> Record | None:

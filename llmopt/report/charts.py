@@ -272,6 +272,12 @@ def _whisker(
 
 
 def _legend(figure: Figure) -> None:
+    labels = [str(t) for axes in figure.axes for t in axes.get_legend_handles_labels()[1]]
+    wide = max(map(len, labels), default=0) > 19
     figure.legend(
-        loc="outside upper left", ncols=3, fontsize=8, handletextpad=0.4, columnspacing=1.2
+        loc="outside upper left",
+        ncols=2 if wide else 3,
+        fontsize=8,
+        handletextpad=0.4,
+        columnspacing=1.2,
     )

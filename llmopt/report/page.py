@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmopt._version import __version__
-from llmopt.compare.records import read_record
+from llmopt.compare.records import read_records
 from llmopt.compare.render import HEADER, cells, sentence, span, spend_table
 from llmopt.compare.render import title as task_title
 from llmopt.compare.table import Comparison, compare
@@ -65,7 +65,7 @@ def build(folders: Sequence[Path]) -> Page:
     """
     if not folders:
         raise ConfigError("name at least one run folder")
-    records = [read_record(folder) for folder in folders]
+    records = read_records(folders)
     sections = [run_section(record, number) for number, record in enumerate(records, start=1)]
     if len(records) == 1:
         return Page(sections)

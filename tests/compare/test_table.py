@@ -12,7 +12,7 @@ import pytest
 from paper_runs import paper_run
 
 from llmopt.compare import published
-from llmopt.compare.records import read_record
+from llmopt.compare.records import read_record, read_records
 from llmopt.compare.render import (
     FORMATS,
     as_csv,
@@ -88,6 +88,22 @@ def test_unfair_records_are_left_out(tmp_path: Path) -> None:
     assert len(found.rows) == 1
     assert found.rows[0].folders == (str(again.folder),)
     assert sum("left out" in note for note in found.notes) == 2
+
+
+def test_arms_that_were_asked_differently_are_told_apart(tmp_path: Path) -> None:
+    runs = [
+        paper_run(tmp_path, labels=LABELS, after=LABELS, start=start, seed=seed)
+        for start in ("a photo of a {}.", "the {}.")
+        for seed in (1, 2)
+    ]
+    other = paper_run(tmp_path, labels=LABELS, after=LABELS, optimizer="random")
+    names = [record.arm for record in read_records([*runs, other])]
+    assert names == [
+        *2 * ["chat template=a photo of a {}."],
+        *2 * ["chat template=the {}."],
+        "random",
+    ]
+    assert {record.arm for record in read_records(runs[:2])} == {"chat"}
 
 
 def test_unmeasured_runs_are_refused(tmp_path: Path) -> None:
