@@ -75,8 +75,8 @@ class Layer:
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The stream (…, e) after both branches; ``attended`` (…, e) is what the heads gathered."""
-        x = x + _scaled(self.out(attended), self.scale_1)
-        return x + _scaled(self.down(self.act(self.up(self.norm_2(x)))), self.scale_2)
+        x = _added(x, _scaled(self.out(attended), self.scale_1))
+        return _added(x, _scaled(self.down(self.act(self.up(self.norm_2(x)))), self.scale_2))
 
 
 @dataclass(frozen=True)
@@ -232,6 +232,11 @@ def _scale(module: Any) -> Tensor | None:
 
 def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:
     return x if scale is None else x * scale
+
+
+def _added(x: Tensor, branch: Tensor) -> Tensor:
+    """The stream with a branch, in the branch's memory where it is of the stream's precision."""
+    return branch.add_(x) if branch.dtype == x.dtype else x + branch
 
 
 def _is_causal(mask: Tensor) -> bool:

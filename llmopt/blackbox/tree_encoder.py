@@ -140,10 +140,12 @@ class TreeEncoder:
         blocks, _, block, _ = mask.shape  # all candidates' blocks
         heads = self.tower.heads
         qkv = layer.project(x)
-        queries, kv = qkv[..., :width], torch.cat([above, qkv[..., width:]], dim=1)
-
-        queries = F.pad(queries, (0, 0, 0, blocks // batch * block - nodes))
-        q = queries.view(blocks, block, heads, -1).transpose(1, 2)
+        queries, kv = qkv[..., :width], qkv[..., width:]
+        if above.shape[1]:
+            kv = torch.cat([above, kv], dim=1)
+        if unfilled := blocks // batch * block - nodes:
+            queries = F.pad(queries, (0, 0, 0, unfilled))
+        q = queries.reshape(blocks, block, heads, -1).transpose(1, 2)
         kv_blocks = kv.index_select(1, keys).view(blocks, -1, 2, heads, width // heads)
         k, v = kv_blocks.permute(2, 0, 3, 1, 4)
         gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
