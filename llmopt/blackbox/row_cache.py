@@ -25,6 +25,10 @@ class RowCache:
     def __len__(self) -> int:
         return len(self._slots)
 
+    def clear(self) -> None:
+        """Keep nothing of what is there."""
+        self._slots.clear()
+
     def take(self, keys: Sequence[Hashable], out: Tensor) -> list[int]:
         """Copy the rows that are there into ``out`` (n, d); the places of those that are not."""
         found, slots, missing = [], [], []

@@ -34,6 +34,8 @@ Form = tuple[int, ...]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CACHE_BYTES = 256 * 2**20
+FORMS = 2**16
+"""Texts whose token ids are remembered: a search asks for each a few times in a row."""
 
 # Long and short, beginning alike and not: what both paths must agree on.
 _PROBES = ("a photo of a cat.", "a photo of a small dog in the snow.", "itap of a cat.", "texture")
@@ -107,6 +109,7 @@ class TextEngine:
         with torch.inference_mode():
             ((_, probe),) = self._encoder.encode([self._encoder.cut(probes[0].tolist())])
         self.dim: int = probe.shape[1]
+        self._forms: dict[str, Form] = {}
         self._cache = RowCache(cache_bytes)
         self._last_soft: tuple[tuple[tuple[str, ...], int, bool], TokenTree] | None = None
 
@@ -142,11 +145,22 @@ class TextEngine:
 
     def normal_forms(self, texts: Sequence[str]) -> list[Form]:
         """The normal form of each text."""
-        forms: list[Form] = []
-        for start in range(0, len(texts), 1024):  # bounds the padded ids held at once
-            ids = self._tokenizer(list(texts[start : start + 1024]))
-            forms.extend(map(self._encoder.cut, ids.tolist()))
-        return forms
+        kept = self._forms
+        forms = {text: kept[text] for text in texts if text in kept}
+        new = [text for text in dict.fromkeys(texts) if text not in forms]
+        for start in range(0, len(new), 1024):  # bounds the padded ids held at once
+            some = new[start : start + 1024]
+            ids = self._tokenizer(some)
+            forms.update(zip(some, map(self._encoder.cut, ids.tolist()), strict=True))
+        if len(kept) + len(new) > FORMS:
+            kept = self._forms = {}
+        kept.update((text, forms[text]) for text in new[:FORMS])
+        return [forms[text] for text in texts]
+
+    def forget(self) -> None:
+        """Drop all that is kept from earlier calls."""
+        self._forms = {}
+        self._cache.clear()
 
     def token_length(self, text: str) -> int:
         """Tokens of the whole text with start and end, even where :meth:`encode` would cut it.

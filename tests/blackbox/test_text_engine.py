@@ -334,6 +334,28 @@ def test_token_table() -> None:
     assert torch.equal(vocabulary.vectors([nearest[0].token])[0], vector)
 
 
+def test_texts_are_tokenized_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_for()
+    seen: list[str] = []
+    tokenizer = engine._tokenizer
+
+    def tokenize(texts: list[str]) -> torch.Tensor:
+        seen.extend(texts)
+        return tokenizer(texts)
+
+    monkeypatch.setattr(engine, "_tokenizer", tokenize)
+    before = engine.normal_forms(["a cat.", "a dog.", "a cat."])
+    assert engine.normal_forms(["a dog.", "a cat."]) == [before[1], before[0]]
+    assert seen == ["a cat.", "a dog."]
+    monkeypatch.setattr("llmopt.blackbox.text_engine.FORMS", 2)  # a third would be too many
+    cow, cat = engine.normal_forms(["a cow.", "a cat."])
+    assert cat == before[0]
+    assert engine._forms == {"a cow.": cow}
+    engine.forget()
+    assert engine.normal_forms(["a dog."]) == [before[1]]
+    assert seen.count("a dog.") == 2
+
+
 def test_how_far_tokens_are_apart() -> None:
     table = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0], [9.0, 5.0], [9.0, 5.0]])
     vocabulary = Vocabulary(table, str)
