@@ -153,6 +153,7 @@ class Optimizer(ABC, Generic[S]):
         needs_chat: whether it talks to a language model.
         Settings: a frozen dataclass; its fields are what ``--set KEY=VALUE`` takes.
         PROFILES: other defaults of the settings, by the name the setting ``profile`` may take.
+        ONLY: by setting, the profiles it works in, where it does nothing in the others.
     """
 
     name: ClassVar[str]
@@ -160,6 +161,7 @@ class Optimizer(ABC, Generic[S]):
     needs_chat: ClassVar[bool] = False
     Settings: ClassVar[type[Any]]
     PROFILES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    ONLY: ClassVar[Mapping[str, frozenset[str]]] = {}
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

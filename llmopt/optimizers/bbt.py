@@ -26,7 +26,8 @@ result             best on the validation images,    the mean of the distributio
 ================== ================================= ===========================================
 
 The paper's validation set is as large as its training set; here it is the task's. What CraFT's
-tables call BBT is ``craft`` in its profile ``released`` without a head.
+tables call BBT is CraFT's released prompt search without its head, which is not to be had here:
+that head always trains beside the prompt.
 
 Queries: K soft-prompt encodings a candidate; those for the validation images are not counted by the
 paper, which counts a candidate on all images as one call.
@@ -152,6 +153,7 @@ class Bbt(Optimizer[BbtSettings]):
     access = Access.SOFT
     Settings = BbtSettings
     PROFILES: ClassVar = {"llmopt": {}, "released": {"dim": 500, "population": 20}}
+    ONLY: ClassVar = dict.fromkeys(("views", "standard_errors"), frozenset({"llmopt"}))
 
     def bounds(self, task: Task) -> Bounds:
         """Exact, unless a rule of CMA-ES ends the search early."""

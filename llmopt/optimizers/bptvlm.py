@@ -103,6 +103,10 @@ class BptVlm(Optimizer[BptVlmSettings]):
     access = Access.SOFT
     Settings = BptVlmSettings
     PROFILES: ClassVar = {"llmopt": {}, "released": {}}
+    ONLY: ClassVar = {
+        "tokens": frozenset({"released"}),
+        **dict.fromkeys(("views", "standard_errors"), frozenset({"llmopt"})),
+    }
 
     def bounds(self, task: Task) -> Bounds:
         """Exact, unless a rule of CMA-ES ends the search early."""

@@ -430,6 +430,12 @@ class Cbbt(Optimizer[CbbtSettings]):
         "llmopt": {},
         "released": {"directions": 256, "rate": 2e-3, "decay": 5e-4},
     }
+    ONLY: ClassVar = {
+        **dict.fromkeys(("epochs", "tokens", "batch", "flip"), frozenset({"released"})),
+        **dict.fromkeys(
+            ("budget", "own", "eps", "views", "standard_errors"), frozenset({"llmopt"})
+        ),
+    }
 
     def bounds(self, task: Task) -> Bounds:
         """Exact, but for the pairs that reading off text features for the adapter takes."""

@@ -141,6 +141,9 @@ class Chat(Optimizer[ChatSettings]):
             "polish": False,
         },
     }
+    ONLY: ClassVar = dict.fromkeys(
+        ("conversational", "scores", "confusions", "images"), frozenset({"conversation"})
+    )
 
     def bounds(self, task: Task) -> Bounds:
         """Upper bounds: every proposal new, every conversation at its full length."""

@@ -190,6 +190,10 @@ class Coop(Optimizer[CoopSettings]):
     access = Access.SOFT
     Settings = CoopSettings
     PROFILES: ClassVar = {"llmopt": {}, "released": {"rate": 2e-3, "decay": 5e-4}}
+    ONLY: ClassVar = {
+        **dict.fromkeys(("tokens", "words", "flip"), frozenset({"released"})),
+        **dict.fromkeys(("views", "standard_errors"), frozenset({"llmopt"})),
+    }
 
     def bounds(self, task: Task) -> Bounds:
         """Exact."""

@@ -161,6 +161,16 @@ class Craft(Optimizer[CraftSettings]):
             "decay": 0.01,
         },
     }
+    ONLY: ClassVar = {
+        **dict.fromkeys(
+            ("restarts", "alpha", "weight", "head", "views", "standard_errors"),
+            frozenset({"llmopt"}),
+        ),
+        **dict.fromkeys(
+            ("row", "context", "consistency", "feature_norm", "lr", "decay", "flip"),
+            frozenset({"released", "paper"}),
+        ),
+    }
 
     def bounds(self, task: Task) -> Bounds:
         """Exact, unless a rule of CMA-ES ends the search early."""

@@ -232,6 +232,10 @@ class Zip(Optimizer[ZipSettings]):
     access = Access.SOFT
     Settings = ZipSettings
     PROFILES: ClassVar = {"llmopt": {}, "released": {"rate": 0.01, "width": 0.01}}
+    ONLY: ClassVar = {
+        **dict.fromkeys(("tokens", "batch", "flip"), frozenset({"released"})),
+        **dict.fromkeys(("views", "standard_errors"), frozenset({"llmopt"})),
+    }
 
     def bounds(self, task: Task) -> Bounds:
         """Exact."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import tomllib
 import types
 from collections.abc import Mapping
@@ -162,9 +163,11 @@ def make_settings(optimizer: Any, given: Mapping[str, Any]) -> Any:
         given: by name; texts are converted to the type of the setting.
 
     Raises:
-        ConfigError: an unknown name or profile (the nearest is suggested), or a wrong value.
+        ConfigError: an unknown name or profile (the nearest is suggested), a wrong value, or
+            another value than the profile's for a setting that does nothing in that profile.
     """
     where = f"the settings of '{optimizer.name}'"
+    _refuse_options(optimizer, given, where)
     typed = typed_values(optimizer.Settings, given, where)
     profile = typed.get("profile", getattr(optimizer.Settings, "profile", None))
     if profile is None:
@@ -174,7 +177,31 @@ def make_settings(optimizer: Any, given: Mapping[str, Any]) -> Any:
             f"unknown profile '{profile}' of '{optimizer.name}'"
             f"{nearest(profile, optimizer.PROFILES)} (there are: {', '.join(optimizer.PROFILES)})"
         )
-    return optimizer.Settings(**{**optimizer.PROFILES.get(profile, {}), **typed})
+    values = optimizer.PROFILES.get(profile, {})
+    usual = optimizer.Settings(**{**values, "profile": profile})
+    for name, value in typed.items():
+        works_in = optimizer.ONLY.get(name, frozenset([profile]))
+        if profile not in works_in and value != getattr(usual, name):
+            named = ", ".join(known for known in optimizer.PROFILES if known in works_in)
+            raise ConfigError(
+                f"setting {name}={value} does nothing in the profile '{profile}' of "
+                f"'{optimizer.name}'; it works in: {named} (--set profile=NAME)"
+            )
+    return optimizer.Settings(**{**values, **typed})
+
+
+def _refuse_options(optimizer: Any, given: Mapping[str, Any], where: str) -> None:
+    """Say how an option of ``run`` is given that was taken for a setting."""
+    settings = {f.name for f in dataclasses.fields(optimizer.Settings)}
+    options = {f.name for f in dataclasses.fields(RunConfig)} - {"settings", "llm_settings"}
+    for name, value in given.items():
+        if name in options - settings:
+            flag = f"--{name.replace('_', '-')}"
+            if name != "skip_unreadable":
+                flag += f" {shlex.quote(str(value))}"
+            raise ConfigError(
+                f"unknown name '{name}' in {where}; it is an option of its own: {flag}"
+            )
 
 
 def typed_values(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "zip": {"budget": 66},
     "bbt": {"budget": 102},
     "bptvlm": {"budget": 93, "dim": 20},
-    "coop": {"epochs": 3, "tokens": 4},
+    "coop": {"epochs": 3},
 }
 
 TASK = make_task(shots=2)

@@ -189,6 +189,76 @@ def test_unknown_settings_suggest_the_nearest() -> None:
         make_settings(optimizer_class("zeroshot"), {"k": 3})
 
 
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [
+        ({"head": "gda"}, "--head gda"),
+        ({"shots": 4}, "--shots 4"),
+        ({"max_llm_calls": "5"}, "--max-llm-calls 5"),
+        ({"template": "a {}"}, "--template 'a {}'"),
+        ({"skip_unreadable": "yes"}, "--skip-unreadable"),
+    ],
+)
+def test_options_given_as_settings_are_told_how_to_be_given(
+    given: dict[str, Any], flag: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        make_settings(Chat, given)
+    assert f"unknown name '{next(iter(given))}' in the settings of 'chat'" in str(refused.value)
+    assert str(refused.value).endswith(f"; it is an option of its own: {flag}")
+    assert make_settings(optimizer_class("craft"), {"head": "none"}).head == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "works_in"),
+    [
+        ("craft", {"row": "dtd"}, "released, paper"),
+        ("craft", {"lr": "0.01"}, "released, paper"),
+        ("carrot", {"flip": "no"}, "released, paper"),
+        ("craft", {"profile": "released", "head": "none"}, "llmopt"),
+        ("craft", {"profile": "paper", "weight": 0.5}, "llmopt"),
+        ("craft", {"profile": "released", "restarts": 4}, "llmopt"),
+        ("cbbt", {"batch": 8}, "released"),
+        ("cbbt", {"profile": "released", "budget": 500}, "llmopt"),
+        ("zip", {"tokens": 4}, "released"),
+        ("zip", {"profile": "released", "standard_errors": 2.0}, "llmopt"),
+        ("bbt", {"profile": "released", "views": 1}, "llmopt"),
+        ("bptvlm", {"tokens": 4}, "released"),
+        ("coop", {"words": "a photo of a"}, "released"),
+        ("coop", {"profile": "released", "views": 1}, "llmopt"),
+        ("chat", {"profile": "released", "images": 2}, "conversation"),
+    ],
+)
+def test_settings_that_do_nothing_in_the_profile_are_refused(
+    name: str, given: dict[str, Any], works_in: str
+) -> None:
+    kind = optimizer_class(name)
+    setting = list(given)[-1]
+    profile = given.get("profile", kind.Settings().profile)
+    with pytest.raises(ConfigError, match=rf"setting {setting}=.* does nothing") as refused:
+        make_settings(kind, given)
+    assert f"the profile '{profile}' of '{name}'; it works in: {works_in} (" in str(refused.value)
+    assert refused.value.exit_code == 2
+    there = make_settings(kind, {**given, "profile": works_in.split(", ")[0]})
+    assert str(getattr(there, setting)).lower() in (str(given[setting]).lower(), "false")
+
+
+@pytest.mark.parametrize("name", optimizer_names())
+def test_only_names_settings_and_profiles_that_are_there(name: str) -> None:
+    kind = optimizer_class(name)
+    assert set(kind.ONLY) <= {f.name for f in dataclasses.fields(kind.Settings)}
+    for profiles in kind.ONLY.values():
+        assert set() < set(profiles) < set(kind.PROFILES)
+
+
+@pytest.mark.parametrize("name", optimizer_names())
+def test_every_profile_survives_a_config_file(name: str) -> None:
+    kind = optimizer_class(name)
+    for profile in kind.PROFILES:
+        whole = make_settings(kind, {"profile": profile})
+        assert make_settings(kind, dataclasses.asdict(whole)) == whole
+
+
 @pytest.mark.parametrize("name", optimizer_names())
 def test_default_settings_survive_a_config_file(name: str) -> None:
     kind = optimizer_class(name)
