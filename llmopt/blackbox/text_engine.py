@@ -26,7 +26,7 @@ from llmopt.blackbox.towers import NotCausal, read_tower
 from llmopt.blackbox.transfer import index, to_device
 from llmopt.blackbox.tree_encoder import TreeEncoder
 from llmopt.blackbox.vocabulary import Vocabulary
-from llmopt.errors import AccessError, ConfigError, ModelError, nearest
+from llmopt.errors import AccessError, ConfigError, ModelError, TemplateError, nearest
 from llmopt.templates import display_name
 
 Form = tuple[int, ...]
@@ -210,7 +210,8 @@ class TextEngine:
 
         Raises:
             AccessError: the model's text tower takes no soft prompts.
-            ValueError: the shape does not fit, or a prompt would be too long.
+            ValueError: the shape does not fit.
+            TemplateError: a prompt would be too long.
         """
         encoder = self._soft_encoder()
         width = encoder.tower.width
@@ -281,7 +282,7 @@ class TextEngine:
         sequences = []
         for k, (start, *suffix) in enumerate(forms):
             if 1 + m + len(suffix) > self.context_length:
-                raise ValueError(
+                raise TemplateError(
                     f"{m} context vectors and class name {classnames[k]!r} make "
                     f"{1 + m + len(suffix)} tokens; the model takes {self.context_length}"
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
@@ -203,10 +203,19 @@ def with_head(
     if len(task.val):
         held = shots(task.val, base.scores(box, task.val), task.val.labels)
     selection = select(heads, few, seed, held, standard_errors)
+    known = accuracy(selection.head, few), accuracy(selection.head, held) if held else None
+    selection = replace(selection, accuracies=known)
     if selection.fallback:
         return base, selection
     bridge = sight.bridge if sight is not None and selection.head.looks_at_features else None
     return HeadedPredictor(base, selection.head, bridge), selection
+
+
+def accuracy(head: FittedHead, shots: Shots) -> float:
+    """Share of the plain images, the first view of each, that are classified right under a head."""
+    features = None if shots.features is None else shots.features[:, 0]
+    scores = head.scores(shots.plain, features)
+    return float((scores.argmax(axis=1) == shots.labels).mean())
 
 
 @dataclass(frozen=True, eq=False)

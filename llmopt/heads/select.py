@@ -80,11 +80,14 @@ class Selection:
         head: ready for use; :data:`~llmopt.heads.none.NONE` if nothing was convincing.
         evidence: of each head looked at, by name.
         reason: one line for people.
+        accuracies: of the predictor with it on the plain training and validation images, if they
+            were looked at; the second is None without validation images.
     """
 
     head: FittedHead
     evidence: Mapping[str, Evidence]
     reason: str
+    accuracies: tuple[float, float | None] | None = None
 
     @property
     def fallback(self) -> bool:

@@ -17,6 +17,7 @@ from llmopt.predictor import Predictor
 from llmopt.task import Task
 
 if TYPE_CHECKING:
+    from llmopt.blackbox.base import BlackBox
     from llmopt.blackbox.metered import MeteredBox
     from llmopt.chat.metered import MeteredChat
     from llmopt.run.checkpoint import Checkpoints
@@ -121,6 +122,8 @@ class Outcome:
         fallback: nothing was convincingly better than the start, so the start was kept.
         templates: text prompts worth knowing, the predictor's own first.
         summary: counts worth showing (proposals scored, duplicates, malformed …).
+        accuracies: of the predictor on training and validation images, where the search knows them;
+            the second is None without validation images.
     """
 
     predictor: Predictor
@@ -128,6 +131,7 @@ class Outcome:
     fallback: bool = False
     templates: tuple[TemplateResult, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
+    accuracies: tuple[float, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ class Optimizer(ABC, Generic[S]):
         Settings: a frozen dataclass; its fields are what ``--set KEY=VALUE`` takes.
         PROFILES: other defaults of the settings, by the name the setting ``profile`` may take.
         ONLY: by setting, the profiles it works in, where it does nothing in the others.
+        HEADLESS: settings that turn its own head off, if it has one.
     """
 
     name: ClassVar[str]
@@ -162,6 +167,7 @@ class Optimizer(ABC, Generic[S]):
     Settings: ClassVar[type[Any]]
     PROFILES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     ONLY: ClassVar[Mapping[str, frozenset[str]]] = {}
+    HEADLESS: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
@@ -169,6 +175,14 @@ class Optimizer(ABC, Generic[S]):
     @abstractmethod
     def bounds(self, task: Task) -> Bounds:
         """Upper bounds of the spend, before anything is spent."""
+
+    def check(self, box: BlackBox, task: Task) -> None:
+        """Refuse what the model has no room for, before anything is spent.
+
+        Raises:
+            UserError: it names what is too long.
+        """
+        box.check(task.start, task.classnames)
 
     def talk(self, task: Task) -> tuple[int, int]:
         """Turns of a conversation, and bytes of the longest turn; (0, 0) without a chat model."""

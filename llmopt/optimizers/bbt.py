@@ -53,10 +53,10 @@ from llmopt.optimizers.soft import (
     accuracy,
     check_choice,
     check_range,
-    contexts_allowed,
     cross_entropy,
     score,
     soft_start,
+    steps_allowed,
     words_start,
 )
 from llmopt.optimizers.subspace import Subspace, bbt_std, gaussian, orthonormal
@@ -106,7 +106,8 @@ class BbtSettings:
         check_range("views", self.views, 0)
         check_range("standard_errors", self.standard_errors, 0)
         if self.budget is not None:
-            check_range("budget", self.budget, self.population + 1)
+            own = self.profile == "llmopt"
+            check_range("budget", self.budget, self.population + 2 * own)
 
 
 class Looking(Evolution):
@@ -203,5 +204,4 @@ class Bbt(Optimizer[BbtSettings]):
         s = self.settings
         if s.profile == "released":
             return (s.budget or 8000) // s.population
-        # A generation and a look at its mean.
-        return contexts_allowed(s.budget, task.shots) // (s.population + 1)
+        return steps_allowed(s.budget, task.shots, s.population)

@@ -42,9 +42,9 @@ from llmopt.optimizers.soft import (
     SoftPredictor,
     SoftStart,
     check_range,
-    contexts_allowed,
     plain_names,
     soft_start,
+    steps_allowed,
 )
 from llmopt.optimizers.subspace import Subspace, bbt_std, gaussian
 from llmopt.optimizers.trail import bounds as trail_bounds
@@ -93,7 +93,8 @@ class BptVlmSettings:
         check_range("views", self.views, 0)
         check_range("standard_errors", self.standard_errors, 0)
         if self.budget is not None:
-            check_range("budget", self.budget, self.population + 1)
+            own = self.profile == "llmopt"
+            check_range("budget", self.budget, self.population + 2 * own)
 
 
 class BptVlm(Optimizer[BptVlmSettings]):
@@ -151,4 +152,4 @@ class BptVlm(Optimizer[BptVlmSettings]):
         s = self.settings
         if s.profile == "released":
             return (s.budget or _BUDGETS.get(task.dataset, 3_600)) // s.population
-        return contexts_allowed(s.budget, task.shots) // (s.population + 1)
+        return steps_allowed(s.budget, task.shots, s.population)

@@ -59,7 +59,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from llmopt.blackbox.base import Access
+from llmopt.blackbox.base import Access, BlackBox
 from llmopt.data.augment import Augmentation
 from llmopt.heads.adapter import Bottleneck
 from llmopt.heads.base import FittedHead
@@ -71,7 +71,7 @@ from llmopt.optimizers.soft import (
     SoftStart,
     below,
     check_range,
-    contexts_allowed,
+    check_room,
     cosine_rate,
     cross_entropy,
     fresh_batch,
@@ -80,6 +80,7 @@ from llmopt.optimizers.soft import (
     score,
     soft_start,
     soft_text,
+    steps_allowed,
     unpack,
     words_start,
 )
@@ -192,9 +193,10 @@ class CbbtSettings:
         for name in ("rate", "decay", "clip", "rank", "views", "standard_errors"):
             check_range(name, getattr(self, name), 0)
         check_range("batch", self.batch, 1)
-        for name in ("budget", "epochs"):
-            if getattr(self, name) is not None:
-                check_range(name, getattr(self, name), 1)
+        if self.epochs is not None:
+            check_range("epochs", self.epochs, 1)
+        if self.budget is not None:
+            check_range("budget", self.budget, 2 * self.directions + 2)
 
 
 class Point:
@@ -426,6 +428,7 @@ class Cbbt(Optimizer[CbbtSettings]):
     name = "cbbt"
     access = Access.SOFT
     Settings = CbbtSettings
+    HEADLESS: ClassVar = {"adapter": False}
     PROFILES: ClassVar = {
         "llmopt": {},
         "released": {"directions": 256, "rate": 2e-3, "decay": 5e-4},
@@ -436,6 +439,12 @@ class Cbbt(Optimizer[CbbtSettings]):
             ("budget", "own", "eps", "views", "standard_errors"), frozenset({"llmopt"})
         ),
     }
+
+    def check(self, box: BlackBox, task: Task) -> None:
+        """As every optimizer, and room for the vectors of the published start."""
+        super().check(box, task)
+        if self.settings.profile == "released":
+            check_room(box, self.settings.tokens, task.classnames)
 
     def bounds(self, task: Task) -> Bounds:
         """Exact, but for the pairs that reading off text features for the adapter takes."""
@@ -473,7 +482,7 @@ class Cbbt(Optimizer[CbbtSettings]):
 
     def _steps(self, task: Task) -> int:
         s = self.settings
-        return max(1, contexts_allowed(s.budget, task.shots) // (2 * s.directions + 1))
+        return steps_allowed(s.budget, task.shots, 2 * s.directions)
 
     def _epochs(self, task: Task) -> int:
         return self.settings.epochs or _EPOCHS.get(task.dataset, 150)

@@ -40,7 +40,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from llmopt.blackbox.base import Access
+from llmopt.blackbox.base import Access, BlackBox
 from llmopt.data.augment import Augmentation
 from llmopt.optimizers.base import Bounds, Optimizer, Outcome, Search
 from llmopt.optimizers.soft import (
@@ -49,6 +49,7 @@ from llmopt.optimizers.soft import (
     SoftStart,
     by_shots,
     check_range,
+    check_room,
     cosine_rate,
     fresh_batch,
     pack,
@@ -194,6 +195,12 @@ class Coop(Optimizer[CoopSettings]):
         **dict.fromkeys(("tokens", "words", "flip"), frozenset({"released"})),
         **dict.fromkeys(("views", "standard_errors"), frozenset({"llmopt"})),
     }
+
+    def check(self, box: BlackBox, task: Task) -> None:
+        """As every optimizer, and room for the vectors of the published start."""
+        super().check(box, task)
+        if self.settings.profile == "released":
+            check_room(box, self.settings.tokens, task.classnames)
 
     def bounds(self, task: Task) -> Bounds:
         """Exact."""

@@ -69,10 +69,10 @@ from llmopt.optimizers.soft import (
     Encoded,
     check_choice,
     check_range,
-    contexts_allowed,
     cross_entropy,
     kl,
     soft_start,
+    steps_allowed,
 )
 from llmopt.optimizers.subspace import Subspace, orthonormal
 from llmopt.optimizers.trail import bounds as trail_bounds
@@ -138,7 +138,8 @@ class CraftSettings:
         check_choice("context", self.context, ("draws", "mean"))
         check_choice("consistency", self.consistency, ("released", "paper"))
         if self.budget is not None:
-            check_range("budget", self.budget, self.population + 1)
+            own = self.profile == "llmopt"
+            check_range("budget", self.budget, self.population + 2 * own)
 
 
 _PUBLISHED = {"dim": 512, "population": 40, "restarts": 1}
@@ -150,6 +151,7 @@ class Craft(Optimizer[CraftSettings]):
     name = "craft"
     access = Access.SOFT
     Settings = CraftSettings
+    HEADLESS: ClassVar = {"head": "none"}
     PROFILES: ClassVar = {
         "llmopt": {},
         "released": _PUBLISHED,
@@ -207,7 +209,7 @@ class Craft(Optimizer[CraftSettings]):
                 subspace = Subspace(start.context, projection)
                 return Evolution(search, start.names, subspace, cma, fit, loss)
 
-            return Restarts(evolution, generations)
+            return Restarts(evolution, searches, generations)
 
         return follow(
             search,
@@ -220,9 +222,9 @@ class Craft(Optimizer[CraftSettings]):
         )
 
     def _searches(self, task: Task) -> tuple[int, int]:
-        """How many, and the generations of each; a generation and its mean are scored."""
+        """How many, and the generations of each."""
         s = self.settings
-        generations = max(1, contexts_allowed(s.budget, task.shots) // (s.population + 1))
+        generations = steps_allowed(s.budget, task.shots, s.population)
         searches = min(s.restarts, generations)
         return searches, generations // searches
 

@@ -104,11 +104,12 @@ class Restarts(Walk):
 
     Args:
         make: the evolution of that number.
-        generations: of each.
+        count: how many.
+        generations: of each, unless CMA-ES ends one early; the last may have what is left.
     """
 
-    def __init__(self, make: Callable[[int], Evolution], generations: int) -> None:
-        self.make, self.generations = make, generations
+    def __init__(self, make: Callable[[int], Evolution], count: int, generations: int) -> None:
+        self.make, self.count, self.generations = make, count, generations
         self.number, self.now = 0, make(0)
         self.cost = self.now.cost
 
@@ -122,11 +123,17 @@ class Restarts(Walk):
         """Those of the evolution under way."""
         return {"restart": self.number + 1, **self.now.figures}
 
+    @property
+    def stopped(self) -> str:
+        """Why the last evolution ended early, if it did."""
+        return self.now.stopped if self.number + 1 == self.count else ""
+
     def advance(self, step: int, scores: torch.Tensor | None = None) -> float:
         """One generation, the first of the next evolution when it is its turn."""
-        number = step // self.generations
-        if number != self.number:
-            self.number, self.now = number, self.make(number)
+        done = self.now.cma.generation >= self.generations or self.now.stopped
+        if done and self.number + 1 < self.count:
+            self.number += 1
+            self.now = self.make(self.number)
         return self.now.advance(step)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:

@@ -25,6 +25,7 @@ from llmopt.task import FloatArray, Labelled
 from llmopt.templates import SLOT, Template, display_name
 
 if TYPE_CHECKING:
+    from llmopt.blackbox.base import BlackBox
     from llmopt.blackbox.metered import MeteredBox
     from llmopt.optimizers.base import Search
 
@@ -70,6 +71,20 @@ def plain_names(classnames: Sequence[str]) -> tuple[str, ...]:
 def words_start(box: MeteredBox, words: str, classnames: Sequence[str]) -> SoftStart:
     """The soft prompt of ``words`` followed by the plain class names."""
     return soft_start(box, Template(f"{words} {SLOT}."), classnames)
+
+
+def check_room(box: BlackBox, tokens: int, classnames: Sequence[str]) -> None:
+    """Refuse more vectors than the model has room for before the longest class name.
+
+    Raises:
+        ConfigError: it names the setting, the class and the room there is.
+    """
+    for name in plain_names(classnames):
+        if (over := box.token_excess("x " * tokens + f"{name}.")) > 0:
+            raise ConfigError(
+                f"setting tokens={tokens} leaves no room for class name '{name}' in prompts of "
+                f"{box.info.name}; {tokens - over} is the most"
+            )
 
 
 # --- what a search leaves behind ----------------------------------------------------------------
@@ -317,9 +332,12 @@ def by_shots(shots: int, one: int, few: int, many: int) -> int:
     return one if shots <= 1 else few if shots <= 4 else many
 
 
-def contexts_allowed(budget: int | None, shots: int) -> int:
-    """How many contexts a search may score: CraFT's budget, unless one is set."""
-    return budget or by_shots(shots, 2000, 4000, 8000)
+def steps_allowed(budget: int | None, shots: int, cost: int) -> int:
+    """Steps of ``cost`` contexts that a search may take: CraFT's budget, unless one is set.
+
+    The search scores where it stands before each of them and after the last as well.
+    """
+    return ((budget or by_shots(shots, 2000, 4000, 8000)) - 1) // (cost + 1)
 
 
 # --- settings ------------------------------------------------------------------------------------

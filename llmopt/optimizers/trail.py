@@ -28,6 +28,9 @@ from llmopt.task import FloatArray, Task
 
 Array = npt.NDArray[Any]
 
+LEAST_GAIN: Final = 1e-4
+"""Nats; less is rounding."""
+
 WIDEST: Final = 4096
 """No model's features are longer; that many pairs are counted for reading off a text feature."""
 
@@ -109,7 +112,7 @@ class Trail:
         likelihoods, hits = self._found[index]
         gain = paired_t(likelihoods[rows] - self._start[0][rows])
         worse = hits[rows].sum() < self._start[1][rows].sum()
-        kept = worse or gain.mean <= standard_errors * gain.se
+        kept = worse or gain.mean <= max(standard_errors * gain.se, LEAST_GAIN)
         return Choice(None if kept else index, gain.mean, gain.se)
 
     def state(self) -> dict[str, Array]:
@@ -183,7 +186,9 @@ def conclude(
     summary: dict[str, Any] = {"gain_nats": round(choice.gain, 4), "gain_se": round(choice.se, 4)}
     if trail is None or choice.index is None:
         start = single(search.task.start, search.task.classnames)
-        return Outcome(start, reason, fallback=True, summary=summary)
+        known = None if trail is None else trail.accuracies(None)
+        return Outcome(start, reason, fallback=True, summary=summary, accuracies=known)
+    accuracies = trail.accuracies(choice.index)
     predictor: Predictor = SoftPredictor(trail.contexts[choice.index], names)
     summary["waypoint"] = f"{choice.index + 1} of {len(trail)}"
     if head != "none":
@@ -198,5 +203,6 @@ def conclude(
                 standard_errors=standard_errors,
             )
             summary["head"] = selection.reason
+            accuracies = selection.accuracies or accuracies
         reason = ending.reason if reason == "iterations" else reason
-    return Outcome(predictor, reason, summary=summary)
+    return Outcome(predictor, reason, summary=summary, accuracies=accuracies)

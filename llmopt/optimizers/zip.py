@@ -42,7 +42,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from llmopt.blackbox.base import Access
+from llmopt.blackbox.base import Access, BlackBox
 from llmopt.data.augment import Augmentation
 from llmopt.optimizers.base import Bounds, Optimizer, Outcome, Search
 from llmopt.optimizers.fastfood import Fastfood
@@ -51,12 +51,13 @@ from llmopt.optimizers.soft import (
     SoftPredictor,
     SoftStart,
     check_range,
-    contexts_allowed,
+    check_room,
     cross_entropy,
     fresh_batch,
     plain_names,
     score,
     soft_start,
+    steps_allowed,
 )
 from llmopt.optimizers.trail import bounds as trail_bounds
 from llmopt.optimizers.walk import Walk, follow, march
@@ -113,7 +114,8 @@ class ZipSettings:
         for name in ("rate", "width"):
             check_range(name, getattr(self, name), 1e-9)
         if self.budget is not None:
-            check_range("budget", self.budget, 2 * self.directions)
+            own = self.profile == "llmopt"
+            check_range("budget", self.budget, 2 * self.directions + 2 * own)
 
 
 class Reparameterisation:
@@ -237,6 +239,12 @@ class Zip(Optimizer[ZipSettings]):
         **dict.fromkeys(("views", "standard_errors"), frozenset({"llmopt"})),
     }
 
+    def check(self, box: BlackBox, task: Task) -> None:
+        """As every optimizer, and room for the vectors of the published start."""
+        super().check(box, task)
+        if self.settings.profile == "released":
+            check_room(box, self.settings.tokens, task.classnames)
+
     def bounds(self, task: Task) -> Bounds:
         """Exact."""
         s, steps = self.settings, self._steps(task)
@@ -269,11 +277,12 @@ class Zip(Optimizer[ZipSettings]):
         start = SoftStart(torch.from_numpy(p0.astype(np.float32)), plain_names(task.classnames))
         walk = Spsa(s, search, start)
         reason = march(search, walk, steps)
-        calls = {"calls_as_published": 2 * s.directions * steps}
+        scored = int(search.ledger["soft_prompt_encodings"]) // len(task.classnames)
+        calls = {"calls_as_published": scored}
         return Outcome(SoftPredictor(walk.context.numpy(), start.names), reason, summary=calls)
 
     def _steps(self, task: Task) -> int:
         s = self.settings
         if s.profile == "released":
             return (s.budget or 5000) // (2 * s.directions)
-        return contexts_allowed(s.budget, task.shots) // (2 * s.directions + 1)
+        return steps_allowed(s.budget, task.shots, 2 * s.directions)

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,8 @@ from llmopt.errors import (
 )
 from llmopt.heads.predictor import head_names, with_head
 from llmopt.optimizers import optimizer_class, optimizer_names
-from llmopt.optimizers.base import Optimizer, Outcome, Search
+from llmopt.optimizers.archive import evaluate as score_of
+from llmopt.optimizers.base import Optimizer, Outcome, Search, TemplateResult
 from llmopt.predictor import Predictor, single
 from llmopt.run import folder as run_folder
 from llmopt.run import result as run_result
@@ -39,8 +40,8 @@ from llmopt.run.folder import locked
 from llmopt.run.journal import Journal, read_journal
 from llmopt.run.ledger import Ledger
 from llmopt.run.watch import Watch
-from llmopt.task import Labelled, Task
-from llmopt.templates import Template
+from llmopt.task import FloatArray, Labelled, Task
+from llmopt.templates import PLAIN, Template
 
 if TYPE_CHECKING:
     from llmopt.blackbox.feature_cache import FeatureCache
@@ -67,13 +68,13 @@ def prepare(config: RunConfig) -> Prepared:
     if config.head:
         head_names(config.head)
     kind = optimizer_class(config.optimizer)
-    optimizer = kind(make_settings(kind, config.settings))
+    optimizer = kind(make_settings(kind, _headless(kind, config)))
     if kind.needs_chat:
         from llmopt.chat.providers import resolve
 
         config = resolve(config)
     if config.init_from:
-        config = dataclasses.replace(config, template=_found_template(Path(config.init_from)))
+        config = _from_found(config)
     names = {"classnames": config.classnames} if config.classnames else {}
     dataset = open_dataset(config.dataset, Path(config.data_root), **names)
     task = make_task(
@@ -103,6 +104,7 @@ def start(
     prepared = prepare(config)
     box = box or open_box(prepared.config, watch)
     check_access(box, type(prepared.optimizer))
+    prepared.optimizer.check(box, prepared.task)
     folder = run_folder.create(prepared.config)
     return _live(folder, prepared, box, watch)
 
@@ -121,12 +123,38 @@ def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
     return _live(folder, prepared, box, watch)
 
 
-def _found_template(folder: Path) -> str:
-    """The best template of a finished run: where a search started from it begins."""
+def _headless(kind: type[Optimizer[Any]], config: RunConfig) -> Mapping[str, Any]:
+    """The optimizer's settings; with ``--head`` it has no head of its own."""
+    asked = config.settings
+    if not config.head or not kind.HEADLESS:
+        return asked
+    if asked.get("profile", "llmopt") != "llmopt":
+        raise ConfigError(
+            f"profile '{asked['profile']}' of '{kind.name}' trains a head of its own; "
+            "leave out --head"
+        )
+    for name, off in kind.HEADLESS.items():
+        if asked.get(name, off) != off:
+            raise ConfigError(f"give either --head {config.head} or --set {name}={asked[name]}")
+    return {**asked, **kind.HEADLESS}
+
+
+def _from_found(config: RunConfig) -> RunConfig:
+    """The config with the best template of the finished run that the search is to begin at."""
+    folder = Path(config.init_from).absolute()
+    config = dataclasses.replace(config, init_from=str(folder))
+    if not folder.is_dir() and config.template != PLAIN:
+        return config  # taken when the run began; the other one is not needed any more
     templates = run_folder.read_result(folder)["best"]["templates"]
     if not templates:
         raise ConfigError(f"--init-from {folder}: that run found no text template to start from")
-    return str(max(templates, key=lambda t: t["weight"])["text"])
+    found = str(max(templates, key=lambda t: t["weight"])["text"])
+    if config.template not in (PLAIN, found):
+        raise ConfigError(
+            f"give either --init-from {folder}, which found {found!r}, "
+            f"or --template {config.template!r}"
+        )
+    return dataclasses.replace(config, template=found)
 
 
 def open_box(config: RunConfig, watch: Watch) -> BlackBox:
@@ -200,9 +228,11 @@ def _search_and_measure(
     )
     watch.started(folder, ledger)
     baseline = single(task.start, task.classnames)
-    _score_start(metered, task, baseline)
+    start = _score_start(metered, task, baseline)
     with _graceful_interrupt(ledger, watch):
         outcome = prepared.optimizer.run(search)
+    if outcome.fallback and not outcome.templates:
+        outcome = dataclasses.replace(outcome, templates=(_start_result(metered, task, start),))
     if ledger.stopped:  # wherever in the search it was, there is more to do
         outcome = dataclasses.replace(outcome, stop_reason="interrupted")
     if config.head and outcome.stop_reason != "interrupted":
@@ -210,8 +240,10 @@ def _search_and_measure(
     if journal.diverged:
         watch.warn("this sitting took other steps than the one before; see the journal")
 
-    accuracies = [_accuracies(metered, images, (baseline, outcome.predictor)) for images in
-                  (task.train, task.val)]  # fmt: skip
+    started = [_accuracy(metered, images, baseline) for images in (task.train, task.val)]
+    ended = outcome.accuracies or [
+        _accuracy(metered, images, outcome.predictor) for images in (task.train, task.val)
+    ]
     spent = Ledger()
     evaluation = None
     test_images = 0
@@ -232,8 +264,8 @@ def _search_and_measure(
         info=box.info,
         settings=prepared.optimizer.settings,
         outcome=outcome,
-        train=accuracies[0],
-        val=accuracies[1],
+        train=(started[0], ended[0]),
+        val=(started[1], ended[1]),
         evaluation=evaluation,
         test_images=test_images,
         ledger=ledger,
@@ -268,13 +300,22 @@ def _with_head(
     journal.event("head", reason=selection.reason)
     watch.note(selection.reason)
     fallback = outcome.fallback and selection.fallback
-    return dataclasses.replace(outcome, predictor=predictor, fallback=fallback)
+    return dataclasses.replace(
+        outcome, predictor=predictor, fallback=fallback, accuracies=selection.accuracies
+    )
 
 
-def _score_start(box: MeteredBox, task: Task, baseline: Predictor) -> None:
+def _start_result(box: MeteredBox, task: Task, scores: FloatArray) -> TemplateResult:
+    """The start as a result, from its scores of the training images."""
+    scored = score_of(task.start, scores, task.train)
+    val = _accuracy(box, task.val, single(task.start, task.classnames))
+    return TemplateResult(task.start.text, 1.0, scored.accuracy, scored.logprob, val)
+
+
+def _score_start(box: MeteredBox, task: Task, baseline: Predictor) -> FloatArray:
     """The first spend of every run; a budget that does not pay for it pays for nothing."""
     try:
-        baseline.scores(box, task.train)
+        return baseline.scores(box, task.train)
     except BudgetExhausted as error:
         raise BudgetTooSmall(
             f"{error}, which does not even pay for scoring the start template "
@@ -282,18 +323,15 @@ def _score_start(box: MeteredBox, task: Task, baseline: Predictor) -> None:
         ) from error
 
 
-def _accuracies(box: MeteredBox, images: Labelled, predictors: tuple[Predictor, ...]) -> Any:
-    """Accuracy of each predictor; None without images, or with nothing left to pay for them."""
+def _accuracy(box: MeteredBox, images: Labelled, predictor: Predictor) -> float | None:
+    """Share of images it classifies right; None without images, or if the caps do not pay."""
     if not len(images):
-        return (None,) * len(predictors)
-    found: list[float | None] = []
-    for predictor in predictors:
-        try:
-            predicted = predictor.scores(box, images).argmax(axis=1)
-            found.append(float((predicted == images.labels).mean()))
-        except BudgetExhausted:
-            found.append(None)
-    return tuple(found)
+        return None
+    try:
+        predicted = predictor.scores(box, images).argmax(axis=1)
+    except BudgetExhausted:
+        return None
+    return float((predicted == images.labels).mean())
 
 
 def _note_identity(folder: Path, journal: Journal, box: BlackBox, task: Task, watch: Watch) -> None:

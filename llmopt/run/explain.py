@@ -80,7 +80,7 @@ def explain(folder: Path, k: int = 5, watch: Watch | None = None) -> Explanation
     if k < 1:
         raise ConfigError(f"--top {k} must be 1 or more")
     predictor = load_predictor(folder)
-    if isinstance(predictor, HeadedPredictor):
+    while isinstance(predictor, HeadedPredictor):
         predictor = predictor.base
     if not isinstance(predictor, SoftPredictor):
         raise ConfigError(
@@ -93,8 +93,10 @@ def explain(folder: Path, k: int = 5, watch: Watch | None = None) -> Explanation
     vocabulary = metered.vocabulary
     shared = predictor.context.ndim == 2
     contexts = torch.from_numpy(predictor.context[None] if shared else predictor.context)
-    start = soft_start(metered, task.start, task.classnames).context
-    began = start if len(start) == contexts.shape[1] else None
+    began = None
+    if prepared.optimizer.settings.profile == "llmopt":  # published starts are their own
+        start = soft_start(metered, task.start, task.classnames).context
+        began = start if len(start) == contexts.shape[1] else None
     prompts = [_places(vocabulary, context, began, k) for context in contexts]
 
     nearest = [place.nearest for places in prompts for place in places]

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmopt.errors import BudgetTooSmall
+from llmopt.heads import head_class
+from llmopt.heads.bank import default_bank
+from llmopt.heads.predictor import head_names
 from llmopt.optimizers.base import Bounds
+from llmopt.optimizers.trail import WIDEST
 from llmopt.run.config import RunConfig
-from llmopt.run.engine import prepare
+from llmopt.run.engine import Prepared, prepare
 
 _LABELS = {
     "image_encodings": "image encodings",
@@ -95,6 +99,33 @@ class Plan:
         }
 
 
+def run_bounds(prepared: Prepared) -> Bounds:
+    """Upper bounds of a whole run: the search, the head, and the few shots measured at its end."""
+    task, config = prepared.task, prepared.config
+    bounds = prepared.optimizer.bounds(task)
+    classes, few = len(task.classnames), len(task.train) + len(task.val)
+    contexts = prompts = 0
+    if bounds.soft_prompt_encodings:
+        contexts = 2  # what was found, on training and on validation images
+    if config.head:
+        contexts *= 2
+        if any(head_class(name).looks_at_features for name in head_names(config.head)):
+            contexts += bool(contexts)  # its text features
+            bank = default_bank(task.classnames)  # if the black box gives scores only
+            prompts = len(bank.templates) * classes + len(bank.phrases)
+    return dataclasses.replace(
+        bounds,
+        image_encodings=max(bounds.image_encodings, few)
+        + (few if bounds.soft_prompt_encodings else 0),
+        text_encodings=max(bounds.text_encodings, classes) + prompts,
+        soft_prompt_encodings=bounds.soft_prompt_encodings + contexts * classes,
+        pairs_scored=bounds.pairs_scored
+        + (2 + contexts) * classes * few
+        + prompts * few
+        + (WIDEST * classes if config.head else 0),
+    )
+
+
 def make_plan(config: RunConfig) -> Plan:
     """The plan of a config. Opens no model and spends nothing.
 
@@ -103,7 +134,7 @@ def make_plan(config: RunConfig) -> Plan:
     """
     prepared = prepare(config)
     config, task = prepared.config, prepared.task
-    bounds = prepared.optimizer.bounds(task)
+    bounds = run_bounds(prepared)
     rows = [Row(f.name, getattr(bounds, f.name)) for f in dataclasses.fields(Bounds)
             if f.name != "llm_calls" and getattr(bounds, f.name)]  # fmt: skip
     queries = bounds.text_encodings + bounds.soft_prompt_encodings

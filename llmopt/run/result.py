@@ -28,7 +28,7 @@ def build(
     info: BoxInfo,
     settings: Any,
     outcome: Outcome,
-    train: tuple[float, float],
+    train: tuple[float | None, float | None],
     val: tuple[float | None, float | None],
     evaluation: Evaluation | None,
     test_images: int,
