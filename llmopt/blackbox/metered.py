@@ -13,8 +13,10 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from llmopt.blackbox.base import Access, BlackBox, BoxInfo
+from llmopt.blackbox.scoring import Reduction, reduced
 from llmopt.task import FloatArray, Image, Labelled
 from llmopt.templates import Template
 
@@ -98,9 +100,16 @@ class MeteredBox:
         return self._box.normal_forms([template.fill(classnames[0])])[0]
 
     def score_templates(
-        self, images: Labelled, templates: Sequence[Template], classnames: Sequence[str]
-    ) -> FloatArray:
-        """Logits of every template: (T, N, K) float32.
+        self,
+        images: Labelled,
+        templates: Sequence[Template],
+        classnames: Sequence[str],
+        reduce: Reduction | None = None,
+    ) -> npt.NDArray[Any]:
+        """Logits of every template: (T, N, K) float32, or what ``reduce`` makes of them.
+
+        Reduced, to (T, N, ...), the logits never exist all at once (see
+        :mod:`llmopt.blackbox.scoring`).
 
         A box of level ``labels`` gives no scores; its predictions come back as logits of 1 for the
         predicted class and 0 elsewhere, so that likelihood ranks as accuracy does.
@@ -112,10 +121,20 @@ class MeteredBox:
             if self.access >= Access.FEATURES:
                 visual = self.image_features(images)
                 text = self.text_features(templates, classnames, images)
-                return np.asarray(self._box.logits(visual[None], text), dtype=np.float32)
-            return np.stack(
-                [self._score_prompts(images, t.fill_all(classnames)) for t in templates]
-            )
+
+                def logits(some: slice, rows: slice) -> FloatArray:
+                    product = self._box.logits(visual[None, rows], text[some])
+                    return np.asarray(product, dtype=np.float32)
+            else:
+                # Scored by the box, and kept, one template at a time.
+                found = [self._score_prompts(images, t.fill_all(classnames)) for t in templates]
+
+                def logits(some: slice, rows: slice) -> FloatArray:
+                    return np.stack([scores[rows] for scores in found[some]])
+
+            if reduce is None:
+                return logits(slice(None), slice(None))
+            return reduced(logits, len(templates), images.labels, len(classnames), reduce)
 
     def image_features(self, images: Labelled) -> FloatArray:
         """(N, d) features; each image is paid for once in a run."""

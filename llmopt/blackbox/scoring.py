@@ -1,82 +1,72 @@
-"""Scores of many templates on many images, in bounded memory."""
+"""Scores of many templates on many images, in bounded memory.
+
+A search does not want (T, N, K) logits but a number or two for each template and image. Taken block
+by block, 1,000 classes on tens of thousands of images never exist at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-Reduction = Literal["accuracy", "logprob", "margin"]
+from llmopt.stats import log_likelihoods
+from llmopt.task import FloatArray, IntArray
 
-_BLOCK_BYTES = 32 * 2**20  # of logits held at once while they are being reduced
+Array = npt.NDArray[Any]
+
+Reduction = Callable[[FloatArray, IntArray], Array]
+"""Of (T, n, K) logits and (n,) true classes: (T, n, ...), image by image."""
+
+BLOCK_BYTES: Final = 64 * 2**20
+"""Of logits held at once while they are being reduced."""
 
 
-@torch.no_grad()
-def score_templates(
-    image_features: Tensor,
-    text_features: Iterable[Tensor],
-    logit_scale: float,
-    labels: Tensor | None = None,
-    reduce: Reduction | None = None,
-    *,
-    logit_bias: float = 0.0,
-) -> Tensor:
-    """Logits of each template on each image, or one number per template and image.
+def accuracy(logits: FloatArray, labels: IntArray) -> Array:
+    """Whether the true class has the largest logit."""
+    return np.asarray(logits.argmax(axis=-1) == labels)
 
-    With ``reduce``, images are taken in blocks, and the (T, N, K) logits never exist.
+
+def logprob(logits: FloatArray, labels: IntArray) -> Array:
+    """The true class's log-probability, nats."""
+    return log_likelihoods(logits, labels)
+
+
+def margin(logits: FloatArray, labels: IntArray) -> Array:
+    """The true class's logit less the largest other one."""
+    places = np.broadcast_to(labels[:, None], (*logits.shape[:-1], 1))
+    others = logits.copy()
+    np.put_along_axis(others, places, -np.inf, axis=-1)
+    return np.asarray(np.take_along_axis(logits, places, axis=-1)[..., 0] - others.max(axis=-1))
+
+
+def reduced(
+    logits: Callable[[slice, slice], FloatArray],
+    templates: int,
+    labels: IntArray,
+    classes: int,
+    reduce: Reduction,
+) -> Array:
+    """What ``reduce`` makes of all logits: (T, N, ...).
 
     Args:
-        image_features: (N, d), L2-normalised.
-        text_features: for each of T templates (K, d), L2-normalised; consumed one at a time.
-        logit_scale: factor from cosine to logit.
-        labels: (N,) true classes; needed to reduce.
-        reduce: ``accuracy`` is 1 where the true class has the largest logit, else 0; ``logprob``
-            the true class's log-probability; ``margin`` its logit less the largest other one.
-        logit_bias: added to each logit.
-
-    Returns:
-        (T, N, K) float32 logits, or (T, N) float32 if reduced.
-
-    Raises:
-        ValueError: there are no templates, or ``reduce`` is asked for without labels.
+        logits: (t, n, K) of a range of templates and a range of images.
+        templates: T.
+        labels: (N,) true classes.
+        classes: K.
+        reduce: see :data:`Reduction`.
     """
-
-    def logits(images: Tensor, text: Tensor) -> Tensor:
-        return logit_scale * (images @ text.T).float() + logit_bias
-
-    if reduce is None:
-        rows = [logits(image_features, text) for text in text_features]
-    elif labels is None:
-        raise ValueError(f"reduce={reduce!r} needs labels")
-    else:
-        figure = _FIGURES[reduce]
-        rows = []
-        for text in text_features:
-            size = max(1, _BLOCK_BYTES // (4 * len(text)))
-            blocks = zip(image_features.split(size), labels.split(size), strict=True)  # type: ignore[no-untyped-call]
-            rows.append(torch.cat([figure(logits(images, text), true) for images, true in blocks]))
-    if not rows:
-        raise ValueError("there are no templates to score")
-    return torch.stack(rows)
+    count = max(1, BLOCK_BYTES // (4 * classes))  # template-image pairs a block
+    rows = []
+    for some in _ranges(templates, max(1, count // max(1, len(labels)))):
+        blocks = [
+            reduce(logits(some, images), labels[images]) for images in _ranges(len(labels), count)
+        ]
+        rows.append(np.concatenate(blocks, axis=1))
+    return np.concatenate(rows)
 
 
-def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(dim=1) == labels).float()
-
-
-def _logprob(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(dim=1)
-
-
-def _margin(logits: Tensor, labels: Tensor) -> Tensor:
-    others = logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1)
-    return logits.gather(1, labels[:, None])[:, 0] - others
-
-
-_FIGURES: dict[Reduction, Callable[[Tensor, Tensor], Tensor]] = {
-    "accuracy": _accuracy,
-    "logprob": _logprob,
-    "margin": _margin,
-}
+def _ranges(stop: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, stop)) for start in range(0, stop, step))

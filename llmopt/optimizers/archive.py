@@ -11,7 +11,7 @@ import numpy.typing as npt
 from llmopt.errors import BudgetExhausted, TemplateError
 from llmopt.optimizers.base import Search
 from llmopt.stats import log_likelihoods
-from llmopt.task import FloatArray, Labelled
+from llmopt.task import FloatArray, IntArray, Labelled
 from llmopt.templates import Template
 
 FITNESS = ("likelihood", "accuracy")
@@ -87,7 +87,7 @@ class Archive:
             return []
         task = self._search.task
         try:
-            logits = self._search.box.score_templates(task.train, templates, task.classnames)
+            judged = self._search.box.score_templates(task.train, templates, task.classnames, judge)
         except BudgetExhausted as spent:
             # An interrupted run will be resumed and must then meet its own steps again, whole.
             if len(templates) > 1 and spent.currency != "interrupted":
@@ -95,7 +95,8 @@ class Archive:
                     self.score([template])
             raise
         scored = [
-            evaluate(t, logits[i], task.train, self._fitness) for i, t in enumerate(templates)
+            _scored(t, one, task.train, self._fitness)
+            for t, one in zip(templates, judged, strict=True)
         ]
         for one in scored:
             self._scored[self._form(one.template)] = one
@@ -138,12 +139,22 @@ class Archive:
         return True
 
 
+def judge(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
+    """(..., N, 2) log-likelihood of the true class, and the class taken for it."""
+    return np.stack([log_likelihoods(logits, labels), logits.argmax(axis=-1)], axis=-1)
+
+
 def evaluate(
     template: Template, logits: FloatArray, images: Labelled, fitness: str = "likelihood"
 ) -> Scored:
     """What (N, K) logits say of a template."""
-    likelihoods = log_likelihoods(logits, images.labels)
-    predicted = np.asarray(logits.argmax(axis=-1), dtype=np.int64)
+    return _scored(template, judge(logits, images.labels), images, fitness)
+
+
+def _scored(
+    template: Template, judged: npt.NDArray[np.float64], images: Labelled, fitness: str
+) -> Scored:
+    likelihoods, predicted = judged[:, 0], judged[:, 1].astype(np.int64)
     correct = predicted == images.labels
     value = likelihoods.mean() if fitness == "likelihood" else correct.mean()
     return Scored(template, likelihoods, predicted, correct, float(value))

@@ -1,62 +1,57 @@
-"""Reductions equal what the full logits give, however the images are cut into blocks."""
+"""Reductions equal what the full logits give, however templates and images are cut into blocks."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from llmopt.blackbox import scoring
-from llmopt.blackbox.scoring import score_templates
+from llmopt.blackbox.scoring import Reduction, accuracy, logprob, margin, reduced
 
-N, K, T, D, SCALE, BIAS = 23, 5, 3, 8, 30.0, -10.0
+N, K, T = 23, 5, 3
 
 
 @pytest.fixture
-def features() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    images = F.normalize(torch.randn(N, D, generator=generator), dim=-1)
-    text = F.normalize(torch.randn(T, K, D, generator=generator), dim=-1)
-    return images, text, torch.randint(K, (N,), generator=generator)
+def logits() -> np.ndarray:
+    return np.random.default_rng(1).normal(0, 3, (T, N, K)).astype(np.float32)
 
 
-def test_logits(features: tuple[torch.Tensor, ...]) -> None:
-    images, text, _ = features
-    logits = score_templates(images, iter(text), SCALE, logit_bias=BIAS)
-    expected = SCALE * torch.einsum("nd,tkd->tnk", images, text) + BIAS
-    torch.testing.assert_close(logits, expected)
+@pytest.fixture
+def labels() -> np.ndarray:
+    return np.random.default_rng(2).integers(K, size=N)
 
 
-@pytest.mark.parametrize("block_bytes", [1, 4 * K * 7, 2**20])
-def test_reductions(
-    features: tuple[torch.Tensor, ...], block_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scoring, "_BLOCK_BYTES", block_bytes)
-    images, text, labels = features
-    logits = score_templates(images, text, SCALE)
-    accuracy = score_templates(images, text, SCALE, labels, "accuracy")
-    logprob = score_templates(images, text, SCALE, labels, "logprob")
-    margin = score_templates(images, text, SCALE, labels, "margin")
+def test_what_the_reductions_are(logits: np.ndarray, labels: np.ndarray) -> None:
     for t in range(T):
         for n in range(N):
             row, true = logits[t, n].tolist(), int(labels[n])
             others = [logit for k, logit in enumerate(row) if k != true]
-            assert margin[t, n].item() == pytest.approx(row[true] - max(others), abs=1e-4)
-            assert accuracy[t, n].item() == float(row[true] > max(others))
-            expected = -F.cross_entropy(logits[t, n], labels[n]).item()
-            assert logprob[t, n].item() == pytest.approx(expected, abs=1e-4)
+            assert margin(logits, labels)[t, n] == pytest.approx(row[true] - max(others), abs=1e-5)
+            assert accuracy(logits, labels)[t, n] == (row[true] > max(others))
+            expected = -F.cross_entropy(torch.tensor(logits[t, n]), torch.tensor(true)).item()
+            assert logprob(logits, labels)[t, n] == pytest.approx(expected, abs=1e-5)
 
 
-def test_logits_may_serve_in_a_gradient(features: tuple[torch.Tensor, ...]) -> None:
-    images, text, _ = features
-    weight = torch.ones(K, requires_grad=True)
-    (score_templates(images, text, SCALE) * weight).sum().backward()
-    assert weight.grad is not None
+@pytest.mark.parametrize("reduce", [accuracy, logprob, margin])
+@pytest.mark.parametrize("pairs", [1, 7, N, N + 1, 2 * N, 10 * N])
+def test_blocks_change_nothing(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    reduce: Reduction,
+    pairs: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scoring, "BLOCK_BYTES", pairs * 4 * K)
+    largest = 0
 
+    def some(templates: slice, images: slice) -> np.ndarray:
+        nonlocal largest
+        block = logits[templates, images]
+        largest = max(largest, block.nbytes)
+        return block
 
-def test_mistakes(features: tuple[torch.Tensor, ...]) -> None:
-    images, text, _ = features
-    with pytest.raises(ValueError, match="needs labels"):
-        score_templates(images, text, SCALE, reduce="margin")
-    with pytest.raises(ValueError, match="no templates"):
-        score_templates(images, [], SCALE)
+    found = reduced(some, T, labels, K, reduce)
+    np.testing.assert_array_equal(found, reduce(logits, labels))
+    assert largest <= pairs * 4 * K

@@ -19,7 +19,7 @@ from llmopt.blackbox.token_tree import BLOCK
 from llmopt.blackbox.towers import read_tower
 from llmopt.blackbox.tree_encoder import TreeEncoder
 from llmopt.blackbox.vocabulary import Vocabulary
-from llmopt.errors import AccessError, ConfigError
+from llmopt.errors import AccessError, ConfigError, TemplateError
 
 CAUSAL = ("ViT-B-32", "RN50-quickgelu", "PE-Core-S-16-384", "ViT-L-14-worldwide")
 PADDED = ("ViT-B-16-SigLIP", "ViT-L-14-CLIPA", "MobileCLIP-S1")
@@ -304,7 +304,7 @@ def test_soft_prompts_of_wrong_shape(shape: tuple[int, ...]) -> None:
 def test_soft_prompts_too_long() -> None:
     engine = engine_for()
     assert engine.encode_soft(torch.zeros(1, 73, 16), ["cat"]).shape == (1, 1, 24)
-    with pytest.raises(ValueError, match=r"'cat' make 78 tokens; the model takes 77"):
+    with pytest.raises(TemplateError, match=r"'cat' make 78 tokens; the model takes 77"):
         engine.encode_soft(torch.zeros(1, 74, 16), ["cat"])
 
 
