@@ -13,7 +13,7 @@ import typer
 
 from llmopt._version import __version__
 from llmopt.cli import compare, datasets, inspect, models, results, search, serve
-from llmopt.errors import LlmoptError, ServiceError
+from llmopt.errors import LlmoptError
 
 app = typer.Typer(
     name="llmopt",
@@ -55,16 +55,22 @@ def main() -> None:
         app()
     except LlmoptError as error:
         _complain(str(error))
-        if isinstance(error, ServiceError) and "resume" not in str(error):
-            _complain("nothing paid for is lost; go on with 'llmopt resume RUN'", prefix="")
+        for note in _notes(error):
+            if "resume" not in str(error):
+                _complain(f"nothing paid for is lost; {note}", prefix="")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _complain("interrupted; go on with 'llmopt resume RUN'", prefix="")
+    except KeyboardInterrupt as stop:
+        _complain("; ".join(["interrupted", *_notes(stop)]), prefix="")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe left; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _notes(end: BaseException) -> list[str]:
+    """How to go on, where there is a run folder (see :func:`llmopt.cli.live.watching`)."""
+    return getattr(end, "__notes__", [])
 
 
 def _complain(text: str, prefix: str = "error: ") -> None:

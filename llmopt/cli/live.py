@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmopt.cli.show import percent
+from llmopt.errors import ServiceError
 from llmopt.optimizers.base import Progress
 from llmopt.run.ledger import Ledger
 from llmopt.run.watch import Watch
@@ -38,40 +40,81 @@ PLAIN_EVERY = 5.0  # seconds between plain lines when nothing new was found
 
 @contextlib.contextmanager
 def watching(*, quiet: bool = False, verbose: bool = False) -> Iterator[Watch]:
-    """The right watch for where stderr goes."""
+    """The right watch for where stderr goes.
+
+    What ends a run that has a folder gets a note of how to go on.
+    """
     console = Console(stderr=True, highlight=False)
+    watch: _Watch
     if quiet:
-        yield _Quiet(console)
+        watch = _Quiet(console)
     elif console.is_terminal:
         watch = _Live(console)
-        with watch.live:
-            yield watch
     else:
-        yield _Plain(console, verbose)
+        watch = _Plain(console, verbose)
+    try:
+        with watch.live if isinstance(watch, _Live) else contextlib.nullcontext():
+            yield watch
+    except (ServiceError, KeyboardInterrupt) as end:
+        if watch.folder is not None:
+            end.add_note(f"go on with 'llmopt resume {watch.folder}'")
+        raise
 
 
-class _Quiet(Watch):
-    """Says nothing but warnings."""
+class _Watch(Watch):
+    """What all have in common: which run it is, and how long it will still take.
+
+    Attributes:
+        folder: the run's; None before there is one.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self.folder: Path | None = None
+        self._ledger: Ledger | None = None
+        self._first: tuple[float, int] | None = None
+        self._end: float | None = None
+
+    def started(self, folder: Path, ledger: Ledger) -> None:
+        self.folder, self._ledger = folder, ledger
+        self._first = self._end = None
+
+    def progress(self, progress: Progress) -> None:
+        """Expect the end of the search at the pace it has kept so far, or at the cap on time."""
+        now = time.monotonic()
+        since, first = self._first = self._first or (now, progress.step)
+        if progress.step > first:
+            pace = (now - since) / (progress.step - first)
+            self._end = now + pace * (progress.steps - progress.step)
+            ledger = self._ledger
+            if ledger is not None and ledger.caps.seconds is not None:
+                self._end = min(self._end, now + ledger.caps.seconds - ledger.seconds())
+
+    def _time_left(self) -> str:
+        """Hours, minutes and seconds; empty while it is not known."""
+        if self._end is None:
+            return ""
+        return str(timedelta(seconds=round(max(0.0, self._end - time.monotonic()))))
+
+
+class _Quiet(_Watch):
+    """Says nothing but warnings."""
 
     def warn(self, text: str) -> None:
         self._console.print(Text(f"warning: {text}"), soft_wrap=True)
 
 
-class _Plain(Watch):
+class _Plain(_Watch):
     """One line for each thing that happens."""
 
     def __init__(self, console: Console, verbose: bool) -> None:
-        self._console = console
+        super().__init__(console)
         self._verbose = verbose
         self._best = ""
         self._last = 0.0
-        self._ledger: Ledger | None = None
 
     def started(self, folder: Path, ledger: Ledger) -> None:
-        self._ledger = ledger
+        super().started(folder, ledger)
         self._say(f"run folder {folder}")
 
     def stage(self, text: str) -> None:
@@ -82,14 +125,20 @@ class _Plain(Watch):
             self._say(f"encoded {done} of {total} images")
 
     def progress(self, progress: Progress) -> None:
+        super().progress(progress)
         now = time.monotonic()
         if progress.best == self._best and now - self._last < PLAIN_EVERY and not self._verbose:
             return
         self._best, self._last = progress.best, now
-        figures = f"train {percent(progress.train_accuracy)}"
-        if progress.val_accuracy is not None:
-            figures += f", val {percent(progress.val_accuracy)}"
-        self._say(f"[{progress.step}/{progress.steps}] {progress.best} ({figures})")
+        accuracies = {"train": progress.train_accuracy, "val": progress.val_accuracy}
+        figures = [f"{name} {percent(a)}" for name, a in accuracies.items() if a is not None]
+        if progress.score is not None:
+            figures.append(f"score {progress.score:.3f}")
+        if progress.note:
+            figures.append(progress.note)
+        if left := self._time_left():
+            figures.append(f"{left} left")
+        self._say(f"[{progress.step}/{progress.steps}] {progress.best} ({', '.join(figures)})")
 
     def note(self, text: str) -> None:
         self._say(text)
@@ -101,11 +150,11 @@ class _Plain(Watch):
         self._console.print(Text(text), soft_wrap=True)
 
 
-class _Live(Watch):
+class _Live(_Watch):
     """A panel that is drawn again as the search goes on."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        super().__init__(console)
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -115,11 +164,10 @@ class _Live(Watch):
         )
         self._task = self._bar.add_task("preparing", total=None)
         self._progress: Progress | None = None
-        self._ledger: Ledger | None = None
         self.live = Live(get_renderable=self._draw, console=console, transient=True)
 
     def started(self, folder: Path, ledger: Ledger) -> None:
-        self._ledger = ledger
+        super().started(folder, ledger)
         self.note(f"run folder {folder}")
 
     def stage(self, text: str) -> None:
@@ -129,6 +177,7 @@ class _Live(Watch):
         self._bar.update(self._task, description="encoding images", completed=done, total=total)
 
     def progress(self, progress: Progress) -> None:
+        super().progress(progress)
         self._progress = progress
         self._bar.update(
             self._task,
@@ -150,8 +199,12 @@ class _Live(Watch):
         table.add_row("best", Text(self._progress.best, style="bold"))
         table.add_row("train", percent(self._progress.train_accuracy))
         table.add_row("val", percent(self._progress.val_accuracy))
+        if self._progress.score is not None:
+            table.add_row("score", f"{self._progress.score:.3f}")
         for name, text in self._spend():
             table.add_row(name, text)
+        if left := self._time_left():
+            table.add_row("time left", left)
         return Panel(Group(table, self._bar), title="llmopt", title_align="left")
 
     def _spend(self) -> list[tuple[str, str]]:

@@ -17,6 +17,8 @@ from PIL import Image
 from result_schema import RESULT, check
 from safetensors.numpy import load_file
 
+from llmopt.errors import ServiceError
+from llmopt.optimizers.zeroshot import ZeroShot
 from llmopt.run.journal import read_journal
 
 SMALL = ("--set", "restarts=1", "--set", "iterations=4", "--llm", "builtin")
@@ -99,7 +101,9 @@ def test_plain_lines_and_a_table_where_there_is_no_terminal(plain: Done) -> None
     assert any(line.startswith("run folder runs/shapes-small-1shot-seed1-chat-") for line in lines)
     steps = [line for line in lines if re.match(r"\[\d+/4\] ", line)]
     assert steps
-    assert all(re.search(r"\(train [\d.]+ %, val [\d.]+ %\)$", line) for line in steps)
+    shown = r"\(train [\d.]+ %, val [\d.]+ %, score -[\d.]+, conversation 1 of 1"
+    assert re.search(shown + r"\)$", steps[0])
+    assert all(re.search(shown + r", \d:\d\d:\d\d left\)$", line) for line in steps[1:])
     assert "measuring on the test images" in lines
     for part in ("start", "best", "test (1,000 images)", "95 % interval", "gain on test:",
                  "paired p", "start: a photo of a {}.", "best:  ", "text encodings", "LLM calls",
@@ -376,6 +380,28 @@ def test_a_soft_prompt_in_words(tmp_path: Path) -> None:
     table = done("explain", folder).out
     assert "nearest words" in table
     assert "How little this may mean" in table
+
+
+def test_a_way_on_is_told_only_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("run", "--optimizer", "zeroshot", "--runs", tmp_path / "runs", "--json")
+    nothing = run(*asked, "--blackbox", "http://127.0.0.1:9")
+    assert nothing.code == 4
+    assert "resume" not in nothing.err
+    assert not (tmp_path / "runs").exists()
+
+    def fail(self: object, search: object) -> None:
+        raise ServiceError("the box is gone")
+
+    monkeypatch.setattr(ZeroShot, "run", fail)
+    ended = run(*asked)
+    assert ended.code == 4
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert ended.err.splitlines() == [
+        "error: the box is gone",
+        f"nothing paid for is lost; go on with 'llmopt resume {folder}'",
+    ]
 
 
 def test_a_resumed_run_can_be_tracked_too(tmp_path: Path) -> None:
