@@ -36,6 +36,14 @@ LEDGER_LABELS = {
     "llm_usd": "LLM cost",
 }
 
+CAP_OPTIONS = {
+    "queries": "--max-queries",
+    "llm_calls": "--max-llm-calls",
+    "llm_tokens": "--max-tokens",
+    "llm_usd": "--max-usd",
+    "seconds": "--max-seconds",
+}
+
 
 def console() -> Console:
     """Where results go; no markup is read in them, they may hold outside text."""
@@ -177,18 +185,35 @@ def print_result(result: dict[str, Any], brief: bool = False) -> None:
 
 
 def _print_summary(out: Console, result: dict[str, Any]) -> None:
-    summary = result["optimizer"]["summary"]
-    if not summary.get("proposals"):
+    """What the search did, and why it ended."""
+    summary, reason = dict(result["optimizer"]["summary"]), result["stop_reason"]
+    early = reason.startswith("budget: ")
+    cap = reason.removeprefix("budget: ")
+    ended = f"stopped by {reason}"
+    if early:
+        ended = f"ended early at the cap {CAP_OPTIONS.get(cap, cap)}"
+    elif reason == "interrupted":
+        ended = reason
+    style = "yellow" if early else ""
+    if proposals := summary.pop("proposals", 0):
+        calls = summary.pop("calls", 0)
+        counts = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in summary.items() if n)
+        said = f"{proposals} proposals in {calls} calls of {result['optimizer']['llm']}"
+        out.print(Text(f"\n{said}: {counts}; {ended}", style=style))
         return
-    parts = ", ".join(
-        f"{count} {name.replace('_', ' ')}"
-        for name, count in summary.items()
-        if name not in ("proposals", "calls") and count
-    )
-    out.print(
-        f"\n{summary['proposals']} proposals in {summary.get('calls', 0)} calls of "
-        f"{result['optimizer']['llm']}: {parts}; stopped by {result['stop_reason']}"
-    )
+    if not summary and not early:
+        return
+    parts = [ended]
+    gain, se = summary.pop("gain_nats", 0.0), summary.pop("gain_se", 0.0)
+    if gain or se:
+        parts.append(f"gain on the judging images {gain:+.3f} ± {se:.3f} nats")
+    if same := summary.pop("same_as", ""):
+        parts.append(f"the same search as {same}")
+    head = summary.pop("head", "")
+    parts += [f"{name.replace('_', ' ')} {value}" for name, value in summary.items()]
+    out.print(Text("\n" + "; ".join(parts), style=style))
+    if head:
+        out.print(head)
 
 
 def _print_ledger(out: Console, result: dict[str, Any]) -> None:

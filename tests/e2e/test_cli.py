@@ -382,6 +382,44 @@ def test_a_soft_prompt_in_words(tmp_path: Path) -> None:
     assert "How little this may mean" in table
 
 
+TINY = ("--set", "budget=60", "--set", "population=8")
+GAIN = r"gain on the judging images \+\d\.\d{3} ± \d\.\d{3} nats; "
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (
+            ("craft", *TINY),
+            r"\nstopped by iterations; " + GAIN + r"waypoint \d of \d\n.*nats an image",
+        ),
+        (("carrot", *TINY), GAIN + "the same search as craft; waypoint"),
+        (("bbt", *TINY), r"\nstopped by iterations; " + GAIN + r"waypoint \d of \d\n\n"),
+        (("zip", "--set", "budget=60"), r"\nstopped by iterations; " + GAIN + "waypoint"),
+        (("coop", "--set", "epochs=3"), r"\nstopped by iterations; gain on the judging images"),
+        (
+            ("bbt", *TINY, "--set", "profile=released", "--set", "dim=8"),
+            r"\nstopped by iterations; calls as published \d+\n",
+        ),
+        (
+            ("craft", *TINY, "--max-queries", 300),
+            r"\nended early at the cap --max-queries; gain on the judging",
+        ),
+        (
+            ("random", "--set", "evaluations=20", "--max-queries", 100),
+            r"\nended early at the cap --max-queries\n",
+        ),
+    ],
+)
+def test_the_end_says_why_it_ended(tmp_path: Path, asked: tuple[object, ...], says: str) -> None:
+    out = done("run", "--optimizer", *asked, "--runs", tmp_path / "runs").out
+    assert re.search(says, out), out
+
+
+def test_the_end_says_nothing_where_there_is_nothing_to_say() -> None:
+    assert "stopped by" not in done("run", "--optimizer", "zeroshot").out
+
+
 def test_a_way_on_is_told_only_where_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
