@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import statistics
 import sys
 import tempfile
@@ -116,7 +117,7 @@ def main() -> None:
         for entry in arguments.entries
         if "craft" in arguments.entries and entry != "craft"
     ]
-    command = " ".join(["python", "benchmarks/continuous.py", *sys.argv[1:]])
+    command = shlex.join(["python", "benchmarks/continuous.py", *sys.argv[1:]])
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     content = {"command": command, "summary": summary, "craft_against": against, "runs": rows}
     arguments.out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")

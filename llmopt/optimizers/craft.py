@@ -27,7 +27,8 @@ them unsafe with few images:
 
 * A has orthogonal columns after BBT's scale rule, so that ``A z`` starts at the size of a word's
   embedding (published: up to 200 times that), and few enough of them for CMA-ES to learn their
-  covariance (512 published: 1.6 % of it is learned in 8,000 evaluations).
+  covariance (512 published: 1.6 % of it is learned in 8,000 evaluations). Fewer than 32 find less,
+  more do not differ significantly (``benchmarks/results/continuous_ablations.md``).
 * z = 0 is the user's template. It is scored first, and kept unless a waypoint is convincingly
   likelier on the validation images.
 * The fitness does not change under the search: the head waits until the prompt is found, and the
