@@ -2,7 +2,8 @@
 
 ``text_matrix`` holds one L2-normalised embedding a class, in label order. With an L2-normalised
 image feature ``x`` of the same model, the class scores are ``logit_scale * text_matrix @ x +
-logit_bias``; a head, where there is one, takes it from there. The metadata says so in each file.
+logit_bias``; a head, where there is one, takes it from there. The ``recipe`` in each file's
+metadata says how (:mod:`llmopt.export.recipe`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from safetensors.numpy import save
 from llmopt.blackbox.base import Access, BlackBox
 from llmopt.blackbox.metered import MeteredBox
 from llmopt.errors import AccessError, ConfigError
+from llmopt.export.recipe import recipe
 from llmopt.predictor import Predictor, TextPredictor
 from llmopt.run import folder as run_folder
 from llmopt.run.engine import open_box
@@ -28,10 +30,6 @@ from llmopt.run.watch import Watch
 from llmopt.task import FloatArray
 
 NAME = "classifier.safetensors"
-RECIPE = (
-    "x: an L2-normalised image feature of this model; scores of the classes, in the order of "
-    "'classnames': logit_scale * text_matrix @ x + logit_bias"
-)
 
 
 def write(folder: Path, watch: Watch) -> dict[str, bytes]:
@@ -53,7 +51,7 @@ def write(folder: Path, watch: Watch) -> dict[str, bytes]:
         "model": result["model"],
         "logit_scale": box.info.logit_scale,
         "logit_bias": box.info.logit_bias,
-        "recipe": RECIPE,
+        "recipe": recipe(rest),
         "predictor": rest,
     }
     return {NAME: save(tensors, {"llmopt": json.dumps(metadata)})}
