@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 _BEGIN: Final = (
-    "# Lines are numpy, 'exp', 'maximum' and 'norm' (of a vector) from there. text_matrix and dotted",
-    "# names are arrays of this file; logit_scale, logit_bias and predictor... are in this metadata.",
+    "# Lines are numpy, 'exp', 'maximum' and 'norm' (of a vector) from there. text_matrix and",
+    "# dotted names are arrays of this file; logit_scale, logit_bias and predictor... are in this",
+    "# metadata.",
     "# x: an L2-normalised image feature of this model, (d,).",
     "# s: the scores of the classes, (K,), in the order of 'classnames', before any head's work.",
     "s = logit_scale * text_matrix @ x + logit_bias",
