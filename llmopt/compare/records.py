@@ -148,11 +148,16 @@ def _asked(config: RunConfig) -> dict[str, str]:
 
 
 def _earlier(record: Record) -> Record | None:
-    folder = Path(record.config.init_from)
-    if not record.config.init_from or not (folder / run_folder.RESULT).is_file():
+    if not record.config.init_from or _lost_start(record):
         return None
-    earlier = read_record(folder)
+    earlier = read_record(Path(record.config.init_from))
     return earlier if np.array_equal(earlier.labels, record.labels) else None
+
+
+def _lost_start(record: Record) -> bool:
+    """Whether the run it started from is gone."""
+    folder = record.config.init_from
+    return bool(folder) and not (Path(folder) / run_folder.RESULT).is_file()
 
 
 def arm_name(config: RunConfig) -> str:
@@ -167,10 +172,10 @@ def arm_name(config: RunConfig) -> str:
 
 
 def fair(records: list[Record]) -> tuple[list[Record], list[str]]:
-    """Records that can be compared, one a cell, and notes on those left out.
+    """Records that can be compared, one a cell, and notes on what is left out.
 
     Of two runs of one arm with one seed, the later is taken; a run whose test images differ from
-    those of its group's first is left out.
+    those of its group's first is left out. So is what was spent in a run that is gone.
     """
     cells: dict[Any, Record] = {}
     notes: list[str] = []
@@ -187,4 +192,13 @@ def fair(records: list[Record]) -> tuple[list[Record], list[str]]:
             kept.append(record)
         else:
             notes.append(f"{record.folder} is left out: its test images differ from {first.folder}")
-    return kept, notes
+    for begun in kept:
+        one: Record | None = begun
+        while one is not None:
+            if _lost_start(one):
+                notes.append(
+                    f"{one.folder} started from {one.config.init_from}, which is not there any "
+                    "more: what that spent is not counted here"
+                )
+            one = one.earlier
+    return kept, list(dict.fromkeys(notes))

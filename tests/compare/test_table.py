@@ -90,6 +90,20 @@ def test_unfair_records_are_left_out(tmp_path: Path) -> None:
     assert sum("left out" in note for note in found.notes) == 2
 
 
+def test_an_earlier_run_that_is_gone_is_told(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    first, last = (paper_run(tmp_path, labels=LABELS, after=LABELS, seed=s) for s in (1, 1))
+    for folder, before in ((first, gone), (last, first)):
+        path = folder / "config.toml"
+        path.write_text(f"init_from = {json.dumps(str(before))}\n{path.read_text()}")
+    said = f"{first} started from {gone}, which is not there any more: what that spent is not"
+    for folders in ([first], [last], [first, last]):
+        found = compare([read_record(folder, str(folder)) for folder in folders])
+        assert sum(note.startswith(said) for note in found.notes) == 1
+    (first / "config.toml").write_text("")
+    assert not any("started from" in note for note in compare([read_record(last)]).notes)
+
+
 def test_arms_that_were_asked_differently_are_told_apart(tmp_path: Path) -> None:
     runs = [
         paper_run(tmp_path, labels=LABELS, after=LABELS, start=start, seed=seed)
