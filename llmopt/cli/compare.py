@@ -29,7 +29,8 @@ def compare(
             "--optimizer",
             rich_help_panel=GRID,
             help="[NAME=]OPTIMIZER[,KEY=VALUE…], repeatable. KEY is an option of run, a setting of "
-            "the optimizer, or 'after': start from the best template of that arm.",
+            "the optimizer, or 'after': start from the best template of that arm. 'head' is the "
+            "option --head of run, in every arm.",
         ),
     ] = None,
     dataset: Annotated[

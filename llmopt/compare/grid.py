@@ -19,6 +19,9 @@ from llmopt.run.plan import make_plan
 # Where a run was made does not make it another run.
 _ELSEWHERE: Final = ("runs", "data_root", "device", "batch_size", "init_from")
 
+# The same for all arms, or a side of the grid.
+_SHARED: Final = ("dataset", "shots", "seed", "runs", "data_root")
+
 CAPS: Final = {
     "queries": "max_queries",
     "text_encodings": "max_queries",
@@ -46,7 +49,8 @@ class Arm:
     Attributes:
         name: in tables.
         optimizer: its name.
-        options: other options of a run, and settings of the optimizer, as texts.
+        options: other options of a run, and settings of the optimizer, as texts. ``head`` is the
+            run's option, even where the optimizer has a setting of that name.
         after: an arm whose best template this one starts from.
     """
 
@@ -58,10 +62,16 @@ class Arm:
     def config(self, base: RunConfig) -> RunConfig:
         """The base config, changed into this arm's."""
         settings = {f.name for f in dataclasses.fields(optimizer_class(self.optimizer).Settings)}
+        settings -= {"head"}
         own = {k: v for k, v in self.options.items() if k in settings}
         changes: dict[str, Any] = {k: v for k, v in self.options.items() if k not in settings}
         known = {f.name for f in dataclasses.fields(RunConfig)}
         for name in changes:
+            if name in _SHARED:
+                raise ConfigError(
+                    f"arm '{self.name}': '{name}' is the same for all arms; leave it out and give "
+                    f"--{name.replace('_', '-')} to compare"
+                )
             if name not in known:
                 raise ConfigError(
                     f"arm '{self.name}': '{name}' is no option of a run and no setting of "
@@ -129,7 +139,10 @@ def parse_numbers(text: str, what: str) -> tuple[int, ...]:
     try:
         for part in text.split(","):
             low, dash, high = part.partition("-")
-            numbers += range(int(low), int(high) + 1) if dash else [int(low)]
+            span = range(int(low), int(high) + 1) if dash else [int(low)]
+            if not span:
+                raise ConfigError(f"--{what} {text!r}: the span {part} is empty; say {high}-{low}")
+            numbers += span
     except ValueError:
         raise ConfigError(f"--{what} {text!r} must be numbers such as 1,2,4 or 1-3") from None
     return tuple(dict.fromkeys(numbers))

@@ -51,6 +51,11 @@ def test_arms_are_parsed() -> None:
         ("chatt", "did you mean 'chat'"),
         ("chat,restarts", "KEY=VALUE"),
         ("chat,restart=2", "did you mean 'restarts'"),
+        ("zeroshot,seed=7", "give --seed to compare"),
+        ("zeroshot,shots=2", "give --shots to compare"),
+        ("zeroshot,dataset=eurosat", "give --dataset to compare"),
+        ("zeroshot,runs=elsewhere", "give --runs to compare"),
+        ("zeroshot,data-root=elsewhere", "give --data-root to compare"),
     ],
 )
 def test_wrong_arms_are_refused(text: str, said: str) -> None:
@@ -63,6 +68,16 @@ def test_numbers_are_lists_or_spans() -> None:
     assert parse_numbers("1-3,2", "seed") == (1, 2, 3)
     with pytest.raises(ConfigError, match="--seed 'x'"):
         parse_numbers("x", "seed")
+    with pytest.raises(ConfigError, match="--seed '5,3-1': the span 3-1 is empty; say 1-3"):
+        parse_numbers("5,3-1", "seed")
+
+
+def test_a_head_is_the_runs_in_every_arm() -> None:
+    for optimizer in ("craft", "zip", "chat"):
+        config = parse_arm(f"{optimizer},head=ridge").config(RunConfig())
+        assert (config.head, config.settings) == ("ridge", {})
+    done = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "200"})
+    assert "--head of run" in " ".join(done.output.replace("│", " ").split())
 
 
 def test_a_grid_orders_what_depends_on_what() -> None:
