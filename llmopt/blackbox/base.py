@@ -76,7 +76,13 @@ class BlackBox(ABC):
     Implementations override what their level offers; the rest raises
     :class:`~llmopt.errors.AccessError`. They neither count nor cap nor cache across calls: that is
     the work of :class:`~llmopt.blackbox.metered.MeteredBox`.
+
+    Attributes:
+        gives_gradients: features of soft prompts can carry gradients, as those of a remote box
+            cannot.
     """
+
+    gives_gradients: bool = True
 
     @property
     @abstractmethod

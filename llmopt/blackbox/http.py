@@ -52,6 +52,8 @@ class HttpBlackBox(BlackBox):
         ServiceError: it does not answer, or not as a black box would.
     """
 
+    gives_gradients = False
+
     def __init__(
         self, url: str, *, token: str | None = None, timeout: float = 300.0, pause: float = 0.5
     ) -> None:

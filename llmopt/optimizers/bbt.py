@@ -196,6 +196,8 @@ class Bbt(Optimizer[BbtSettings]):
         fit = Encoded.of(box, task.train)
         walk = Looking(search, start.names, subspace, cma, fit, LOSSES[s.loss])
         reason = march(search, walk, self._steps(task))
+        if walk.kept_accuracy < 0:  # it ended before the first look
+            walk.kept = walk.best_z
         calls = {"calls_as_published": walk.cma.generation * s.population}
         context = subspace.contexts(walk.kept).numpy()
         return Outcome(SoftPredictor(context, start.names), reason, summary=calls)

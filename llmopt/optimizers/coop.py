@@ -42,6 +42,7 @@ from torch.nn import functional as F
 
 from llmopt.blackbox.base import Access, BlackBox
 from llmopt.data.augment import Augmentation
+from llmopt.errors import AccessError
 from llmopt.optimizers.base import Bounds, Optimizer, Outcome, Search
 from llmopt.optimizers.soft import (
     Encoded,
@@ -199,6 +200,11 @@ class Coop(Optimizer[CoopSettings]):
     def check(self, box: BlackBox, task: Task) -> None:
         """As every optimizer, and room for the vectors of the published start."""
         super().check(box, task)
+        if not box.gives_gradients:
+            raise AccessError(
+                f"optimizer 'coop' needs gradients, which {box.info.name} does not give; use a "
+                "model that runs here, with --model, or craft, cbbt, zip or bbt"
+            )
         if self.settings.profile == "released":
             check_room(box, self.settings.tokens, task.classnames)
 

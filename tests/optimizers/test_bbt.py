@@ -11,7 +11,7 @@ from soft_box import NAMES, Bench, SoftBox, make_task
 from llmopt.optimizers.bbt import Bbt, Looking
 from llmopt.optimizers.bptvlm import BptVlm
 from llmopt.optimizers.evolution import Evolution, hinge
-from llmopt.optimizers.soft import SoftPredictor
+from llmopt.optimizers.soft import SoftPredictor, soft_start
 from llmopt.run.config import make_settings
 
 
@@ -72,6 +72,16 @@ def test_without_validation_images_the_lowest_loss_is_kept(
         outcome = Bbt(settings).run(bench.search)
     assert isinstance(outcome.predictor, SoftPredictor)
     np.testing.assert_array_equal(outcome.predictor.context, walks[0].best_context.numpy())
+
+
+def test_before_the_first_look_the_lowest_loss_is_kept(tmp_path: Path) -> None:
+    box = SoftBox()
+    with Bench(tmp_path, make_task(box)[0], box) as bench:
+        outcome = Bbt(make_settings(Bbt, {"profile": "released", "budget": 40, "dim": 8})).run(
+            bench.search
+        )
+    start = soft_start(bench.metered, bench.search.task.start, NAMES).context.numpy()
+    assert np.abs(outcome.predictor.context - start).max() > 1e-3
 
 
 def test_bptvlm_as_released(tmp_path: Path) -> None:

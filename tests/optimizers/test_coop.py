@@ -8,7 +8,9 @@ import pytest
 import torch
 from soft_box import NAMES, Bench, SoftBox, make_task
 
-from llmopt.optimizers.coop import Coop, Sgd
+from llmopt.blackbox.openclip import OpenClipBlackBox
+from llmopt.errors import AccessError, ConfigError
+from llmopt.optimizers.coop import Coop, CoopSettings, Sgd
 from llmopt.optimizers.soft import SoftPredictor, soft_start
 from llmopt.predictor import single
 from llmopt.run.config import make_settings
@@ -69,3 +71,20 @@ def test_it_finds_a_planted_prompt(tmp_path: Path, class_specific: bool) -> None
     assert outcome.predictor.context.ndim == (3 if class_specific else 2)
     gain = (scores.argmax(1) == test.labels).mean() - (plain.argmax(1) == test.labels).mean()
     assert gain > 0.1
+
+
+def test_a_box_without_gradients_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    box = SoftBox()
+    box.gives_gradients = False
+    task, _ = make_task(box)
+    with pytest.raises(AccessError, match=r"'coop' needs gradients.*craft"):
+        Coop(CoopSettings()).check(box, task)
+    assert not box.asked
+
+
+def test_too_many_vectors_are_refused_before_anything_is_spent() -> None:
+    box = OpenClipBlackBox(device="cpu")
+    task, _ = make_task(SoftBox())
+    optimizer = Coop(make_settings(Coop, {"profile": "released", "tokens": 64}))
+    with pytest.raises(ConfigError, match=r"tokens=64 leaves no room.*'circle'.* is the most"):
+        optimizer.check(box, task)

@@ -12,6 +12,7 @@ from soft_box import NAMES, Bench, SoftBox, make_task
 from llmopt.optimizers.soft import soft_start
 from llmopt.optimizers.zip import Reparameterisation, Spsa, Zip, clip, segmented_uniform, spsa
 from llmopt.run.config import make_settings
+from llmopt.run.ledger import Caps
 
 
 @pytest.fixture
@@ -92,6 +93,24 @@ def test_a_step_is_as_long_as_the_schedule_says(bench: Bench) -> None:
         k = step + 1
         longest = 0.01 / (k + 1) ** 0.4 * math.sqrt(len(before))
         assert np.linalg.norm(walk.w - before) <= longest * (1 + 1e-9)
+
+
+def test_standing_still_is_no_gain(bench: Bench) -> None:
+    """Rounding makes the soft prompt a hair likelier than the template it spells."""
+    outcome = Zip(make_settings(Zip, {"budget": 60, "rate": 1e-9, "standard_errors": 0})).run(
+        bench.search
+    )
+    assert outcome.fallback
+    assert outcome.accuracies is not None
+
+
+def test_published_calls_are_those_made(tmp_path: Path) -> None:
+    box = SoftBox()
+    caps = Caps(queries=25 * len(NAMES))
+    with Bench(tmp_path, make_task(box)[0], box, caps=caps) as capped:
+        outcome = Zip(make_settings(Zip, {"profile": "released"})).run(capped.search)
+    assert outcome.stop_reason == "budget: queries"
+    assert outcome.summary == {"calls_as_published": 20}
 
 
 def test_both_sides_see_the_same_images(bench: Bench) -> None:
