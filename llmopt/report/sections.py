@@ -125,9 +125,14 @@ def sentence(record: Record) -> str:
             f"{asked}; it found nothing convincingly better than “{start['template']}” and kept "
             f"it: {percent(start['test_accuracy'])} of {tested}."
         )
-    what = f"“{best['templates'][0]['text']}”" if best["templates"] else "a soft prompt"
-    if len(best["templates"]) > 1:
-        what = f"an ensemble of {len(best['templates'])} templates led by {what}"
+    texts = [template["text"] for template in best["templates"]] or [start["template"]]
+    did, what = "found", f"“{texts[0]}”"
+    if best["soft_prompt"]:
+        what = "a soft prompt"
+    elif len(texts) > 1:
+        what = f"an ensemble of {len(texts)} templates led by {what}"
+    elif texts[0] == start["template"]:
+        did = "kept"
     if best["head"]:
         what += f" with the head '{best['head'].get('name', '')}'"
     change = (
@@ -136,7 +141,7 @@ def sentence(record: Record) -> str:
         else f"{points(gain['test_accuracy'])} points, which is no significant difference"
     )
     return (
-        f"{asked} and found {what}: {percent(best['test_accuracy'])} of {tested}, against "
+        f"{asked} and {did} {what}: {percent(best['test_accuracy'])} of {tested}, against "
         f"{percent(start['test_accuracy'])} with “{start['template']}” ({change})."
     )
 

@@ -106,8 +106,8 @@ def test_the_sentence_is_honest() -> None:
     config = RunConfig()
 
     def of(**changes: object) -> str:
-        best = {"templates": [{"text": "a {}."}], "head": None, "fallback": False,
-                "test_accuracy": 0.5}  # fmt: skip
+        best = {"templates": [{"text": "a {}."}], "soft_prompt": None, "head": None,
+                "fallback": False, "test_accuracy": 0.5}  # fmt: skip
         result = {
             "task": {"classes": 3, "train_images": 3, "val_images": 3, "shots": 1,
                      "test_images": 100},
@@ -123,7 +123,14 @@ def test_the_sentence_is_honest() -> None:
 
     assert "no significant difference" in of()
     assert "kept it" in of(fallback=True)
-    assert "a soft prompt" in of(templates=[])
+    soft = {"tokens": 4, "width": 8, "class_specific": False}
+    head = {"name": "ridge"}
+    assert "found a soft prompt:" in of(templates=[], soft_prompt=soft)
+    assert "found a soft prompt with the head 'ridge':" in of(
+        templates=[], soft_prompt=soft, head=head
+    )
+    for kept in ([], [{"text": "the {}"}]):  # a soft search that fell back, with a head on it
+        assert "kept “the {}” with the head 'ridge':" in of(templates=kept, head=head)
     assert "an ensemble of 2" in of(templates=[{"text": "a {}."}, {"text": "b {}"}])
 
 
