@@ -93,13 +93,13 @@ def read_run(folder: Path, top: int | None, warnings: list[str]) -> PromptList:
     if isinstance(below := getattr(predictor, "base", None), TextPredictor):
         warnings.append(
             "prompts only: the run's classifier has a head as well, without which its accuracy was "
-            "not measured (--format safetensors keeps it)"
+            "not measured (--format safetensors --out FILE keeps it)"
         )
         predictor = below
     if not isinstance(predictor, TextPredictor):
         raise RunFolderError(
             f"run {folder} found {predictor.describe()}, which is no list of prompts; "
-            "use --format safetensors"
+            "use --format safetensors --out FILE"
         )
     weights = {t.text: w for t, w in zip(predictor.templates, predictor.weights, strict=True)}
     known = {entry["text"]: entry for entry in read_found(folder)["templates"]}

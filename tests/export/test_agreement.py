@@ -205,7 +205,7 @@ def test_soft_prompts_and_heads_are_exported_and_loaded(
         loaded = llmopt.load(run, device="cpu")
         assert list(loaded.classes_) == list(SHAPES)
         assert np.abs(loaded.decision_function(images.images) - ours).max() < 1e-3
-    with pytest.raises(RunFolderError, match="use --format safetensors"):
+    with pytest.raises(RunFolderError, match="use --format safetensors --out FILE"):
         export(paper_run(tmp_path, predictor=soft), "txt")
     exported = export(paper_run(tmp_path, predictor=HeadedPredictor(text, bias)), "txt")
     assert exported.files["prompts.txt"] == b"a small {}.\n"
