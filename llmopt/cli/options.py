@@ -59,7 +59,23 @@ InitFrom = Annotated[
     str | None,
     _option("--init-from", panel="Search", help="Start at the best template of this run folder."),
 ]
-Head = Annotated[str | None, _option("--head", panel="Search", help="Fit a head after the search.")]
+Head = Annotated[
+    str | None,
+    _option(
+        "--head",
+        panel="Search",
+        help="Fit a head after the search, if it convinces: auto, bias, ridge, gda, tip, tip-f, "
+        "adapter, residual, or several with commas.",
+    ),
+]
+HeadViews = Annotated[
+    int | None,
+    _option(
+        "--head-views",
+        panel="Search",
+        help="Augmented views of each training image for the head. [default: 0]",
+    ),
+]
 ConfigFile = Annotated[
     Path | None, _option("--config", panel="Search", help="The same options as TOML; flags win.")
 ]

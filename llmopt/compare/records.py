@@ -166,6 +166,8 @@ def arm_name(config: RunConfig) -> str:
     parts += [f"{key}={value}" for key, value in sorted(config.settings.items())]
     if config.head:
         parts.append(f"head={config.head}")
+    if config.head_views:
+        parts.append(f"views={config.head_views}")
     if config.init_from:
         parts.append("after text")
     return " ".join(parts)

@@ -38,7 +38,8 @@ class RunConfig:
         blackbox: its URL, if it is remote.
         llm, llm_base_url, llm_settings: the chat model.
         max_llm_calls, max_tokens, max_usd, max_queries, max_seconds: hard caps.
-        head: a head fitted after the search.
+        head, head_views: heads tried after the search, and augmented views of each training image
+            for them.
         init_from: a run folder whose best template is the start of this search.
         skip_unreadable: leave damaged images out instead of refusing them; they are counted.
         data_root, runs: where data sets lie and run folders go.
@@ -66,6 +67,7 @@ class RunConfig:
     max_queries: int | None = None
     max_seconds: float | None = None
     head: str = ""
+    head_views: int = 0
     init_from: str = ""
     skip_unreadable: bool = False
     data_root: str = ""
@@ -76,6 +78,10 @@ class RunConfig:
             raise ConfigError(f"shots must be 1 or more, not {self.shots}")
         if self.seed < 0:
             raise ConfigError(f"seed must be 0 or more, not {self.seed}")
+        if self.head_views < 0:
+            raise ConfigError(f"head views must be 0 or more, not {self.head_views}")
+        if self.head_views and not self.head:
+            raise ConfigError(f"--head-views {self.head_views} is for a head; give --head too")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch size must be 1 or more, not {self.batch_size}")
         for name in ("max_llm_calls", "max_tokens", "max_usd", "max_queries", "max_seconds"):

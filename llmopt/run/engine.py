@@ -292,7 +292,12 @@ def _with_head(
     watch.stage("fitting heads")
     try:
         predictor, selection = with_head(
-            outcome.predictor, head_names(config.head), box, task, config.seed
+            outcome.predictor,
+            head_names(config.head),
+            box,
+            task,
+            config.seed,
+            views=config.head_views,
         )
     except BudgetExhausted as spent:
         watch.note(f"no head was fitted: {spent}")

@@ -104,11 +104,12 @@ def run_bounds(prepared: Prepared) -> Bounds:
     task, config = prepared.task, prepared.config
     bounds = prepared.optimizer.bounds(task)
     classes, few = len(task.classnames), len(task.train) + len(task.val)
-    contexts = prompts = 0
+    contexts = prompts = views = 0
     if bounds.soft_prompt_encodings:
         contexts = 2  # what was found, on training and on validation images
     if config.head:
         contexts *= 2
+        views = config.head_views * len(task.train)
         if any(head_class(name).looks_at_features for name in head_names(config.head)):
             contexts += bool(contexts)  # its text features
             bank = default_bank(task.classnames)  # if the black box gives scores only
@@ -116,12 +117,12 @@ def run_bounds(prepared: Prepared) -> Bounds:
     return dataclasses.replace(
         bounds,
         image_encodings=max(bounds.image_encodings, few)
-        + (few if bounds.soft_prompt_encodings else 0),
+        + (few if bounds.soft_prompt_encodings else 0)
+        + views,
         text_encodings=max(bounds.text_encodings, classes) + prompts,
         soft_prompt_encodings=bounds.soft_prompt_encodings + contexts * classes,
         pairs_scored=bounds.pairs_scored
-        + (2 + contexts) * classes * few
-        + prompts * few
+        + ((2 + contexts) * classes + prompts) * (few + views)
         + (WIDEST * classes if config.head else 0),
     )
 

@@ -71,3 +71,13 @@ def test_a_budget_is_not_exceeded_by_one_context(
     result = engine.start(config)
     contexts = result["ledger"]["soft_prompt_encodings"] / result["task"]["classes"]
     assert 1 < contexts <= budget
+
+
+def test_views_for_a_head_are_in_the_plan_and_in_the_ledger(tmp_path: Path) -> None:
+    config = RunConfig(optimizer="zeroshot", shots=4, head="gda", head_views=3, runs=str(tmp_path))
+    most = {row.name: row.most for row in make_plan(config).rows}
+    result = engine.start(config)
+    assert result["task"]["train_images"] == 48
+    assert result["ledger"]["image_encodings"] == 48 * 4 + result["task"]["val_images"]
+    for name in ("image_encodings", "text_encodings", "pairs_scored"):
+        assert result["ledger"][name] <= (most[name] or 0)
