@@ -37,10 +37,10 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
         accuracies, intervals and paired gain, JSON-able.
     """
     result = run_folder.read_result(folder)
-    config = run_folder.read_run_config(folder)
-    if "model" in changes and "pretrained" not in changes:
-        changes = {**changes, "pretrained": ""}
-    config = RunConfig.from_mapping({**_plain(config), **changes}, "the options").resolved()
+    own = run_folder.read_run_config(folder).resolved()
+    if changes.get("model", own.model) != own.model:  # whose weights have other tags
+        changes = {"pretrained": "", **changes}
+    config = RunConfig.from_mapping({**_plain(own), **changes}, "the options").resolved()
     predictor = load_predictor(folder)
     names = {"classnames": config.classnames} if config.classnames else {}
     dataset = open_dataset(config.dataset, Path(config.data_root), **names)
@@ -48,13 +48,13 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
     if isinstance(predictor, TextPredictor):
         if moved:
             predictor = dataclasses.replace(predictor, classnames=dataset.classnames)
-    elif "model" in changes:
+    elif (config.model, config.pretrained) != (own.model, own.pretrained):
         raise ConfigError(
             f"run {folder} found a soft prompt or a head, which belongs to its model; "
             "only text prompts can be carried to another --model"
         )
     elif moved:
-        predictor = _Columns(predictor, _carried(config, folder, dataset))
+        predictor = _Columns(predictor, _carried(config, own, dataset))
     test = open_test(dataset, skip_unreadable=config.skip_unreadable)
     box = open_box(config, watch)
     ledger = Ledger()
@@ -119,9 +119,8 @@ class _Columns(Predictor):
         return self.inner.state()
 
 
-def _carried(config: RunConfig, folder: Path, dataset: Dataset) -> IntArray:
+def _carried(config: RunConfig, own: RunConfig, dataset: Dataset) -> IntArray:
     """Where the data set's classes stand among those the run has learned, joined by key."""
-    own = run_folder.read_run_config(folder).resolved()
     learned = open_dataset(own.dataset, Path(config.data_root))
     return class_map(learned.keys, dataset.keys, dataset.name)
 
