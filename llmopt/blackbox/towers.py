@@ -75,8 +75,8 @@ class Layer:
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The stream (…, e) after both branches; ``attended`` (…, e) is what the heads gathered."""
-        x = _added(x, _scaled(self.out(attended), self.scale_1))
-        return _added(x, _scaled(self.down(self.act(self.up(self.norm_2(x)))), self.scale_2))
+        x = added(x, scaled(self.out(attended), self.scale_1))
+        return added(x, scaled(self.down(self.act(self.up(self.norm_2(x)))), self.scale_2))
 
 
 @dataclass(frozen=True)
@@ -230,11 +230,12 @@ def _scale(module: Any) -> Tensor | None:
     raise NotCausal(f"it scales its branches with {type(module).__name__}")
 
 
-def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+def scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+    """A branch times its factors, if it has some."""
     return x if scale is None else x * scale
 
 
-def _added(x: Tensor, branch: Tensor) -> Tensor:
+def added(x: Tensor, branch: Tensor) -> Tensor:
     """The stream with a branch, in the branch's memory where it is of the stream's precision."""
     return branch.add_(x) if branch.dtype == x.dtype else x + branch
 

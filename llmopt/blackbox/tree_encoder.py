@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from llmopt.blackbox.packed import PackedLayer, packed
 from llmopt.blackbox.token_tree import BLOCK, Chunk, TokenTree
 from llmopt.blackbox.towers import CausalTower, Layer
 from llmopt.blackbox.transfer import to_device
@@ -65,6 +66,7 @@ class TreeEncoder:
         self.dtype = tower.layers[0].qkv.weight.dtype
         self.chunk = chunk or _CHUNK.get(self._device.type, _CHUNK["cuda"])
         self.block = block
+        self._packed = packed(tower.layers)
 
     def cut(self, row: Sequence[int]) -> tuple[int, ...]:
         """The part of a row of token ids that the feature depends on."""
@@ -116,10 +118,11 @@ class TreeEncoder:
         mask = plan.mask.repeat(batch, 1, 1, 1)
         x = self._embed(plan, contexts).expand(batch, -1, -1)
         following = []
-        for layer, above in zip(self.tower.layers, path, strict=True):
+        layers = self.tower.layers if torch.is_grad_enabled() else self._packed
+        for layer, above in zip(layers, path, strict=True):
             attended, kv = self._attend(layer, x, above, plan.keys, mask)
             following.append(kv.index_select(1, plan.path))
-            if layer is self.tower.layers[-1]:  # nobody attends to what lies beyond
+            if layer is layers[-1]:  # nobody attends to what lies beyond
                 x, attended = x.index_select(1, plan.reads), attended.index_select(1, plan.reads)
             x = layer.finish(x, attended)
         return self.tower.feature(x), following
@@ -133,7 +136,7 @@ class TreeEncoder:
         return x + F.embedding(plan.depth, self.tower.positions).float()
 
     def _attend(
-        self, layer: Layer, x: Tensor, above: Tensor, keys: Tensor, mask: Tensor
+        self, layer: Layer | PackedLayer, x: Tensor, above: Tensor, keys: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What each node's heads gather (B, n, e), and keys and values of all slots (B, s, 2e)."""
         batch, nodes, width = x.shape

@@ -180,8 +180,11 @@ def print_result(result: dict[str, Any], brief: bool = False) -> None:
     if result["status"] == "interrupted":
         out.print(f"interrupted; go on with: llmopt resume {result['run']}")
     else:
-        form = "safetensors" if best["soft_prompt"] else "openclip"
+        soft = best["soft_prompt"]
+        form = "safetensors --out prompt.safetensors" if soft else "openclip"
         out.print(f"export:     llmopt export {result['run']} --format {form}")
+        if soft:
+            out.print(f"in words:   llmopt explain {result['run']}")
 
 
 def _print_summary(out: Console, result: dict[str, Any]) -> None:
