@@ -27,8 +27,9 @@ from llmopt.blackbox.token_tree import BLOCK, Chunk, TokenTree
 from llmopt.blackbox.towers import CausalTower, Layer
 from llmopt.blackbox.transfer import to_device
 
-# As many as keep the activations in a CPU's cache, by measurement; on a GPU enough to fill it.
+# On a CPU by measurement, on a GPU enough to fill it.
 _CHUNK = {"cpu": 1024, "cuda": 16384}
+_CHUNK_WIDE = 2048  # on a CPU, for towers wide enough for packed weights
 
 Path = list[Tensor]
 """Keys and values (B, depth, 2e) of the nodes on a path, root first, for each layer."""
@@ -64,9 +65,11 @@ class TreeEncoder:
         self.tower = tower
         self._device = tower.embedding.device
         self.dtype = tower.layers[0].qkv.weight.dtype
-        self.chunk = chunk or _CHUNK.get(self._device.type, _CHUNK["cuda"])
         self.block = block
         self._packed = packed(tower.layers)
+        wide = self._packed is not tower.layers
+        default = _CHUNK_WIDE if wide else _CHUNK.get(self._device.type, _CHUNK["cuda"])
+        self.chunk = chunk or default
 
     def cut(self, row: Sequence[int]) -> tuple[int, ...]:
         """The part of a row of token ids that the feature depends on."""
