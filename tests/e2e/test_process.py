@@ -138,7 +138,7 @@ def test_a_terminal_sees_a_panel(tmp_path: Path) -> None:
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(
-        [*COMMAND, "run", "--llm", "builtin", "--set", "restarts=1", "--set", "iterations=3"],
+        [*COMMAND, "run", "--llm", "builtin", "--set", "restarts=1", "--set", "iterations=40"],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
