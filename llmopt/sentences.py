@@ -102,7 +102,7 @@ def vocabulary() -> dict[str, tuple[str, ...]]:
 
 def _split(words: list[str]) -> Iterator[str]:
     """Known phrases, the longest first, and single words."""
-    known = set(vocabulary()["before"])
+    known = _known()
     while words:
         for length in range(len(words), 0, -1):
             phrase = " ".join(words[:length])
@@ -110,3 +110,8 @@ def _split(words: list[str]) -> Iterator[str]:
                 yield phrase
                 words = words[length:]
                 break
+
+
+@cache
+def _known() -> frozenset[str]:
+    return frozenset(vocabulary()["before"])

@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from bisect import bisect
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cache
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -38,7 +41,7 @@ _COUNT = re.compile(r"\b[Ww]rite (\d+)\b")
 _PRIOR = 1.0  # standard deviation of a phrase's effect, in standard deviations of the score
 _NOISE = 1.0  # of what phrases do not explain
 _EDITS = 100  # variants looked at for each edited proposal
-_KINDS = (0.65, 0.15, 0.2)
+_KINDS = tuple(accumulate((0.65, 0.15, 0.2)))  # of proposals: composed, edited, exploiting
 _MAX_BEFORE, _MAX_WORDS = 4, 15
 
 
@@ -113,7 +116,7 @@ def propose(scores: dict[str, float], count: int, rng: np.random.Generator) -> l
     seen = {text.lower() for text in scores}
     proposals: list[str] = []
     for _ in range(count):
-        kind = rng.choice(("compose", "edit", "exploit"), p=_KINDS)
+        kind = ("compose", "edit", "exploit")[bisect(_KINDS, rng.random())]
         # Exploiting takes the estimates at their word; the others explore.
         effects = model.mean() if kind == "exploit" else model.sample(rng)
         if kind == "compose":
@@ -130,11 +133,10 @@ def propose(scores: dict[str, float], count: int, rng: np.random.Generator) -> l
 
 def _compose(effects: _Drawn, rng: np.random.Generator) -> Sentence:
     """The sentence this draw of effects likes best, with some parts left out by chance."""
-    words = vocabulary()
     count = int(rng.integers(3, _MAX_BEFORE + 1))
-    before = sorted(words["before"], key=lambda p: -effects(phrase_features("before", p)))[:count]
+    before = effects.ranked("before")[:count]
     parts = {
-        part: max(words[part], key=lambda p: effects(phrase_features(part, p)))
+        part: effects.ranked(part)[0]
         for part, chance in (("frame", 0.3), ("after", 0.6), ("tail", 0.2))
         if rng.random() < chance
     }
@@ -178,28 +180,50 @@ class _Effects:
 
 
 class _Drawn:
-    """Effects of phrases; calling it with features gives their sum."""
+    """Effects of phrases; calling it with features gives their sum.
+
+    What it has said it says again: a phrase never seen gets its effect when first asked for.
+    """
 
     def __init__(
         self, column: dict[str, int], weights: Any, rng: np.random.Generator | None
     ) -> None:
-        self._weights = {name: float(weights[i]) for name, i in column.items()}
+        self._weights: dict[str, float] = dict(zip(column, weights.tolist(), strict=True))
         self._rng = rng
+        self._ranked: dict[str, list[str]] = {}
 
-    def __call__(self, features: frozenset[str]) -> float:
-        return sum(self._effect(name) for name in sorted(features))
+    def __call__(self, features: Iterable[str]) -> float:
+        names = sorted(features)
+        self._meet(names)
+        return sum(map(self._weights.__getitem__, names))
 
-    def _effect(self, name: str) -> float:
-        if name not in self._weights:
-            self._weights[name] = self._rng.normal(0, _PRIOR) if self._rng is not None else 0.0
-        return self._weights[name]
+    def ranked(self, part: str) -> list[str]:
+        """The vocabulary's phrases for a part of a sentence, the best first."""
+        if part not in self._ranked:
+            phrases = _names(part)
+            self._meet(dict.fromkeys(chain.from_iterable(phrases.values())))
+            effect = self._weights.__getitem__
+            self._ranked[part] = sorted(phrases, key=lambda p: -sum(map(effect, phrases[p])))
+        return self._ranked[part]
+
+    def _meet(self, names: Iterable[str]) -> None:
+        """Give each name that has none an effect."""
+        if new := [name for name in names if name not in self._weights]:
+            drawn = self._rng.normal(0, _PRIOR, len(new)) if self._rng else np.zeros(len(new))
+            self._weights.update(zip(new, drawn.tolist(), strict=True))
+
+
+@cache
+def _names(part: str) -> dict[str, list[str]]:
+    """The names of each of the vocabulary's phrases for a part of a sentence."""
+    return {phrase: sorted(phrase_features(part, phrase)) for phrase in vocabulary()[part]}
 
 
 def _edit(parents: Sequence[Sentence], rng: np.random.Generator) -> Sentence:
     """A variant of a good template after one to three changes."""
     sentence = parents[min(int(rng.exponential(2.0)), len(parents) - 1)]
     for _ in range(int(rng.integers(1, 4))):
-        sentence = _EDIT_KINDS[rng.choice(len(_EDIT_KINDS), p=_EDIT_ODDS)](sentence, parents, rng)
+        sentence = _EDIT_KINDS[bisect(_EDIT_ODDS, rng.random())](sentence, parents, rng)
     return sentence
 
 
@@ -251,7 +275,7 @@ def _recombine(
 
 
 _EDIT_KINDS = (_insert, _replace, _delete, _place, _reframe, _end, _recombine)
-_EDIT_ODDS = (0.27, 0.2, 0.2, 0.13, 0.08, 0.05, 0.07)
+_EDIT_ODDS = tuple(accumulate((0.27, 0.2, 0.2, 0.13, 0.08, 0.05, 0.07)))
 
 
 def _draw(section: str, rng: np.random.Generator) -> str:
