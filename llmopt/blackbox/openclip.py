@@ -89,7 +89,7 @@ class OpenClipBlackBox(BlackBox):
 
     def token_excess(self, prompt: str) -> int:
         """Tokens over the context length of the text tower, start and end included."""
-        return self.engine.token_length(prompt) - self.engine.context_length
+        return self.engine.token_length(clean(prompt)) - self.engine.context_length
 
     @torch.inference_mode()
     def image_features(self, images: Sequence[Image]) -> FloatArray:

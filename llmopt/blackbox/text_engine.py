@@ -26,6 +26,7 @@ from llmopt.blackbox.towers import NotCausal, read_tower
 from llmopt.blackbox.transfer import index, to_device
 from llmopt.blackbox.tree_encoder import TreeEncoder
 from llmopt.blackbox.vocabulary import Vocabulary
+from llmopt.blackbox.words import WordTokenizer
 from llmopt.errors import AccessError, ConfigError, ModelError, TemplateError, nearest
 from llmopt.templates import display_name
 
@@ -106,6 +107,8 @@ class TextEngine:
         self._vocabulary: int = getattr(model, "vocab_size", 0)  # 0: it does not tell
         self._encoder, self.why = _choose_encoder(model.eval(), probes, dtype)
         self.path = self._encoder.kind
+        words = WordTokenizer(tokenizer, self.context_length)
+        self._rows = words.rows if self.path == "trie" else words.padded
         with torch.inference_mode():
             ((_, probe),) = self._encoder.encode([self._encoder.cut(probes[0].tolist())])
         self.dim: int = probe.shape[1]
@@ -148,10 +151,9 @@ class TextEngine:
         kept = self._forms
         forms = {text: kept[text] for text in texts if text in kept}
         new = [text for text in dict.fromkeys(texts) if text not in forms]
-        for start in range(0, len(new), 1024):  # bounds the padded ids held at once
+        for start in range(0, len(new), 1024):  # bounds the ids held at once
             some = new[start : start + 1024]
-            ids = self._tokenizer(some)
-            forms.update(zip(some, map(self._encoder.cut, ids.tolist()), strict=True))
+            forms.update(zip(some, map(self._encoder.cut, self._rows(some)), strict=True))
         if len(kept) + len(new) > FORMS:
             kept = self._forms = {}
         kept.update((text, forms[text]) for text in new[:FORMS])
@@ -167,12 +169,14 @@ class TextEngine:
 
         :attr:`context_length` where a tokenizer does not tell padding from text.
         """
-        room = max(self.context_length, 2 * len(text.encode()) + 2)  # never more tokens than bytes
-        (row,) = self._tokenizer([text], context_length=room).tolist()
-        form = self._encoder.cut(row)
+        room, form = self.context_length, self.normal_form(text)
+        if len(form) == room:  # and perhaps cut to that
+            room = max(room, 2 * len(text.encode()) + 2)  # never more tokens than bytes
+            (row,) = self._tokenizer([text], context_length=room).tolist()
+            form = self._encoder.cut(row)
         if self.path == "trie":
             return len(form)
-        return self.context_length if len(form) == len(row) else len(form) - 1
+        return self.context_length if len(form) == room else len(form) - 1
 
     def _encode_forms(self, forms: Sequence[Form]) -> Tensor:
         unique = {form: place for place, form in enumerate(dict.fromkeys(forms))}
