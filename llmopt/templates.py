@@ -30,6 +30,8 @@ def clean(text: str) -> str:
     Removes control characters, zero-width and bidirectional marks (Unicode categories Cc, Cf, Cs,
     Co and Cn) and composes the rest (NFC), so that what is shown is what is encoded.
     """
+    if text.isascii() and text.isprintable() and "<" not in text:  # nearly all there is
+        return " ".join(text.split())
     text = unicodedata.normalize("NFC", text)
     # Removing one token may join the halves of another: repeat until nothing is left to remove.
     while True:

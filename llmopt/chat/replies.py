@@ -325,7 +325,7 @@ def _tidy(text: str) -> tuple[list[str], bool]:
     item = text[:1] in _EMPHASISED and text[-1:] in _EMPHASISED
     while True:
         before = text
-        text = _clean(html.unescape(_ESCAPED.sub(r"\1", text)))
+        text = clean(html.unescape(_ESCAPED.sub(r"\1", text)))
         text, marked = _unmark(text)
         text = _SLOTS.sub(SLOT, text)
         if SLOT not in text:
@@ -340,13 +340,6 @@ def _tidy(text: str) -> tuple[list[str], bool]:
             return [t for part in parts for t in _tidy(part)[0]], True
         if text == before:
             return ([text] if text else []), item
-
-
-def _clean(text: str) -> str:
-    """As templates are cleaned, by a short way where there is only plain ASCII to clean."""
-    if text.isascii() and text.isprintable() and "<" not in text:
-        return " ".join(text.split())
-    return clean(text)
 
 
 def _unmark(text: str) -> tuple[str, bool]:
