@@ -7,6 +7,7 @@ trained; the full table is laid out on loading, so open_clip's classes and token
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from llmopt.errors import ModelError
 
 ensure_operators()
 
+import open_clip.tokenizer  # noqa: E402
 from open_clip import CLIP, SimpleTokenizer  # noqa: E402
 from open_clip.transform import PreprocessCfg, image_transform_v2  # noqa: E402
 
@@ -92,8 +94,15 @@ def load(weights: Path | None = None) -> tuple[CLIP, Preprocess, SimpleTokenizer
     except RuntimeError as error:
         raise _unusable(weights or weights_path(), "does not fit the model's config") from error
     preprocess = image_transform_v2(PreprocessCfg(**settings["preprocess_cfg"]), is_train=False)
-    tokenizer = SimpleTokenizer(context_length=model_cfg["text_cfg"]["context_length"])
-    return model.eval(), preprocess, tokenizer
+    return model.eval(), preprocess, _tokenizer(model_cfg["text_cfg"]["context_length"])
+
+
+def _tokenizer(context_length: int) -> SimpleTokenizer:
+    """open_clip's tokenizer, sharing the tables that its import has built: that takes a while."""
+    built: Any = getattr(open_clip.tokenizer, "_tokenizer", None)
+    tokenizer: Any = copy.copy(built) if type(built) is SimpleTokenizer else SimpleTokenizer()
+    tokenizer.context_length = context_length
+    return tokenizer
 
 
 def read_state(path: Path, vocab_size: int) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from llmopt.data.shapes import ShapesImage
 from llmopt.errors import DatasetError
 from llmopt.task import Image, IntArray, Labelled
 
@@ -65,7 +66,7 @@ def load_batches(
         images: N images.
         transform: from an RGB picture to a tensor, the same shape for all.
         batch_size: images a batch; the last may be smaller. One batch is decoded ahead.
-        workers: threads; all cores by default.
+        workers: threads; by default all cores, and none for images of the shapes world.
 
     Yields:
         (B,) int64 positions in ``images``, and their (B, …) tensors.
@@ -78,9 +79,14 @@ def load_batches(
     def load(image: Image) -> torch.Tensor:
         return transform(image.load())
 
+    if workers is None and all(isinstance(image, ShapesImage) for image in images):
+        # Python draws them, one at a time: threads would only get into each other's way.
+        loaded: Iterable[torch.Tensor] = map(load, images)
+    else:
+        loaded = in_threads(load, images, workers, ahead=batch_size)
     batch: list[Any] = []
     done = 0
-    for tensor in in_threads(load, images, workers, ahead=batch_size):
+    for tensor in loaded:
         batch.append(tensor)
         if len(batch) == batch_size or done + len(batch) == len(images):
             yield np.arange(done, done + len(batch), dtype=np.int64), torch.stack(batch)
