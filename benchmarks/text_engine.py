@@ -145,13 +145,21 @@ def chunks(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def where_time_goes(options: argparse.Namespace) -> dict[str, float]:
-    """Shares of the engine's time on Caltech × 8, by torch's profiler."""
+def where_time_goes(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Shares of the engine's time by torch's profiler, on the smallest and the largest table."""
     bench = Bench(options.models[0], options)
-    texts = filled(eight_templates(), caltech101())
+    return {
+        "caltech101 × 1": profile_texts(bench, filled([PLAIN], caltech101())),
+        "caltech101 × 8": profile_texts(bench, filled(eight_templates(), caltech101())),
+        "imagenet × 8": profile_texts(bench, filled(eight_templates(), IMAGENET_CLASSNAMES)),
+    }
+
+
+def profile_texts(bench: Bench, texts: list[str]) -> dict[str, float]:
+    """Share of each kind of work in encoding ``texts`` from nothing."""
     bench.engine.encode(texts)
+    bench.engine.forget()
     with profile(activities=[ProfilerActivity.CPU]) as recorded, record_function("all"):
-        bench.engine.forget()
         with record_function("tokenizing"):
             forms = bench.engine.normal_forms(texts)
         bench.engine.encode_tokens(forms)
@@ -544,9 +552,13 @@ def _chunk_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "A block as large as the chunk is one dense mask over the chunk."
 
 
-def _profile_lines(shares: dict[str, float]) -> Iterator[str]:
-    yield from ("## Where the engine's time goes (ViT-B-32, Caltech × 8)", "")
-    yield from _table(("part", "share"), ((kind, f"{s:.1%}") for kind, s in shares.items()))
+def _profile_lines(columns: dict[str, dict[str, float]]) -> Iterator[str]:
+    yield from ("## Where the engine's time goes (ViT-B-32)", "")
+    parts = next(iter(columns.values()))
+    yield from _table(
+        ("part", *columns),
+        ((part, *(f"{shares[part]:.1%}" for shares in columns.values())) for part in parts),
+    )
     yield ""
     yield "Where weights are packed, bias and activation are part of the products."
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import torch
 
+from llmopt._optional import require
 from llmopt._torchvision import ensure_operators
 from llmopt.blackbox.base import Access, BlackBox, BoxInfo
 from llmopt.errors import ModelError, nearest
@@ -143,6 +144,7 @@ def load_model(
 
     Raises:
         ModelError: see :class:`OpenClipBlackBox`.
+        ConfigError: its text goes through transformers, which is not installed.
     """
     if name == shapes_tiny.NAME:
         if pretrained:
@@ -171,6 +173,8 @@ def load_model(
     except ModelError:
         raise
     except Exception as error:  # open_clip, hub and file formats fail in many ways
+        if "transformers" in str(error):
+            _require_transformers(name)
         raise ModelError(_unloadable(name, pretrained, error)) from error
     return model, preprocess, tokenizer
 
@@ -204,9 +208,12 @@ def _check_names(name: str, pretrained: str) -> None:
             f"unknown model '{name}'{nearest(name, [*known, shapes_tiny.NAME])} "
             "('llmopt models list' names them all)"
         )
+    config = open_clip.get_model_config(name) or {}
     if not pretrained:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "a weights file"
         raise ModelError(f"model '{name}' needs --pretrained: {tags}")
+    if any(key in config.get("text_cfg", {}) for key in ("hf_tokenizer_name", "hf_model_name")):
+        _require_transformers(name)  # before gigabytes of weights are fetched
     is_file = os.sep in pretrained or Path(pretrained).suffix in (".safetensors", ".pt", ".bin")
     if is_file:
         if not Path(pretrained).is_file():
@@ -220,7 +227,7 @@ def _check_names(name: str, pretrained: str) -> None:
         )
     # Weights trained with QuickGELU lose accuracy silently under GELU, and the other way round.
     trained_quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
-    built_quick = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
+    built_quick = bool(config.get("quick_gelu", False))
     if trained_quick != built_quick:
         other = f"{name}-quickgelu" if trained_quick else name.removesuffix("-quickgelu")
         raise ModelError(
@@ -228,6 +235,10 @@ def _check_names(name: str, pretrained: str) -> None:
             f"but '{name}' is built without it and would lose accuracy silently; "
             f"use --model {other}"
         )
+
+
+def _require_transformers(name: str) -> None:
+    require("transformers", "transformers", f"the text tower or tokenizer of model '{name}'")
 
 
 def _unloadable(name: str, pretrained: str, error: Exception) -> str:

@@ -89,6 +89,7 @@ def _extras() -> list[Check]:
     wanted = {
         "langchain": ("langchain", "--llm with providers other than openai"),
         "hub": ("datasets", "--dataset hub:ORG/NAME"),
+        "transformers": ("transformers", "--model of SigLIP and others that read text with it"),
         "sklearn": ("sklearn", "--dataset digits"),
     }
     checks = []

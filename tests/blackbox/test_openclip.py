@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from llmopt.blackbox.metered import MeteredBox
 from llmopt.blackbox.models import describe, export_model, known_models
 from llmopt.blackbox.openclip import OpenClipBlackBox
 from llmopt.data.shapes import ShapesDataset
-from llmopt.errors import ModelError, TemplateError
+from llmopt.errors import ConfigError, ModelError, TemplateError
 from llmopt.run.ledger import Ledger
 from llmopt.task import Labelled
 from llmopt.templates import Template
@@ -255,10 +256,11 @@ def test_weights_of_the_other_activation_are_refused(name: str) -> None:
 
 
 def test_every_pair_of_activations_open_clip_knows_is_judged_by_its_own_tables(
-    open_clip: ModuleType,
+    open_clip: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from llmopt.blackbox.openclip import _check_names
 
+    monkeypatch.setitem(sys.modules, "transformers", ModuleType("transformers"))
     refused = set()
     for name, tag in open_clip.list_pretrained():
         try:
@@ -280,6 +282,27 @@ def test_weights_that_are_not_here_and_cannot_be_fetched() -> None:
     assert "are not on this machine and could not be fetched" in message
     assert "--model local-dir:PATH" in message
     assert "--model shapes-tiny" in message
+
+
+@pytest.mark.parametrize("kind", ["registry", "tokenizer", "tower"])
+def test_models_that_need_transformers(
+    kind: str, tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)  # as if it were not installed
+    monkeypatch.setattr("open_clip.hf_model.transformers", None)
+    name, pretrained = "ViT-B-16-SigLIP", "webli"
+    if kind != "registry":
+        config = json.loads((tiny_dir / "open_clip_config.json").read_text())
+        key = {"tokenizer": "hf_tokenizer_name", "tower": "hf_model_name"}[kind]
+        config["model_cfg"]["text_cfg"][key] = "roberta-base"
+        config["model_cfg"]["custom_text"] = kind == "tower"
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+        weights = "open_clip_model.safetensors"
+        (tmp_path / weights).write_bytes((tiny_dir / weights).read_bytes())
+        name, pretrained = f"local-dir:{tmp_path}", ""
+    with pytest.raises(ConfigError, match=r"pip install 'llmopt\[transformers\]'") as refused:
+        OpenClipBlackBox(name, pretrained, device="cpu")
+    assert name in str(refused.value)
 
 
 @pytest.mark.parametrize("damage", ["torn", "empty", "other model", "no weights", "no config"])
