@@ -2,9 +2,11 @@
 
     .venv/bin/python benchmarks/text_engine.py
 
-Needs no weights (they are random) and no network. Writes ``benchmarks/results/text_engine.json``
-and ``text_engine.md``; with ``--device cuda``, ``text_engine-cuda.json`` and ``.md``. Every figure
-is a median over rounds that run both sides in turn.
+Needs no weights (they are random) and no network. The towers that transformers brings are in the
+table where it is installed (``pip install 'llmopt[transformers]'``). Writes
+``benchmarks/results/text_engine.json`` and ``text_engine.md``; with ``--device cuda``,
+``text_engine-cuda.json`` and ``.md``. Every figure is a median over rounds that run both sides in
+turn. All of it takes half an hour on two cores; ``--parts`` names what to run.
 
 Padded prompts all cost the same, so unless ``--full`` is given the padded side encodes an evenly
 spaced sample in each round and its time is scaled to all prompts; the tables say how many it ran.

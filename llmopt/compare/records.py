@@ -177,7 +177,8 @@ def fair(records: list[Record]) -> tuple[list[Record], list[str]]:
     """Records that can be compared, one a cell, and notes on what is left out.
 
     Of two runs of one arm with one seed, the later is taken; a run whose test images differ from
-    those of its group's first is left out. So is what was spent in a run that is gone.
+    those of its group's first is left out. So is what was spent in an earlier run that is gone or
+    has other test images.
     """
     cells: dict[Any, Record] = {}
     notes: list[str] = []
@@ -197,10 +198,11 @@ def fair(records: list[Record]) -> tuple[list[Record], list[str]]:
     for begun in kept:
         one: Record | None = begun
         while one is not None:
-            if _lost_start(one):
+            if one.config.init_from and one.earlier is None:
+                why = "is not there any more" if _lost_start(one) else "has other test images"
                 notes.append(
-                    f"{one.folder} started from {one.config.init_from}, which is not there any "
-                    "more: what that spent is not counted here"
+                    f"{one.folder} started from {one.config.init_from}, which {why}: what that "
+                    "spent is not counted here"
                 )
             one = one.earlier
     return kept, list(dict.fromkeys(notes))

@@ -104,6 +104,17 @@ def test_an_earlier_run_that_is_gone_is_told(tmp_path: Path) -> None:
     assert not any("started from" in note for note in compare([read_record(last)]).notes)
 
 
+def test_an_earlier_run_on_other_images_is_told(tmp_path: Path) -> None:
+    first = paper_run(tmp_path, labels=LABELS[::-1], after=LABELS)
+    last = paper_run(tmp_path, labels=LABELS, after=LABELS, spent={"text_encodings": 7})
+    path = last / "config.toml"
+    path.write_text(f"init_from = {json.dumps(str(first))}\n{path.read_text()}")
+    record = read_record(last)
+    assert record.ledger["text_encodings"] == 7
+    said = f"{last} started from {first}, which has other test images: what that spent is not"
+    assert sum(note.startswith(said) for note in compare([record]).notes) == 1
+
+
 def test_arms_that_were_asked_differently_are_told_apart(tmp_path: Path) -> None:
     runs = [
         paper_run(tmp_path, labels=LABELS, after=LABELS, start=start, seed=seed)
