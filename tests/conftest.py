@@ -33,12 +33,30 @@ os.environ.update(_SET)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache from test to test, for ``shared_cache`` and for what is set up once for many tests.
+
+    Set before anything else is, so that the cache of whoever runs the tests is never touched.
+    """
+    folder = tmp_path_factory.mktemp("encoded")
+    os.environ["LLMOPT_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def cache_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's own empty ``$LLMOPT_CACHE``, also for programs it starts."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("LLMOPT_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def shared_cache(encoded: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Use :func:`encoded` in place of the test's own empty cache."""
+    monkeypatch.setenv("LLMOPT_CACHE", str(encoded))
+    return encoded
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from hostile_server import HostileServer
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 LATENCY = 0.05
 OPTIONS = (
     "--set=restarts=2", "--set=iterations=4", "--set=pool=6", "--set=proposals=3",

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 SEARCHES = {
     "craft": ("budget=400", "population=8"),
     "craft released": ("profile=released", "budget=400"),

@@ -11,6 +11,8 @@ from llmopt.run import engine
 from llmopt.run.config import RunConfig
 from llmopt.run.plan import make_plan
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 TINY = {"budget": 40, "population": 8}
 SEARCHES: list[tuple[str, dict[str, Any]]] = [
     ("zeroshot", {}),
