@@ -148,7 +148,7 @@ def chunks(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def where_time_goes(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Shares of the engine's time by torch's profiler, on the smallest and the largest table."""
+    """Shares of the engine's time by torch's profiler, for few prompts and for many."""
     bench = Bench(options.models[0], options)
     return {
         "caltech101 × 1": profile_texts(bench, filled([PLAIN], caltech101())),

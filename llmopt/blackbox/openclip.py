@@ -173,7 +173,7 @@ def load_model(
     except ModelError:
         raise
     except Exception as error:  # open_clip, hub and file formats fail in many ways
-        if "transformers" in str(error):
+        if getattr(error, "name", "") == "transformers" or "install transformers" in str(error):
             _require_transformers(name)
         raise ModelError(_unloadable(name, pretrained, error)) from error
     return model, preprocess, tokenizer
