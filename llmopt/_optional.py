@@ -9,7 +9,7 @@ from llmopt.errors import ConfigError
 
 
 def require(module: str, extra: str, what: str) -> ModuleType:
-    """The module, or an error that says how to install it.
+    """The module, or an error that says how to install it or why it does not work.
 
     Args:
         module: what to import.
@@ -17,12 +17,14 @@ def require(module: str, extra: str, what: str) -> ModuleType:
         what: what it is needed for.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: it is not installed, or cannot be imported.
     """
+    package = module.partition(".")[0]
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == package
+        why = "is not installed" if missing else f"cannot be imported ({error})"
         raise ConfigError(
-            f"{what} needs '{module.partition('.')[0]}', which is not installed; "
-            f"run: pip install 'llmopt[{extra}]'"
+            f"{what} needs '{package}', which {why}; run: pip install 'llmopt[{extra}]'"
         ) from error

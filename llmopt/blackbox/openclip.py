@@ -94,7 +94,7 @@ class OpenClipBlackBox(BlackBox):
 
     @torch.inference_mode()
     def image_features(self, images: Sequence[Image]) -> FloatArray:
-        """(N, d) float32, L2-normalised; decoding overlaps encoding."""
+        """(N, d) float32, L2-normalised; files are decoded while others are encoded."""
         rows: list[np.ndarray[Any, Any]] = []
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision, torch.float32)
         for _, pixels in load_batches(images, self._preprocess, self._batch_size):
@@ -113,7 +113,7 @@ class OpenClipBlackBox(BlackBox):
         self, contexts: torch.Tensor, classnames: Sequence[str], *, grad: bool = False
     ) -> torch.Tensor:
         """(B, K, d) float32 features of soft prompts."""
-        return self.engine.encode_soft(contexts, classnames, grad=grad)
+        return self.engine.encode_soft(contexts, [clean(n) for n in classnames], grad=grad)
 
     def embed_text(self, text: str) -> FloatArray:
         """(L, e) float32 token vectors."""

@@ -107,8 +107,11 @@ class TextEngine:
         self._vocabulary: int = getattr(model, "vocab_size", 0)  # 0: it does not tell
         self._encoder, self.why = _choose_encoder(model.eval(), probes, dtype)
         self.path = self._encoder.kind
-        words = WordTokenizer(tokenizer, self.context_length)
-        self._rows = words.rows if self.path == "trie" else words.padded
+        words, cut = WordTokenizer(tokenizer, self.context_length), self._encoder.cut
+        # Without padding, where nothing is read there.
+        bare = list(map(cut, words.rows(_PROBES))) == list(map(cut, probes.tolist()))
+        self._rows = words.rows if bare else words.padded
+        self._padding = 0 if self.path == "trie" else self._padding_beside_end(probes)
         with torch.inference_mode():
             ((_, probe),) = self._encoder.encode([self._encoder.cut(probes[0].tolist())])
         self.dim: int = probe.shape[1]
@@ -160,7 +163,7 @@ class TextEngine:
         return [forms[text] for text in texts]
 
     def forget(self) -> None:
-        """Drop all that is kept from earlier calls."""
+        """Drop the features and token ids of earlier texts; their words stay known."""
         self._forms = {}
         self._cache.clear()
 
@@ -174,9 +177,13 @@ class TextEngine:
             room = max(room, 2 * len(text.encode()) + 2)  # never more tokens than bytes
             (row,) = self._tokenizer([text], context_length=room).tolist()
             form = self._encoder.cut(row)
-        if self.path == "trie":
-            return len(form)
-        return self.context_length if len(form) == room else len(form) - 1
+        untold = self.path == "padded" and len(form) == room
+        return self.context_length if untold else len(form) - self._padding
+
+    def _padding_beside_end(self, probes: Tensor) -> int:
+        """How many ids of a padded form are no part of the text: none if padding is the end."""
+        (cut_short,) = self._tokenizer(["long " * self.context_length]).tolist()
+        return int(cut_short[-1] != int(probes[-1, -1]))
 
     def _encode_forms(self, forms: Sequence[Form]) -> Tensor:
         unique = {form: place for place, form in enumerate(dict.fromkeys(forms))}

@@ -33,7 +33,11 @@ class WordTokenizer:
 
         self._tokenizer = tokenizer
         self._length = length
-        self._splits = type(tokenizer) is SimpleTokenizer and tokenizer.reduction_fn is None
+        self._splits = (
+            type(tokenizer) is SimpleTokenizer
+            and tokenizer.reduction_fn is None  # or it would leave tokens out
+            and len(tokenizer.all_special_ids) == 2  # others may hold spaces
+        )
         self._words: dict[str, list[int]] = {}
 
     def rows(self, texts: Sequence[str]) -> list[list[int]]:
@@ -56,7 +60,7 @@ class WordTokenizer:
         for word in text.split():
             known = self._words.get(word)
             if known is None:
-                if len(self._words) == WORDS:
+                if len(self._words) >= WORDS:
                     self._words.clear()
                 known = self._words[word] = self._tokenizer.encode(word)
             ids += known

@@ -60,13 +60,16 @@ def load_batches(
     batch_size: int,
     workers: int | None = None,
 ) -> Iterator[tuple[IntArray, torch.Tensor]]:
-    """Decoded, transformed and stacked images, in order, while later ones are being decoded.
+    """Decoded, transformed and stacked images, in order.
+
+    Later ones are being decoded meanwhile, but for images of the shapes world, which Python draws:
+    threads would only get into each other's way.
 
     Args:
         images: N images.
         transform: from an RGB picture to a tensor, the same shape for all.
         batch_size: images a batch; the last may be smaller. One batch is decoded ahead.
-        workers: threads; by default all cores, and none for images of the shapes world.
+        workers: threads; by default all cores, or none for the shapes world.
 
     Yields:
         (B,) int64 positions in ``images``, and their (B, …) tensors.
@@ -80,7 +83,6 @@ def load_batches(
         return transform(image.load())
 
     if workers is None and all(isinstance(image, ShapesImage) for image in images):
-        # Python draws them, one at a time: threads would only get into each other's way.
         loaded: Iterable[torch.Tensor] = map(load, images)
     else:
         loaded = in_threads(load, images, workers, ahead=batch_size)

@@ -284,6 +284,25 @@ def test_weights_that_are_not_here_and_cannot_be_fetched() -> None:
     assert "--model shapes-tiny" in message
 
 
+def test_names_are_cleaned_before_vectors_as_in_text(shapes_box: OpenClipBlackBox) -> None:
+    contexts = torch.from_numpy(shapes_box.embed_text("a photo of a"))[None]
+    clear, veiled = (
+        shapes_box.soft_features(contexts, [name]) for name in ("ring", "\u200bri\u200bng ")
+    )
+    assert torch.equal(clear, veiled)
+    assert shapes_box.token_excess("x ri\u200bng.") == shapes_box.token_excess("x ring.")
+
+
+def test_a_broken_transformers_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "transformers.py").write_text("raise ImportError('hub>=9 is required')\n")
+    monkeypatch.delitem(sys.modules, "transformers", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be imported \(hub>=9 is required\)"):
+        OpenClipBlackBox("ViT-B-16-SigLIP", "webli", device="cpu")
+
+
 @pytest.mark.parametrize("kind", ["registry", "tokenizer", "tower"])
 def test_models_that_need_transformers(
     kind: str, tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -157,6 +157,23 @@ def test_token_length_of_texts_too_long(name: str, words: int, tokens: int) -> N
     assert len(engine.normal_form(" ".join(["cat"] * 200))) == engine.context_length
 
 
+@pytest.mark.parametrize("end", [1, 2])
+def test_token_length_where_padding_may_be_the_end(end: int) -> None:
+    """T5's tokenizer pads with the end, as SigLIP's does it; CLIP's and BERT's do not."""
+
+    def tokenizer(texts: list[str], context_length: int = 64) -> torch.Tensor:
+        rows = torch.full((len(texts), context_length), 1)
+        for row, text in zip(rows, texts, strict=True):
+            ids = [*([6] * len(text.split()))[: context_length - 1], end]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+    engine = TextEngine(MODELS["ViT-B-16-SigLIP"], tokenizer)
+    assert engine.path == "padded"
+    for words in (1, 5, 61, 62, 63, 64, 65, 100):
+        assert engine.token_length(" ".join(["cat"] * words)) == words + 1
+
+
 @pytest.mark.parametrize("ids", [[[]], [[1] * 78], [[-1]], [[49408]]])
 def test_bad_token_ids(ids: list[list[int]]) -> None:
     with pytest.raises(ValueError, match=r"tokens; expected|not all in"):

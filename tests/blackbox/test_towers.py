@@ -154,6 +154,13 @@ def test_self_check_accepts_good_models_silently() -> None:
     assert "causal" in engine.why
 
 
+def test_a_feature_that_is_read_at_the_padding() -> None:
+    model, tokenizer = tiny(pool_type="eos", eos_id=0), tokenizer_for("ViT-B-32")
+    engine = TextEngine(model, tokenizer)
+    own = own_features(model, tokenizer(TEXTS[:5]))
+    torch.testing.assert_close(engine.encode(TEXTS[:5]), own, atol=1e-6, rtol=0)
+
+
 def test_tokenizer_of_another_model() -> None:
     with pytest.raises(ModelError, match="gives 77 tokens and the model takes 32"):
         TextEngine(tiny("PE-Core-S-16-384"), tokenizer_for("ViT-B-32"))

@@ -79,6 +79,12 @@ def test_other_tokenizers_read_whole_texts() -> None:
     assert seen == ["a cat", "a dog"]
 
 
+def test_special_tokens_with_spaces_are_not_torn_apart() -> None:
+    special = open_clip.SimpleTokenizer(context_length=9, additional_special_tokens=["<a b>"])
+    texts = ["photo <a b> x"]
+    assert WordTokenizer(special, 9).rows(texts) == special(texts).tolist()
+
+
 def test_a_tokenizer_that_leaves_tokens_out_reads_whole_texts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
