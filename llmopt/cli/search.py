@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ def run(
 
 def resume(
     run: o.RunFolder,
+    skip_unreadable: o.SkipUnreadable = None,
     track: o.Track = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -83,8 +85,9 @@ def resume(
     from llmopt.run.folder import read_run_config
 
     options = read_run_config(run)
+    go_on = partial(resume, skip_unreadable=bool(skip_unreadable))
     with watching(quiet=quiet or json, verbose=verbose) as watch:
-        result = _tracked(track, options, watch, lambda told: resume(run, told))
+        result = _tracked(track, options, watch, lambda told: go_on(run, told))
     _finish(result, json=json, quiet=quiet)
 
 

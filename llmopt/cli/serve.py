@@ -25,7 +25,9 @@ def serve(
         typer.Option("--access", help=r"labels, scores, features or soft. \[default: all it has]"),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8017,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")
+    ] = 8017,
 ) -> None:
     """Put a model behind HTTP as a black box, with no more access than told.
 

@@ -248,7 +248,7 @@ def _next_step(
     else:
         step = f"delete these files and run 'llmopt datasets download {entry.key}'"
     if kinds <= {"damaged", "not an image", "unreadable"}:
-        step += ", or leave them out with --skip-unreadable"
+        step += f", or leave them out: 'llmopt run --dataset {name} --skip-unreadable'"
     return f"{step}; then run 'llmopt datasets check {name}' again"
 
 

@@ -12,6 +12,7 @@ from llmopt.errors import ConfigError, LlmoptError, RunFolderError, nearest
 from llmopt.export import clip_benchmark, lists, tables, transformers
 from llmopt.export.lists import Files
 from llmopt.export.prompts import PromptList, read_run
+from llmopt.run.folder import read_result, warn_if_interrupted
 from llmopt.run.watch import Watch
 
 
@@ -62,7 +63,7 @@ class Exported:
     Attributes:
         files: content by name.
         text: whether a single file can be shown on a terminal.
-        warnings: what the format could not keep.
+        warnings: what the format could not keep, and whether the run was interrupted.
     """
 
     files: Files
@@ -89,17 +90,19 @@ def export(
     Raises:
         ConfigError: an unknown format (the nearest is suggested), or one that does not fit.
     """
+    if format not in NAMES:
+        raise ConfigError(
+            f"unknown format '{format}'{nearest(format, NAMES)} (there are: {', '.join(NAMES)})"
+        )
+    warnings: list[str] = []
+    warn_if_interrupted(folder, read_result(folder), warnings.append)
     if format == MATRIX:
         from llmopt.export.matrix import write
 
         if top is not None:
             raise ConfigError("--top chooses templates; --format safetensors has one classifier")
-        return Exported(write(folder, watch or Watch()), text=False)
-    if format not in FORMATS:
-        raise ConfigError(
-            f"unknown format '{format}'{nearest(format, NAMES)} (there are: {', '.join(NAMES)})"
-        )
-    chosen, warnings = FORMATS[format], list[str]()
+        return Exported(write(folder, watch or Watch()), text=False, warnings=warnings)
+    chosen = FORMATS[format]
     prompts = read_run(folder, top, warnings)
     if key:
         prompts = dataclasses.replace(prompts, dataset=key)

@@ -109,8 +109,16 @@ def start(
     return _live(folder, prepared, box, watch)
 
 
-def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
-    """Go on where a run stopped. A finished run just gives its result again."""
+def resume(
+    folder: Path, watch: Watch | None = None, *, skip_unreadable: bool = False
+) -> dict[str, Any]:
+    """Go on where a run stopped. A finished run just gives its result again.
+
+    Args:
+        folder: of the run.
+        watch: told where the run stands.
+        skip_unreadable: leave damaged test images out; the few shots stay what they were.
+    """
     watch = watch or Watch()
     config = run_folder.read_run_config(folder)
     path = folder / run_folder.RESULT
@@ -118,6 +126,9 @@ def resume(folder: Path, watch: Watch | None = None) -> dict[str, Any]:
         watch.note(f"{folder} is complete; nothing to do")
         return result
     prepared = prepare(config)
+    if skip_unreadable:
+        config = dataclasses.replace(prepared.config, skip_unreadable=True)
+        prepared = dataclasses.replace(prepared, config=config)
     box = open_box(prepared.config, watch)
     check_access(box, type(prepared.optimizer))
     return _live(folder, prepared, box, watch)
@@ -209,6 +220,7 @@ def _search_and_measure(
 ) -> dict[str, Any]:
     config, task = prepared.config, prepared.task
     _note_identity(folder, journal, box, task, watch)
+    (folder / run_folder.RESULT).unlink(missing_ok=True)  # an earlier sitting's best so far
     ledger = Ledger(config.caps, journal.clock)
     ledger.charge(labelled_images=task.labelled_images)
     cache = _feature_cache(watch)
@@ -388,22 +400,27 @@ def _open_chat(
 
 @contextlib.contextmanager
 def _graceful_interrupt(ledger: Ledger, watch: Watch) -> Iterator[None]:
-    """The first Ctrl-C ends the search with its best so far; the second ends the program."""
+    """The first Ctrl-C or SIGTERM ends the search with its best so far; the second the program."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def stop(signum: int, frame: Any) -> None:
         ledger.stop()
-        signal.signal(signal.SIGINT, before)
+        restore()
         watch.note("interrupted: finishing with the best so far (again to stop at once)")
 
-    signal.signal(signal.SIGINT, stop)
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def _write(

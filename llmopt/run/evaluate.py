@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from llmopt.task import Labelled
 
 
+_FEW = 30
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Two predictors on the same images.
@@ -58,9 +61,15 @@ class Evaluation:
 
     @property
     def at_chance(self) -> bool:
-        """Whether what was found cannot be told from guessing the most frequent class."""
+        """Whether what was found cannot be told from guessing, a class or the most frequent one.
+
+        Clearly less than guessing is something else: a prompt that misleads. Of fewer than 30
+        images nothing is said.
+        """
         majority = np.bincount(self.labels, minlength=self.classes).max() / len(self.labels)
-        return bool(self.best_ci95[0] <= max(majority, 1 / self.classes))
+        low, high = self.best_ci95
+        guessing = low <= max(majority, 1 / self.classes) and high >= 1 / self.classes
+        return bool(guessing and len(self.labels) >= _FEW)
 
 
 def evaluate(

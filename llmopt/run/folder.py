@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,17 @@ def read_result(folder: Path) -> dict[str, Any]:
             f"{path} is damaged ({error}); delete it and run 'llmopt resume {folder}'"
         ) from error
     return dict(result)
+
+
+def warn_if_interrupted(
+    folder: Path, result: Mapping[str, Any], warn: Callable[[str], None]
+) -> None:
+    """Say it where the result is only the best so far."""
+    if result["status"] == "interrupted":
+        warn(
+            f"run {folder} was interrupted, and this is its best so far; "
+            f"go on with 'llmopt resume {folder}'"
+        )
 
 
 def find(root: Path) -> list[Path]:

@@ -37,6 +37,7 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
         accuracies, intervals and paired gain, JSON-able.
     """
     result = run_folder.read_result(folder)
+    run_folder.warn_if_interrupted(folder, result, watch.warn)
     own = run_folder.read_run_config(folder).resolved()
     if changes.get("model", own.model) != own.model:  # whose weights have other tags
         changes = {"pretrained": "", **changes}

@@ -241,3 +241,20 @@ def test_a_remote_box_that_is_not_there(tmp_path: Path) -> None:
     assert ended.code == 4
     assert ended.out == ""
     assert "is 'llmopt serve' up?" in ended.err
+
+
+def test_damaged_test_images_found_when_the_search_is_paid_for(tmp_path: Path) -> None:
+    damaged = next((write_folder(tmp_path / "photos") / "test").rglob("*.png"))
+    damaged.write_bytes(b"no image")
+    said = refused(*QUICK, "--dataset=folder:photos", "--model=shapes-tiny")
+    assert damaged.name in said
+    assert "--skip-unreadable" in said
+    (folder,) = Path("runs").iterdir()
+    assert "--skip-unreadable" in refused("resume", folder, "--quiet")
+    ended = run("resume", folder, "--skip-unreadable", "--json")
+    assert ended.code == 0, ended.err
+    assert "1 test images could not be read" in ended.err
+    assert ended.json["task"]["test_images"] == 5 * 8 - 1
+    assert "--skip-unreadable" in refused("evaluate", folder, "--quiet")
+    again = run("evaluate", folder, "--skip-unreadable", "--json")
+    assert again.json["best_accuracy"] == ended.json["best"]["test_accuracy"]

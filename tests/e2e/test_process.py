@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import done
+from command_line import done, refused
 from result_schema import RESULT, check
 from worlds import COMMAND, llmopt, settled
 
@@ -79,10 +79,11 @@ def test_a_mistake_is_one_line_on_stderr(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_and_resume(tmp_path: Path, undisturbed: Any) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_resume(tmp_path: Path, undisturbed: Any, number: signal.Signals) -> None:
     process = start(*LONG, "-v", cwd=tmp_path)
     read_until(process, r"^\[1/12\] ")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert "interrupted: finishing with the best so far" in err
@@ -94,6 +95,9 @@ def test_ctrl_c_and_resume(tmp_path: Path, undisturbed: Any) -> None:
     assert found["best"]["test_accuracy"] is None
     (listed,) = done("runs", "--json", cwd=tmp_path).json
     assert listed["status"] == "interrupted"
+    warned = f"warning: run {listed['folder']} was interrupted, and this is its best so far"
+    assert warned in done("export", listed["folder"], cwd=tmp_path).err
+    assert warned in done("evaluate", listed["folder"], cwd=tmp_path).err
 
     resumed = done("resume", listed["folder"], "--json", cwd=tmp_path)
     assert resumed.err == ""
@@ -119,6 +123,20 @@ def test_kill_9_and_resume(tmp_path: Path, undisturbed: Any, repeats: int) -> No
     assert settled(result(tmp_path)) == settled(undisturbed)
     assert result(tmp_path)["ledger"]["llm_calls_lost"] <= repeats
     assert "gain on test" in out
+
+
+def test_a_resumed_run_has_no_result_until_it_ends(tmp_path: Path) -> None:
+    process = start(*LONG, "-v", cwd=tmp_path)
+    read_until(process, r"^\[1/12\] ")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "result.json").exists()
+    process = start("resume", folder, "-v", cwd=tmp_path)
+    read_until(process, r"^\[3/12\] ")
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    assert "is not finished; go on with" in refused("export", folder, cwd=tmp_path)
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:

@@ -239,6 +239,7 @@ def test_evaluation_statistics() -> None:
     assert found.gain.p_value < 1e-6
     assert not found.at_chance
     assert Evaluation(labels, labels, np.zeros(100, dtype=np.int64), 4).at_chance
+    assert not Evaluation(labels, labels, wrong, 4).at_chance  # but misled
 
 
 # ------------------------------------------------------------------------------- what is refused
