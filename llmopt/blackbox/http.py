@@ -198,6 +198,8 @@ class HttpBlackBox(BlackBox):
             return AuthenticationFailed(f"{text}; set ${TOKEN_VARIABLE}", status=status)
         if status == 403:
             return AccessError(text)
+        if status == 404:
+            return ConfigError(f"{text}; give the address that 'llmopt serve' printed")
         if status == 429:
             return RateLimited(text, status=status)
         if status in (408, 409, 425) or status >= 500:

@@ -117,6 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.allows(self.headers.get("Authorization")):
             self._send(401, _error("token", "a valid bearer token is needed"))
             return
+        if self.path not in _ROUTES:
+            self._send(404, _error("path", f"there is nothing at {self.path}"))
+            return
         try:
             self._send(200, self.server.answer(self.path, body))
         except PermissionError as error:

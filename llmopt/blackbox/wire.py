@@ -14,7 +14,7 @@ request                   body                               answer
 
 An array is ``{"dtype": "float32", "shape": […], "data": base64 of little-endian bytes}``; a picture
 is base64 of a PNG file. Errors are ``{"error": {"type": …, "message": …}}`` with a status of 400
-(the caller's fault), 401 (token), 403 (access level) or 500.
+(the caller's fault), 401 (token), 403 (access level), 404 (no such path) or 500.
 """
 
 from __future__ import annotations

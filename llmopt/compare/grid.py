@@ -73,9 +73,11 @@ class Arm:
                     f"--{name.replace('_', '-')} to compare"
                 )
             if name not in known:
+                options = known - {"settings", "llm_settings", "optimizer", *_SHARED}
                 raise ConfigError(
                     f"arm '{self.name}': '{name}' is no option of a run and no setting of "
-                    f"'{self.optimizer}'{nearest(name, [*known, *settings])}"
+                    f"'{self.optimizer}'{nearest(name, [*options, *settings])} "
+                    f"(its settings: {', '.join(sorted(settings)) or 'none'})"
                 )
         values = {name: getattr(base, name) for name in known}
         changes |= {"optimizer": self.optimizer, "settings": {**base.settings, **own}}

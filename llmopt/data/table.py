@@ -37,7 +37,9 @@ def open_table(name: str, source: Path) -> ListedDataset:
             split, path, label = _checked(source, number, row)
             rows.setdefault(split, []).append((path, label))
     except OSError as error:
-        raise DatasetError(f"dataset '{name}': {source} cannot be read: {error}") from error
+        raise DatasetError(
+            f"dataset '{name}': {source} cannot be read: {error.strerror or error}"
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{source} is not a table of text: {error}") from error
     if not rows:

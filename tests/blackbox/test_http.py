@@ -126,7 +126,6 @@ def test_a_token_is_asked_for_and_never_shown(box: OpenClipBlackBox) -> None:
         ("/texts", {}),
         ("/images", {"images": ["no picture"]}),
         ("/soft", {"contexts": {"dtype": "float32", "shape": [9, 9], "data": ""}}),
-        ("/nowhere", {}),
     ],
 )
 def test_bad_requests_are_refused_not_crashed_on(
@@ -138,6 +137,13 @@ def test_bad_requests_are_refused_not_crashed_on(
         assert answer.json()["error"]["type"] == "request"
         assert httpx.post(url + path, content=b"{").status_code == 400
         assert httpx.get(url + "/info").status_code == 200
+
+
+def test_a_wrong_address_is_the_users_to_mend(box: OpenClipBlackBox) -> None:
+    with serving(BlackBoxServer(box, ("127.0.0.1", 0))) as url:
+        assert httpx.post(url + "/nowhere", json={}).status_code == 404
+        with remote(f"{url}/nowhere") as client, pytest.raises(ConfigError, match="nothing at /no"):
+            _ = client.info
 
 
 class _Faulty(BaseHTTPRequestHandler):
