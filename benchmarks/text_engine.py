@@ -518,8 +518,9 @@ def _text_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield ""
     yield (
         "GFLOP/s counts the arithmetic that distinct tokens call for, tokenizing included in the "
-        f"time; the yardstick is a square product of {SQUARE} in the same rounds. Targets: ratios "
-        f"as listed, difference ≤ {TARGETS['difference']:.0e}, share ≥ {TARGETS['matmul']:.0%}."
+        "time, with words that both sides have met before; the yardstick is a square product of "
+        f"{SQUARE} in the same rounds. Targets: ratios as listed, "
+        f"difference ≤ {TARGETS['difference']:.0e}, share ≥ {TARGETS['matmul']:.0%}."
     )
 
 

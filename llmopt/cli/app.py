@@ -6,7 +6,9 @@ Commands import what they need when they run, so that ``llmopt --help`` is quick
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -51,6 +53,9 @@ def _root(
 
 def main() -> None:
     """Run the command line; errors become one clear line and an exit code."""
+    if threading.current_thread() is threading.main_thread():
+        # What stops containers and batch jobs ends as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except LlmoptError as error:
@@ -60,12 +65,22 @@ def main() -> None:
                 _complain(f"nothing paid for is lost; {note}", prefix="")
         sys.exit(error.exit_code)
     except KeyboardInterrupt as stop:
-        _complain("; ".join(["interrupted", *_notes(stop)]), prefix="")
+        _say_interrupted(stop)
         sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        # typer turns an interrupt into its own exit, without a word.
+        cause = end.__context__.__cause__ if end.__context__ else None
+        if isinstance(cause, KeyboardInterrupt):
+            _say_interrupted(cause)
+        raise
     except BrokenPipeError:
         # The reader of a pipe left; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _say_interrupted(stop: KeyboardInterrupt) -> None:
+    _complain("; ".join(["interrupted", *_notes(stop)]), prefix="")
 
 
 def _notes(end: BaseException) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +84,11 @@ def resume(
     from llmopt.run.folder import read_run_config
 
     options = read_run_config(run)
-    go_on = partial(resume, skip_unreadable=bool(skip_unreadable))
+    skip = bool(skip_unreadable)
     with watching(quiet=quiet or json, verbose=verbose) as watch:
-        result = _tracked(track, options, watch, lambda told: go_on(run, told))
+        result = _tracked(
+            track, options, watch, lambda told: resume(run, told, skip_unreadable=skip)
+        )
     _finish(result, json=json, quiet=quiet)
 
 
