@@ -28,10 +28,11 @@ run: $(STAMP) ## llmopt run $(ARGS); without ARGS it needs no key, GPU or networ
 test: $(STAMP) ## the fast tests; ARGS goes to pytest, e.g. ARGS='-m slow'
 	@$(TEST_ENV) "$(BIN)/python" -m pytest $(ARGS)
 
-lint: $(STAMP) ## ruff, its formatter in check mode, mypy
+lint: $(STAMP) ## ruff, its formatter in check mode, mypy, the order of the rooms
 	@"$(BIN)/ruff" check .
 	@"$(BIN)/ruff" format --check .
 	@"$(BIN)/mypy"
+	@"$(BIN)/lint-imports" --no-logo
 
 format: $(STAMP) ## rewrite the code as ruff likes it
 	@"$(BIN)/ruff" check --fix-only --quiet .

@@ -21,11 +21,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from shapes import RESULTS, knows
 
-from llmopt.blackbox.base import BlackBox
-from llmopt.run.config import RunConfig
-from llmopt.run.engine import open_box, start
-from llmopt.run.watch import Watch
+from llmopt.runs.config import RunConfig
+from llmopt.runs.engine import open_box, start
+from llmopt.spend.events import Watch
 from llmopt.stats import mean_interval, permutation_test
+from llmopt.vision.base import BlackBox
 
 BASE = {"restarts": 1, "iterations": 6, "pool": 12, "proposals": 6}
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -23,13 +23,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llmopt.blackbox.base import BlackBox
 from llmopt.data.shapes import SHAPES, TASKS
-from llmopt.run import folder as run_folder
-from llmopt.run.config import RunConfig
-from llmopt.run.engine import open_box, start
-from llmopt.run.watch import Watch
+from llmopt.runs import folder as run_folder
+from llmopt.runs.config import RunConfig
+from llmopt.runs.engine import open_box, start
+from llmopt.spend.events import Watch
 from llmopt.stats import mean_interval
+from llmopt.vision.base import BlackBox
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -32,18 +32,19 @@ from PIL import Image as PillowImage
 from safetensors.numpy import save
 from torch.nn import functional as F
 
-from llmopt.blackbox.base import Access, BlackBox, BoxInfo
-from llmopt.blackbox.metered import MeteredBox
 from llmopt.heads.residual import Refinement
-from llmopt.optimizers.base import Progress, Search
-from llmopt.optimizers.cma_search import CmaSearch
-from llmopt.optimizers.craft import Craft, CraftSettings
-from llmopt.run.checkpoint import Checkpoints
-from llmopt.run.config import make_settings
-from llmopt.run.journal import Journal
-from llmopt.run.ledger import Ledger
+from llmopt.runs.config import make_settings
+from llmopt.search.base import Search
+from llmopt.search.soft.craft import Craft, CraftSettings
+from llmopt.search.soft.machinery.cma_search import CmaSearch
+from llmopt.spend.checkpoint import Checkpoints
+from llmopt.spend.events import Progress
+from llmopt.spend.journal import Journal
+from llmopt.spend.ledger import Ledger
 from llmopt.task import FewShot, FloatArray, Image, Task
-from llmopt.templates import PLAIN, Template, display_name
+from llmopt.template import PLAIN, Template, display_name
+from llmopt.vision.base import Access, BlackBox, BoxInfo
+from llmopt.vision.metered import MeteredBox
 
 RESULTS = Path(__file__).parent / "results"
 MODEL, SHOTS, BATCH = "ViT-B-32", 16, 256

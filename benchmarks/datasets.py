@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 
-from llmopt.blackbox.openclip import OpenClipBlackBox, load_model
 from llmopt.data.check import check_dataset
 from llmopt.data.loading import load_batches
 from llmopt.data.registry import open_dataset
 from llmopt.data.tasks import make_task
-from llmopt.run.config import RunConfig
-from llmopt.run.engine import start
+from llmopt.runs.config import RunConfig
+from llmopt.runs.engine import start
+from llmopt.vision.openclip import OpenClipBlackBox, load_model
 
 RESULTS = Path(__file__).parent / "results"
 RUNS: dict[str, dict[str, Any]] = {"chat": {}, "craft": {"budget": 400}}

@@ -22,10 +22,10 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from llmopt.chat.builtin import BuiltinRewriter
-from llmopt.run.config import RunConfig
-from llmopt.run.engine import open_box, start
-from llmopt.run.watch import Watch
+from llmopt.language.builtin import BuiltinRewriter
+from llmopt.runs.config import RunConfig
+from llmopt.runs.engine import open_box, start
+from llmopt.spend.events import Watch
 
 RESULTS = Path(__file__).parent / "results"
 KINDS: dict[str, type[BaseMessage]] = {

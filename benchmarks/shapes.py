@@ -18,13 +18,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llmopt.blackbox.base import BlackBox
 from llmopt.data.shapes import TASKS
-from llmopt.run import folder as run_folder
-from llmopt.run.config import RunConfig
-from llmopt.run.engine import open_box, start
-from llmopt.run.watch import Watch
+from llmopt.runs import folder as run_folder
+from llmopt.runs.config import RunConfig
+from llmopt.runs.engine import open_box, start
+from llmopt.spend.events import Watch
 from llmopt.stats import mean_interval
+from llmopt.vision.base import BlackBox
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shapes_clip.captions import SYNONYMS

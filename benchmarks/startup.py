@@ -39,17 +39,17 @@ app()
 # What runs inside of another part counts for the inner one alone.
 PARTS = {
     "draw 1,024 images": ("llmopt.data.shapes", "ShapesImage.load"),
-    "encode them": ("llmopt.blackbox.openclip", "OpenClipBlackBox.image_features"),
-    "compute text features": ("llmopt.blackbox.openclip", "OpenClipBlackBox.text_features"),
-    "tokenise": ("llmopt.blackbox.text_engine", "TextEngine.normal_forms"),
-    "check the length of templates": ("llmopt.blackbox.base", "BlackBox.check"),
-    "write templates (built-in rewriter)": ("llmopt.chat.builtin", "BuiltinRewriter._generate"),
-    "read replies": ("llmopt.optimizers.chat", "parse_reply"),
-    "score and choose": ("llmopt.blackbox.metered", "MeteredBox.score_templates"),
-    "load the model": ("llmopt.run.engine", "open_box"),
-    "hash the weights": ("llmopt.blackbox.openclip", "OpenClipBlackBox._sha256"),
-    "list and sample the data set": ("llmopt.run.engine", "prepare"),
-    "write the journal": ("llmopt.run.journal", "Journal._append"),
+    "encode them": ("llmopt.vision.openclip", "OpenClipBlackBox.image_features"),
+    "compute text features": ("llmopt.vision.openclip", "OpenClipBlackBox.text_features"),
+    "tokenise": ("llmopt.vision.text_engine.engine", "TextEngine.normal_forms"),
+    "check the length of templates": ("llmopt.vision.base", "BlackBox.check"),
+    "write templates (built-in rewriter)": ("llmopt.language.builtin", "BuiltinRewriter._generate"),
+    "read replies": ("llmopt.search.text.chat", "parse_reply"),
+    "score and choose": ("llmopt.vision.metered", "MeteredBox.score_templates"),
+    "load the model": ("llmopt.runs.engine", "open_box"),
+    "hash the weights": ("llmopt.vision.openclip", "OpenClipBlackBox._sha256"),
+    "list and sample the data set": ("llmopt.runs.engine", "prepare"),
+    "write the journal": ("llmopt.spend.journal", "Journal._append"),
 }
 
 
@@ -110,8 +110,8 @@ def measure_startup() -> dict[str, float]:
 
 def profile_run() -> tuple[float, dict[str, float]]:
     """Seconds of the quickest of some default runs, and the share of each part of it."""
-    from llmopt.run.config import RunConfig
-    from llmopt.run.engine import start
+    from llmopt.runs.config import RunConfig
+    from llmopt.runs.engine import start
 
     clock = Clock()
     for place in PARTS.items():

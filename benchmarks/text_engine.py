@@ -36,11 +36,11 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from llmopt._torchvision import ensure_operators
-from llmopt.blackbox.text_engine import PRECISIONS, TextEngine
-from llmopt.blackbox.token_tree import BLOCK, TokenTree
-from llmopt.blackbox.tree_encoder import TreeEncoder
 from llmopt.resources import read_lines, read_prompt
-from llmopt.templates import PLAIN, display_name
+from llmopt.template import PLAIN, display_name
+from llmopt.vision.text_engine.engine import PRECISIONS, TextEngine
+from llmopt.vision.text_engine.token_tree import BLOCK, TokenTree
+from llmopt.vision.text_engine.tree_encoder import TreeEncoder
 
 ensure_operators()
 

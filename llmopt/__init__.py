@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from llmopt._version import __version__
 
 if TYPE_CHECKING:
-    from llmopt.estimator import PromptClassifier, load
+    from llmopt.classifier import PromptClassifier, load
     from llmopt.task import FewShot, Task, TestSet
-    from llmopt.templates import Template
+    from llmopt.template import Template
 
 _LAZY = {
     "FewShot": "llmopt.task",
-    "PromptClassifier": "llmopt.estimator",
+    "PromptClassifier": "llmopt.classifier",
     "Task": "llmopt.task",
-    "Template": "llmopt.templates",
+    "Template": "llmopt.template",
     "TestSet": "llmopt.task",
-    "load": "llmopt.estimator",
+    "load": "llmopt.classifier",
 }
 
 __all__ = [

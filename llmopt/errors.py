@@ -55,7 +55,7 @@ class DatasetError(UserError):
 
 
 class TemplateError(UserError):
-    """A text is not a usable template (see :class:`llmopt.templates.Template`)."""
+    """A text is not a usable template (see :class:`llmopt.template.Template`)."""
 
 
 class ModelError(UserError):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.blackbox.base import Access
 from llmopt.task import FloatArray, Labelled
-from llmopt.templates import Template
+from llmopt.template import Template
+from llmopt.vision.base import Access
 
 if TYPE_CHECKING:
-    from llmopt.blackbox.metered import MeteredBox
+    from llmopt.vision.metered import MeteredBox
 
 
 class Predictor(ABC):

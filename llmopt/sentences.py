@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from llmopt.resources import read_prompt
-from llmopt.templates import SLOT
+from llmopt.template import SLOT
 
 _ARTICLE = re.compile(r"^(?:(?P<frame>.*) )?(?P<article>a|an|the|one)(?: (?P<before>.*))?$", re.I)
 PLAIN_FRAME = "a photo of"

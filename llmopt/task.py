@@ -18,7 +18,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
-    from llmopt.templates import Template
+    from llmopt.template import Template
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]

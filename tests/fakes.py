@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image as PillowImage
 
-from llmopt.blackbox.base import Access, BlackBox, BoxInfo
-from llmopt.blackbox.metered import MeteredBox
-from llmopt.optimizers.base import Progress, Search
-from llmopt.run.checkpoint import Checkpoints
-from llmopt.run.journal import Journal
-from llmopt.run.ledger import Caps, Ledger
+from llmopt.search.base import Search
+from llmopt.spend.checkpoint import Checkpoints
+from llmopt.spend.events import Progress
+from llmopt.spend.journal import Journal
+from llmopt.spend.ledger import Caps, Ledger
 from llmopt.task import FewShot, FloatArray, Image, Labelled, Task, TestSet
-from llmopt.templates import PLAIN, Template, display_name
+from llmopt.template import PLAIN, Template, display_name
+from llmopt.vision.base import Access, BlackBox, BoxInfo
+from llmopt.vision.metered import MeteredBox
 
 if TYPE_CHECKING:
     import torch
@@ -355,8 +356,8 @@ def stage(
 
 
 def _metered(chat: Any, ledger: Ledger, journal: Journal) -> Any:
-    from llmopt.chat.metered import MeteredChat
-    from llmopt.chat.retry import RetrySettings
+    from llmopt.language.metered import MeteredChat
+    from llmopt.language.retry import RetrySettings
 
     patience = RetrySettings(attempts=3, first_pause=0.0)
     return MeteredChat(chat, name="test:model", ledger=ledger, journal=journal, retry=patience)

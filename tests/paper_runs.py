@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from llmopt.blackbox.base import Access, BoxInfo
-from llmopt.optimizers import optimizer_class
-from llmopt.optimizers.base import Outcome, TemplateResult
 from llmopt.predictor import Predictor, TextPredictor
-from llmopt.run import engine
-from llmopt.run import folder as run_folder
-from llmopt.run import result as run_result
-from llmopt.run.config import RunConfig
-from llmopt.run.evaluate import Evaluation
-from llmopt.run.journal import Journal
-from llmopt.run.ledger import Ledger
+from llmopt.runs import engine
+from llmopt.runs import folder as run_folder
+from llmopt.runs import result as run_result
+from llmopt.runs.config import RunConfig
+from llmopt.runs.measure import Evaluation
+from llmopt.search import OPTIMIZERS
+from llmopt.search.base import Outcome, TemplateResult
+from llmopt.spend.journal import Journal
+from llmopt.spend.ledger import Ledger
 from llmopt.task import FewShot, Task
-from llmopt.templates import Template
+from llmopt.template import Template
+from llmopt.vision.base import Access, BoxInfo
 
 CLASSNAMES = ("cat", "dog", "polar_bear")
 
@@ -123,7 +123,7 @@ def paper_run(
         config=config,
         task=task,
         info=BoxInfo("shapes-tiny", "", Access.SOFT, "0" * 64),
-        settings=optimizer_class(optimizer).Settings(),
+        settings=OPTIMIZERS.get(optimizer).Settings(),
         outcome=outcome,
         train=(0.4, 0.9),
         val=(0.5, 0.8),

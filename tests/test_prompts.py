@@ -7,7 +7,7 @@ import re
 import pytest
 
 from llmopt.resources import prompts_root, read_lines
-from llmopt.templates import Template, clean, contains_classname
+from llmopt.template import Template, clean, contains_classname
 
 SHAPES = (
     "circle", "square", "triangle", "star", "cross", "ring", "round",

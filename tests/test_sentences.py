@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmopt.resources import read_lines
 from llmopt.sentences import PLAIN_FRAME, Sentence, phrase_features, vocabulary
-from llmopt.templates import Template
+from llmopt.template import Template
 
 WORDS = st.sampled_from(
     ["a", "an", "the", "one", "A", "photo", "of", "small", "origami", "red", "{}", "left,", "in",

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llmopt.run.config import RunConfig
+from llmopt.runs.config import RunConfig
 
 COMMAND = (sys.executable, "-c", "from llmopt.cli.app import main; main()")
 """Begins the command line of ``llmopt``, for tests that need the process itself."""

@@ -32,7 +32,6 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from captions import COLOURS, PATTERNS, SIDES, SIZES, SYNONYMS  # noqa: E402
 
-from llmopt.blackbox import shapes_tiny  # noqa: E402
 from llmopt.data.shapes import (  # noqa: E402
     SHAPES,
     TASKS,
@@ -41,6 +40,7 @@ from llmopt.data.shapes import (  # noqa: E402
     planted_template,
 )
 from llmopt.resources import read_lines  # noqa: E402
+from llmopt.vision import shapes_tiny  # noqa: E402
 
 CAPTION_STEP = 4  # every fourth caption of the pool will do
 KINDS = (SIZES, SIDES, COLOURS, PATTERNS)

@@ -15,8 +15,9 @@ app = typer.Typer(help="Where tasks come from.", no_args_is_help=True)
 @app.command("list")
 def list_datasets(data_root: o.DataRoot = None, json: o.Json = False) -> None:
     """Name the data sets and say which are here."""
-    from llmopt.cli.show import plain, print_datasets, print_json
+    from llmopt.cli.show import print_datasets, print_json
     from llmopt.data.overview import overview, root_folder
+    from llmopt.figures import plain
 
     found = overview(root_folder(data_root))
     if json:
@@ -61,9 +62,10 @@ def check(
 ) -> None:
     """Look at every file of a data set before anything runs; exit code 2 if something is wrong."""
     from llmopt.cli.live import counting
-    from llmopt.cli.show import plain, print_check, print_json
+    from llmopt.cli.show import print_check, print_json
     from llmopt.data.check import check_dataset
     from llmopt.data.overview import root_folder
+    from llmopt.figures import plain
 
     names = {"classnames": classnames} if classnames else {}
     with counting("looking at images", quiet=json) as progress:
@@ -85,9 +87,10 @@ def download(
 ) -> None:
     """Fetch a benchmark: resumable, checksummed, in place only when it is whole."""
     from llmopt.cli.live import downloading
-    from llmopt.cli.show import plain, print_download, print_json
-    from llmopt.data.download import download_dataset
+    from llmopt.cli.show import print_download, print_json
+    from llmopt.data.benchmarks.download import download_dataset
     from llmopt.data.overview import root_folder
+    from llmopt.figures import plain
 
     with downloading(quiet=json) as report:
         done = download_dataset(name, root_folder(data_root), workers=workers, report=report)

@@ -46,7 +46,7 @@ def evaluate(
     """Score finished runs on test images: their own, another data set's, or behind other models."""
     from llmopt.cli.live import watching
     from llmopt.cli.show import print_evaluation, print_json
-    from llmopt.run.transfer import evaluate_run
+    from llmopt.runs.remeasure import evaluate_run
 
     given = {
         "dataset": dataset,
@@ -80,7 +80,8 @@ def print_transfer(table: Transfer) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from llmopt.cli.show import console, percent, points
+    from llmopt.cli.show import console
+    from llmopt.figures import percent, points
 
     out = console()
     shown = Table(title="found on (rows), scored on (columns): test accuracy and gain over start",
@@ -106,8 +107,9 @@ def explain(
 ) -> None:
     """Show the words nearest to a run's soft prompt, and how little that may mean."""
     from llmopt.cli.live import watching
-    from llmopt.cli.show import plain, print_explanation, print_json
-    from llmopt.run.explain import explain as put_in_words
+    from llmopt.cli.show import print_explanation, print_json
+    from llmopt.figures import plain
+    from llmopt.runs.explain import explain as put_in_words
 
     with watching(quiet=quiet or json) as watch:
         found = put_in_words(run, top, watch)
@@ -122,9 +124,10 @@ def runs(
     json: o.Json = False,
 ) -> None:
     """List run folders: what was asked, how it went, what it cost."""
-    from llmopt.cli.show import plain, print_json, print_runs
-    from llmopt.run.folder import find
-    from llmopt.run.open import summarize
+    from llmopt.cli.show import print_json, print_runs
+    from llmopt.figures import plain
+    from llmopt.runs.folder import find
+    from llmopt.runs.load import summarize
 
     found = [summarize(folder) for folder in find(root)]
     if json:
@@ -135,8 +138,9 @@ def runs(
 
 def doctor(data_root: o.DataRoot = None, json: o.Json = False) -> None:
     """Show versions, device, caches, data, keys (never their values), and what would not work."""
-    from llmopt.cli.show import plain, print_checks, print_json
-    from llmopt.run.doctor import examine
+    from llmopt.cli.show import print_checks, print_json
+    from llmopt.figures import plain
+    from llmopt.runs.doctor import examine
 
     checks = examine(data_root)
     if json:

@@ -26,14 +26,13 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from llmopt.cli.show import percent
 from llmopt.errors import ServiceError
-from llmopt.optimizers.base import Progress
-from llmopt.run.ledger import Ledger
-from llmopt.run.watch import Watch
+from llmopt.figures import percent
+from llmopt.spend.events import Progress, Watch
+from llmopt.spend.ledger import Ledger
 
 if TYPE_CHECKING:
-    from llmopt.data.fetch import Progress as FileProgress
+    from llmopt.data.benchmarks.fetch import Progress as FileProgress
 
 PLAIN_EVERY = 5.0  # seconds between plain lines when nothing new was found
 

@@ -15,8 +15,8 @@ app = typer.Typer(help="Black boxes and their access level.", no_args_is_help=Tr
 @app.command("list")
 def list_models(json: o.Json = False) -> None:
     """Name the models that can stand behind the wall, with their weights."""
-    from llmopt.blackbox.models import known_models
     from llmopt.cli.show import print_json, print_models
+    from llmopt.vision.models import known_models
 
     found = known_models()
     if json:
@@ -33,8 +33,8 @@ def show(
     json: o.Json = False,
 ) -> None:
     """Load a model and show its access level, and how its text tower is computed and why."""
-    from llmopt.blackbox.models import describe
     from llmopt.cli.show import print_json, print_pairs
+    from llmopt.vision.models import describe
 
     found = describe(name, pretrained or "", device or "auto")
     if json:
@@ -49,7 +49,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Where to write it.", show_default=False)],
 ) -> None:
     """Write the embedded model as a folder that open_clip loads as local-dir:FOLDER."""
-    from llmopt.blackbox.models import export_model
+    from llmopt.vision.models import export_model
 
     export_model(name, folder)
     typer.echo(f"wrote {folder}; load it with: --model local-dir:{folder}", err=True)

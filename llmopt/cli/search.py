@@ -11,8 +11,8 @@ import typer
 from llmopt.cli import options as o
 
 if TYPE_CHECKING:
-    from llmopt.run.config import RunConfig
-    from llmopt.run.watch import Watch
+    from llmopt.runs.config import RunConfig
+    from llmopt.spend.events import Watch
 
 INTERRUPTED = 130
 
@@ -61,7 +61,7 @@ def run(
     """Search for better prompts on one task, then measure them once on its test images."""
     given = dict(locals())
     from llmopt.cli.live import watching
-    from llmopt.run.engine import start
+    from llmopt.runs.engine import start
 
     del given["track"]
     options = _config(given)
@@ -80,8 +80,8 @@ def resume(
 ) -> None:
     """Go on where a run stopped, paying for nothing twice."""
     from llmopt.cli.live import watching
-    from llmopt.run.engine import resume
-    from llmopt.run.folder import read_run_config
+    from llmopt.runs.engine import resume
+    from llmopt.runs.folder import read_run_config
 
     options = read_run_config(run)
     skip = bool(skip_unreadable)
@@ -140,7 +140,7 @@ def plan(
     """Show the most a run can spend, before anything is spent. Takes the options of 'run'."""
     given = dict(locals())
     from llmopt.cli.show import print_json, print_plan
-    from llmopt.run.plan import make_plan
+    from llmopt.runs.plan import make_plan
 
     found = make_plan(_config(given))
     if json:
@@ -152,7 +152,7 @@ def plan(
 
 def _config(given: dict[str, Any]) -> RunConfig:
     """Flags over the config file over the defaults."""
-    from llmopt.run.config import RunConfig, parse_assignments, read_config
+    from llmopt.runs.config import RunConfig, parse_assignments, read_config
 
     path = given.pop("config")
     values: dict[str, Any] = read_config(path) if path else {}

@@ -35,11 +35,11 @@ def serve(
     """
     import os
 
-    from llmopt.blackbox.base import Access
-    from llmopt.blackbox.openclip import OpenClipBlackBox
-    from llmopt.blackbox.server import BlackBoxServer
-    from llmopt.blackbox.wire import TOKEN_VARIABLE
     from llmopt.errors import ConfigError, nearest
+    from llmopt.vision.base import Access
+    from llmopt.vision.openclip import OpenClipBlackBox
+    from llmopt.vision.server.app import BlackBoxServer
+    from llmopt.vision.wire import TOKEN_VARIABLE
 
     levels = {str(level): level for level in Access}
     if access is not None and access not in levels:

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from llmopt.data.check import CheckReport
-    from llmopt.data.download import DownloadReport
-    from llmopt.data.overview import Listed
-    from llmopt.run.doctor import Check
-    from llmopt.run.explain import Explanation
-    from llmopt.run.open import RunSummary
-    from llmopt.run.plan import Plan
+from llmopt.figures import interval, percent, points
+from llmopt.spend.currency import LEDGER_LABELS
 
-LEDGER_LABELS = {
-    "labelled_images": "labelled images",
-    "image_encodings": "image encodings",
-    "text_encodings": "text encodings",
-    "soft_prompt_encodings": "soft-prompt encodings",
-    "pairs_scored": "pairs scored",
-    "black_box_calls": "black-box calls",
-    "cache_hits": "cache hits",
-    "llm_calls": "LLM calls",
-    "llm_calls_lost": "LLM calls lost",
-    "llm_tokens_in": "LLM tokens in",
-    "llm_tokens_out": "LLM tokens out",
-    "llm_usd": "LLM cost",
-}
+if TYPE_CHECKING:
+    from llmopt.data.benchmarks.download import DownloadReport
+    from llmopt.data.check import CheckReport
+    from llmopt.data.overview import Listed
+    from llmopt.runs.doctor import Check
+    from llmopt.runs.explain import Explanation
+    from llmopt.runs.load import RunSummary
+    from llmopt.runs.plan import Plan
 
 CAP_OPTIONS = {
     "queries": "--max-queries",
@@ -51,35 +36,6 @@ def console() -> Console:
     if not out.is_terminal:
         out.width = max(out.width, 160)  # nothing is cut off for the reader of a pipe
     return out
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction as a percentage."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def points(value: float | None) -> str:
-    """A difference of fractions in percentage points, with its sign."""
-    return "–" if value is None else f"{100 * value:+.1f}"
-
-
-def interval(bounds: Any, signed: bool = False) -> str:
-    """An interval of fractions, in per cent."""
-    if bounds is None:
-        return ""
-    sign = "+" if signed else ""
-    return f"[{100 * bounds[0]:{sign}.1f}, {100 * bounds[1]:{sign}.1f}]"
-
-
-def plain(data: Any) -> Any:
-    """Dataclasses, paths and tuples as what JSON can hold."""
-    if dataclasses.is_dataclass(data) and not isinstance(data, type):
-        return {f.name: plain(getattr(data, f.name)) for f in dataclasses.fields(data)}
-    if isinstance(data, Mapping):
-        return {str(key): plain(value) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [plain(value) for value in data]
-    return str(data) if isinstance(data, Path) else data
 
 
 def print_json(data: Any) -> None:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from llmopt.compare.grid import Cell, finished, key, known_runs, left
 from llmopt.compare.records import read_record
 from llmopt.errors import LlmoptError
-from llmopt.run import folder as run_folder
-from llmopt.run.config import RunConfig
-from llmopt.run.watch import Watch
+from llmopt.runs import folder as run_folder
+from llmopt.runs.config import RunConfig
+from llmopt.spend.events import Watch
 
 if TYPE_CHECKING:
-    from llmopt.blackbox.base import BlackBox
+    from llmopt.vision.base import BlackBox
 
 Resolve = Callable[[RunConfig], RunConfig]
 
@@ -58,7 +58,7 @@ def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[
     Raises:
         UserError: before anything is run, if a config cannot be.
     """
-    from llmopt.run.engine import prepare
+    from llmopt.runs.engine import prepare
 
     def resolve(config: RunConfig) -> RunConfig:
         return prepare(config).config
@@ -127,7 +127,7 @@ def _finish(
 
 def _here(todo: list[tuple[Cell, RunConfig, Path | None]], watch: Watch) -> Iterator[Done]:
     """In this process, with one model for all runs that share it."""
-    from llmopt.run.engine import open_box
+    from llmopt.runs.engine import open_box
 
     boxes: dict[tuple[Any, ...], BlackBox] = {}
     for cell, config, folder in todo:
@@ -165,7 +165,7 @@ def _elsewhere(
 def _run(
     config: RunConfig, folder: Path | None, watch: Watch, box: BlackBox | None
 ) -> dict[str, Any]:
-    from llmopt.run.engine import resume, start
+    from llmopt.runs.engine import resume, start
 
     return start(config, watch, box) if folder is None else resume(folder, watch)
 

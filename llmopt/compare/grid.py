@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmopt.errors import ConfigError, LlmoptError, nearest
-from llmopt.optimizers import optimizer_class
-from llmopt.run import folder as run_folder
-from llmopt.run.config import RunConfig, make_settings
-from llmopt.run.plan import make_plan
+from llmopt.runs import folder as run_folder
+from llmopt.runs.config import RunConfig, make_settings
+from llmopt.runs.plan import make_plan
+from llmopt.search import OPTIMIZERS
 
 # Where a run was made does not make it another run.
 _ELSEWHERE: Final = ("runs", "data_root", "device", "batch_size", "init_from")
@@ -61,7 +61,7 @@ class Arm:
 
     def config(self, base: RunConfig) -> RunConfig:
         """The base config, changed into this arm's."""
-        settings = {f.name for f in dataclasses.fields(optimizer_class(self.optimizer).Settings)}
+        settings = {f.name for f in dataclasses.fields(OPTIMIZERS.get(self.optimizer).Settings)}
         settings -= {"head"}
         own = {k: v for k, v in self.options.items() if k in settings}
         changes: dict[str, Any] = {k: v for k, v in self.options.items() if k not in settings}
@@ -127,7 +127,7 @@ def parse_arm(text: str) -> Arm:
         options[key.strip().replace("-", "_")] = value.strip()
     after = options.pop("after", "")
     optimizer = (optimizer if equals else name).strip()
-    optimizer_class(optimizer)
+    OPTIMIZERS.get(optimizer)
     return Arm(name.strip() if equals else text.strip(), optimizer, options, after)
 
 
@@ -229,7 +229,7 @@ def key(config: RunConfig) -> str:
     values = dataclasses.asdict(config)
     for name in _ELSEWHERE:
         del values[name]
-    kind = optimizer_class(config.optimizer)
+    kind = OPTIMIZERS.get(config.optimizer)
     values["settings"] = dataclasses.asdict(make_settings(kind, config.settings))
     values["llm_settings"] = {k: str(v) for k, v in config.llm_settings.items()}
     return json.dumps(values, sort_keys=True, default=str)

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from llmopt.errors import RunFolderError
-from llmopt.run import folder as run_folder
-from llmopt.run.config import RunConfig
+from llmopt.runs import folder as run_folder
+from llmopt.runs.config import RunConfig
 from llmopt.stats import BoolArray
 
 IntVector = npt.NDArray[np.int64]

@@ -10,7 +10,7 @@ from typing import Final
 
 from llmopt.compare.table import SPENDS, Comparison, Pair, Row, Tested
 from llmopt.export.tables import guard
-from llmopt.templates import clean
+from llmopt.template import clean
 
 HEADER: Final = (
     "arm", "seeds", "test", "95 % interval", "start", "gain", "95 % interval", "p (Holm)",

@@ -9,9 +9,9 @@ from typing import Any
 
 from llmopt.compare.records import arm_name
 from llmopt.errors import ConfigError
-from llmopt.run import folder as run_folder
-from llmopt.run.transfer import evaluate_run
-from llmopt.run.watch import Watch
+from llmopt.runs import folder as run_folder
+from llmopt.runs.remeasure import evaluate_run
+from llmopt.spend.events import Watch
 
 
 @dataclass(frozen=True)

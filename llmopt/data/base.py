@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol, get_args
 import numpy as np
 
 from llmopt.task import Labelled
-from llmopt.templates import Template
+from llmopt.template import Template
 
 Which = Literal["train", "val", "test"]
 

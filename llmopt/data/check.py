@@ -21,7 +21,7 @@ from typing import Final, Literal
 import numpy as np
 
 from llmopt.data.base import SPLITS, Dataset
-from llmopt.data.catalog import CATALOG, Entry
+from llmopt.data.benchmarks.catalog import CATALOG, Entry
 from llmopt.data.classnames import OWN
 from llmopt.data.images import FileImage
 from llmopt.data.loading import in_threads

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llmopt.data.base import ListedDataset
-from llmopt.data.catalog import CATALOG
+from llmopt.data.benchmarks.catalog import CATALOG
 from llmopt.errors import DatasetError, nearest
 from llmopt.resources import read_prompt
-from llmopt.templates import clean
+from llmopt.template import clean
 
 OWN = "coop"
 """The data set's own names, which for the benchmarks are CoOp's."""

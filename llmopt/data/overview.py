@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from llmopt.data.base import SPLITS, Dataset
-from llmopt.data.catalog import CATALOG, Entry
+from llmopt.data.benchmarks.catalog import CATALOG, Entry
 from llmopt.data.registry import dataset_names, find_home, open_dataset
 from llmopt.errors import DatasetError, UserError
 from llmopt.task import Image

@@ -4,13 +4,13 @@
 name                what it is
 =================== ===========================================================================
 ``shapes-small`` …  the generated shapes world
-``caltech101`` …    a benchmark below the data root (:mod:`llmopt.data.catalog`)
-``digits``          scikit-learn's digits (:mod:`llmopt.data.digits`)
-``folder:PATH``     one's own images, a folder per class (:mod:`llmopt.data.folder`)
-``csv:PATH``        one's own images, listed in a table (:mod:`llmopt.data.table`)
+``caltech101`` …    a benchmark below the data root (:mod:`llmopt.data.benchmarks.catalog`)
+``digits``          scikit-learn's digits (:mod:`llmopt.data.sources.digits`)
+``folder:PATH``     one's own images, a folder per class (:mod:`llmopt.data.sources.folder`)
+``csv:PATH``        one's own images, listed in a table (:mod:`llmopt.data.sources.table`)
 ``jsonl:PATH``      the same as JSON lines
-``wds:PATH``        webdataset tars (:mod:`llmopt.data.tars`)
-``hub:ORG/NAME``    a data set of the Hugging Face hub (:mod:`llmopt.data.hub`)
+``wds:PATH``        webdataset tars (:mod:`llmopt.data.sources.tars`)
+``hub:ORG/NAME``    a data set of the Hugging Face hub (:mod:`llmopt.data.sources.hub`)
 =================== ===========================================================================
 
 A benchmark's name may be followed by a view: ``:base``, ``:new`` or, for ImageNet-A and -R,
@@ -24,19 +24,19 @@ from pathlib import Path
 from typing import Final
 
 from llmopt.data.base import Dataset, ListedDataset, Which
-from llmopt.data.catalog import CATALOG, Entry
+from llmopt.data.benchmarks.catalog import CATALOG, Entry
+from llmopt.data.benchmarks.handcrafted import templates_for
 from llmopt.data.classnames import OWN, with_classnames
-from llmopt.data.digits import open_digits
-from llmopt.data.folder import open_folder
-from llmopt.data.handcrafted import templates_for
-from llmopt.data.hub import open_hub
 from llmopt.data.shapes import TASKS, ShapesDataset
-from llmopt.data.table import open_table
-from llmopt.data.tars import open_tars
+from llmopt.data.sources.digits import open_digits
+from llmopt.data.sources.folder import open_folder
+from llmopt.data.sources.hub import open_hub
+from llmopt.data.sources.table import open_table
+from llmopt.data.sources.tars import open_tars
 from llmopt.data.views import HALVES, HalfDataset, among_imagenet
 from llmopt.errors import DatasetError, nearest
 from llmopt.task import Labelled
-from llmopt.templates import Template
+from llmopt.template import Template
 
 __all__ = ["Dataset", "Which", "dataset_names", "open_dataset"]
 

@@ -8,7 +8,7 @@ from llmopt.data.loading import readable
 from llmopt.data.views import HalfDataset
 from llmopt.errors import DatasetError
 from llmopt.task import FewShot, Labelled, Task, TestSet
-from llmopt.templates import PLAIN, Template
+from llmopt.template import PLAIN, Template
 
 
 def make_task(

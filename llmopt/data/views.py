@@ -16,10 +16,10 @@ from typing import Final, Literal
 import numpy as np
 
 from llmopt.data.base import Dataset, ListedDataset, Which
-from llmopt.data.layouts import imagenet_names
+from llmopt.data.benchmarks.layouts import imagenet_names
 from llmopt.errors import DatasetError
 from llmopt.task import IntArray, Labelled
-from llmopt.templates import Template
+from llmopt.template import Template
 
 Half = Literal["base", "new"]
 

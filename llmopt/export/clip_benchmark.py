@@ -12,7 +12,7 @@ import json
 
 from llmopt.export.lists import Files, encode
 from llmopt.export.prompts import PromptList, from_texts, repeated
-from llmopt.templates import SLOT, Template
+from llmopt.template import SLOT, Template
 
 TEMPLATES, CLASSNAMES = "templates.json", "classnames.json"
 WDS_TEMPLATES, WDS_CLASSNAMES = "zeroshot_classification_templates.txt", "classnames.txt"

@@ -12,8 +12,8 @@ from llmopt.errors import ConfigError, LlmoptError, RunFolderError, nearest
 from llmopt.export import clip_benchmark, lists, tables, transformers
 from llmopt.export.lists import Files
 from llmopt.export.prompts import PromptList, read_run
-from llmopt.run.folder import read_result, warn_if_interrupted
-from llmopt.run.watch import Watch
+from llmopt.runs.folder import read_result, warn_if_interrupted
+from llmopt.spend.events import Watch
 
 
 @dataclass(frozen=True)

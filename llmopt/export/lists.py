@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmopt.export.prompts import PromptList, from_texts, repeated
-from llmopt.templates import Template
+from llmopt.template import Template
 
 Files = dict[str, bytes]
 

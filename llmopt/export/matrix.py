@@ -17,17 +17,17 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from llmopt.blackbox.base import Access, BlackBox
-from llmopt.blackbox.metered import MeteredBox
 from llmopt.errors import AccessError, ConfigError
 from llmopt.export.recipe import recipe
 from llmopt.predictor import Predictor, TextPredictor
-from llmopt.run import folder as run_folder
-from llmopt.run.engine import open_box
-from llmopt.run.ledger import Ledger
-from llmopt.run.open import load_predictor, read_found
-from llmopt.run.watch import Watch
+from llmopt.runs import folder as run_folder
+from llmopt.runs.engine import open_box
+from llmopt.runs.load import load_predictor, read_found
+from llmopt.spend.events import Watch
+from llmopt.spend.ledger import Ledger
 from llmopt.task import FloatArray
+from llmopt.vision.base import Access, BlackBox
+from llmopt.vision.metered import MeteredBox
 
 NAME = "classifier.safetensors"
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from llmopt.errors import ConfigError, RunFolderError
 from llmopt.predictor import TextPredictor
-from llmopt.run import folder as run_folder
-from llmopt.run.open import load_predictor, read_found
-from llmopt.templates import Template, clean, display_name
+from llmopt.runs import folder as run_folder
+from llmopt.runs.load import load_predictor, read_found
+from llmopt.template import Template, clean, display_name
 
 REPEATS = 64
 """A list that repeats its templates to keep their weights grows no longer than this."""

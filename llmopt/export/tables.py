@@ -17,7 +17,7 @@ from llmopt._optional import require
 from llmopt.errors import ConfigError
 from llmopt.export.lists import Files, encode, only
 from llmopt.export.prompts import Prompt, PromptList
-from llmopt.templates import Template
+from llmopt.template import Template
 
 SCHEMA = 1
 COLUMNS = ("template", "weight", "train_accuracy", "val_accuracy")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmopt.export.lists import Files, assigned, encode, literal
 from llmopt.export.prompts import Prompt, PromptList
-from llmopt.templates import Template
+from llmopt.template import Template
 
 # The same weights in transformers' own port; other models of open_clip have none there.
 PORTS = {

@@ -22,36 +22,25 @@ Heads that look at features work on a box that gives scores only through
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from llmopt.errors import ConfigError, nearest
+from llmopt.registry import Registry
 
 if TYPE_CHECKING:
     from llmopt.heads.base import Head
 
-HEADS = {
-    "none": ("none", "NoHead"),
-    "bias": ("bias", "Bias"),
-    "residual": ("residual", "Residual"),
-    "adapter": ("adapter", "Adapter"),
-    "tip": ("tip", "Tip"),
-    "tip-f": ("tip_f", "TipF"),
-    "gda": ("gda", "GDA"),
-    "ridge": ("ridge", "Ridge"),
-}
-
-
-def head_class(name: str) -> type[Head[Any]]:
-    """The head of that name.
-
-    Raises:
-        ConfigError: there is none; the nearest name is suggested.
-    """
-    if name not in HEADS:
-        raise ConfigError(
-            f"unknown head '{name}'{nearest(name, HEADS)} (there are: {', '.join(HEADS)})"
-        )
-    module, attribute = HEADS[name]
-    found: type[Head[Any]] = getattr(importlib.import_module(f"llmopt.heads.{module}"), attribute)
-    return found
+HEADS: Final[Registry[type[Head[Any]]]] = Registry(
+    "head",
+    "heads",
+    {
+        "none": "llmopt.heads.none:NoHead",
+        "bias": "llmopt.heads.bias:Bias",
+        "residual": "llmopt.heads.residual:Residual",
+        "adapter": "llmopt.heads.adapter:Adapter",
+        "tip": "llmopt.heads.tip:Tip",
+        "tip-f": "llmopt.heads.tip_f:TipF",
+        "gda": "llmopt.heads.gda:GDA",
+        "ridge": "llmopt.heads.ridge:Ridge",
+    },
+)
+"""What ``--head`` takes, beside ``auto``."""

@@ -31,10 +31,10 @@ import numpy.typing as npt
 
 from llmopt.sentences import vocabulary
 from llmopt.task import FloatArray, Labelled
-from llmopt.templates import SLOT, Template
+from llmopt.template import SLOT, Template
 
 if TYPE_CHECKING:
-    from llmopt.blackbox.metered import MeteredBox
+    from llmopt.vision.metered import MeteredBox
 
 # The default bank: at most so many templates, fewer where they would make more class prompts than
 # that, and so many phrases (100 to 300 in the notes).

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.heads import head_class
+from llmopt.heads import HEADS
 from llmopt.stats import log_likelihoods
 from llmopt.task import FloatArray, IntArray
 
@@ -161,11 +161,11 @@ class FittedHead:
     @property
     def looks_at_features(self) -> bool:
         """Whether :meth:`scores` needs image features."""
-        return head_class(self.name).looks_at_features
+        return HEADS.get(self.name).looks_at_features
 
     def scores(self, base: FloatArray, features: FloatArray | None = None) -> FloatArray:
         """(N, K) float32 scores from (N, K) base scores and, for some heads, (N, d) features."""
-        correction = head_class(self.name).correct(self.tensors, base, features)
+        correction = HEADS.get(self.name).correct(self.tensors, base, features)
         return np.asarray((base + self.alpha * correction) / self.temperature, dtype=np.float32)
 
     def save(self) -> tuple[Tensors, dict[str, Any]]:

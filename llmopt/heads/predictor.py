@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
-from llmopt.blackbox.base import Access
 from llmopt.data.augment import Augmentation, with_views
 from llmopt.errors import AccessError
+from llmopt.heads import HEADS
 from llmopt.heads import bank as banks
-from llmopt.heads import head_class
 from llmopt.heads.bank import Bank, default_bank
 from llmopt.heads.base import FittedHead, Shots
 from llmopt.heads.select import Selection, make, select
 from llmopt.predictor import Predictor
 from llmopt.task import FloatArray, IntArray, Labelled, Task
-from llmopt.templates import Template
+from llmopt.template import Template
+from llmopt.vision.base import Access
 
 if TYPE_CHECKING:
-    from llmopt.blackbox.metered import MeteredBox
+    from llmopt.vision.metered import MeteredBox
 
 AUTO = ("bias", "tip", "gda", "ridge")
 """What ``auto`` looks at: heads in closed form."""
@@ -144,7 +144,7 @@ def head_names(asked: str) -> tuple[str, ...]:
         return AUTO
     names = tuple(name.strip() for name in asked.split(","))
     for name in names:
-        head_class(name)
+        HEADS.get(name)
     return names
 
 

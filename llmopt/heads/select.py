@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.heads import head_class
+from llmopt.heads import HEADS
 from llmopt.heads.base import TEMPERATURES, Config, FittedHead, Head, Shots, Tensors
 from llmopt.heads.none import NONE, NoHead
 from llmopt.stats import correct, paired_t
@@ -258,4 +258,4 @@ def _hesitation(evidence: Mapping[str, Evidence], standard_errors: float) -> str
 
 def make(names: Sequence[str]) -> list[Head[Any]]:
     """Heads of these names, with their default settings."""
-    return [head_class(name)() for name in names]
+    return [HEADS.get(name)() for name in names]

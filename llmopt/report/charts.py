@@ -13,7 +13,7 @@ from llmopt.compare.table import Row
 from llmopt.report.story import AXES, Proposal, Step, Story
 from llmopt.report.svg import COLOURS, drawing, inline
 from llmopt.report.words import Word
-from llmopt.templates import clean
+from llmopt.template import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

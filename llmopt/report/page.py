@@ -27,7 +27,7 @@ from llmopt.report import charts, svg
 from llmopt.report.charts import Chart
 from llmopt.report.sections import RunSection, run_section
 from llmopt.report.visible import visible
-from llmopt.run.files import write_text
+from llmopt.spend.files import write_text
 
 HERE: Final = Path(__file__).parent
 

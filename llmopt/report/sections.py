@@ -7,15 +7,16 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from llmopt.cli.show import LEDGER_LABELS, interval, percent, points
 from llmopt.compare.records import Record
+from llmopt.figures import interval, percent, points
 from llmopt.report import changes, charts
 from llmopt.report.changes import Example, Mistake
 from llmopt.report.charts import Chart
 from llmopt.report.story import AXES, Story, Turn, read_story
 from llmopt.report.words import helpful_words
-from llmopt.run.config import RunConfig
-from llmopt.run.open import read_found
+from llmopt.runs.config import RunConfig
+from llmopt.runs.load import read_found
+from llmopt.spend.currency import LEDGER_LABELS
 
 ROWS: Final = 300  # of a data table; the journal holds the rest
 TURNS: Final = 60  # of a conversation

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from llmopt.run import folder as run_folder
-from llmopt.run.journal import read_journal
+from llmopt.runs import folder as run_folder
+from llmopt.spend.journal import read_journal
 
 AXES: Final = {
     "proposals": "templates scored",

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmopt.optimizers.base import Progress
-from llmopt.run.ledger import Ledger
-from llmopt.run.watch import Watch
+from llmopt.spend.events import Progress, Watch
+from llmopt.spend.ledger import Ledger
 
 Value = str | int | float | bool
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from llmopt._optional import require
 from llmopt.errors import ConfigError, nearest
-from llmopt.run.config import RunConfig
-from llmopt.run.watch import Watch
+from llmopt.runs.config import RunConfig
+from llmopt.spend.events import Watch
 from llmopt.track.base import Tracker, Tracking, Value
 
 PROJECT: Final = "llmopt"

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from llmopt.cli import live
 from llmopt.cli.live import _Live, _Plain
-from llmopt.optimizers.base import Progress
-from llmopt.run.ledger import Caps, Ledger
+from llmopt.spend.events import Progress
+from llmopt.spend.ledger import Caps, Ledger
 
 
 class Clock:

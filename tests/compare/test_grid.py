@@ -30,10 +30,10 @@ from llmopt.compare.records import read_record
 from llmopt.compare.table import compare
 from llmopt.compare.transfer import parse_model
 from llmopt.errors import ConfigError, ServiceError
-from llmopt.run import engine
-from llmopt.run import folder as run_folder
-from llmopt.run.config import RunConfig
-from llmopt.run.watch import Watch
+from llmopt.runs import engine
+from llmopt.runs import folder as run_folder
+from llmopt.runs.config import RunConfig
+from llmopt.spend.events import Watch
 
 
 def test_arms_are_parsed() -> None:

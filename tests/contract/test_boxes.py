@@ -14,14 +14,14 @@ import pytest
 import torch
 from fakes import FakeBox, pictures
 
-from llmopt.blackbox.base import Access, BlackBox
-from llmopt.blackbox.http import HttpBlackBox
-from llmopt.blackbox.metered import MeteredBox
-from llmopt.blackbox.openclip import OpenClipBlackBox
-from llmopt.blackbox.server import BlackBoxServer
 from llmopt.errors import AccessError, TemplateError
-from llmopt.run.ledger import Ledger
-from llmopt.templates import Template
+from llmopt.spend.ledger import Ledger
+from llmopt.template import Template
+from llmopt.vision.base import Access, BlackBox
+from llmopt.vision.metered import MeteredBox
+from llmopt.vision.openclip import OpenClipBlackBox
+from llmopt.vision.server.app import BlackBoxServer
+from llmopt.vision.services.http import HttpBlackBox
 
 NAMES = ("circle", "big_star", "ring")
 PROMPTS = [

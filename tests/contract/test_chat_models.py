@@ -10,16 +10,16 @@ import pytest
 from fakes import NAMES, scripted
 from langchain_core.messages import AIMessage, HumanMessage
 
-from llmopt.chat import wire
-from llmopt.chat.builtin import BuiltinRewriter
-from llmopt.chat.conversation import Conversation, Lists
-from llmopt.chat.metered import MeteredChat
-from llmopt.chat.replay import open_replay
-from llmopt.chat.replies import parse_reply
-from llmopt.chat.retry import RetrySettings
 from llmopt.errors import BudgetExhausted
-from llmopt.run.journal import Journal, read_journal
-from llmopt.run.ledger import Caps, Ledger
+from llmopt.language import wire
+from llmopt.language.builtin import BuiltinRewriter
+from llmopt.language.metered import MeteredChat
+from llmopt.language.replay import open_replay
+from llmopt.language.retry import RetrySettings
+from llmopt.search.text.conversation import Conversation, Lists
+from llmopt.search.text.replies import parse_reply
+from llmopt.spend.journal import Journal, read_journal
+from llmopt.spend.ledger import Caps, Ledger
 
 QUICK = RetrySettings(attempts=2, first_pause=0.0)
 

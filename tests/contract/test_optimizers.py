@@ -20,16 +20,16 @@ import torch
 from fakes import NAMES, FakeBox, Meter, held_out, make_task, stage
 from reach import reachable
 
-from llmopt.blackbox.base import Access
-from llmopt.chat.builtin import BuiltinRewriter
 from llmopt.errors import ConfigError
-from llmopt.optimizers import optimizer_class, optimizer_names
-from llmopt.optimizers.base import Optimizer, Outcome
-from llmopt.run.config import RunConfig, make_settings
-from llmopt.run.journal import read_journal
-from llmopt.run.ledger import Caps
-from llmopt.run.open import predictor_from_state
+from llmopt.language.builtin import BuiltinRewriter
+from llmopt.runs.config import RunConfig, make_settings
+from llmopt.runs.load import predictor_from_state
+from llmopt.search import OPTIMIZERS
+from llmopt.search.base import Optimizer, Outcome
+from llmopt.spend.journal import read_journal
+from llmopt.spend.ledger import Caps
 from llmopt.task import TestSet
+from llmopt.vision.base import Access
 
 SMALL: dict[str, dict[str, Any]] = {
     "chat": {"restarts": 2, "iterations": 2, "pool": 4, "proposals": 3},
@@ -46,7 +46,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 TASK = make_task(shots=2)
 K = len(NAMES)
-NAMES_OF_ALL = optimizer_names()
+NAMES_OF_ALL = OPTIMIZERS.names()
 
 every = pytest.mark.parametrize("name", NAMES_OF_ALL)
 
@@ -56,13 +56,13 @@ class Stopped(Exception):
 
 
 def make(name: str) -> Optimizer[Any]:
-    kind = optimizer_class(name)
+    kind = OPTIMIZERS.get(name)
     return kind(make_settings(kind, SMALL.get(name, {})))
 
 
 def levels(name: str) -> list[Access]:
     """The access levels an optimizer may meet."""
-    return [level for level in Access if level >= optimizer_class(name).access]
+    return [level for level in Access if level >= OPTIMIZERS.get(name).access]
 
 
 def run(
@@ -121,7 +121,7 @@ def identity(outcome: Outcome) -> Any:
 
 @every
 def test_it_says_what_it_is(name: str) -> None:
-    kind = optimizer_class(name)
+    kind = OPTIMIZERS.get(name)
     assert kind.name == name
     assert isinstance(kind.access, Access)
     assert kind.__doc__
@@ -136,7 +136,7 @@ def test_it_says_what_it_is(name: str) -> None:
 
 @every
 def test_unknown_settings_are_refused(name: str) -> None:
-    kind = optimizer_class(name)
+    kind = OPTIMIZERS.get(name)
     with pytest.raises(ConfigError, match=f"unknown name 'nonesuch' in the settings of '{name}'"):
         make_settings(kind, {"nonesuch": 1})
     for profile in kind.PROFILES:
@@ -173,7 +173,7 @@ def test_the_bounds_hold(tmp_path: Path, name: str) -> None:
         _, s = run(tmp_path / str(level), name, FakeBox(level))
         for field in dataclasses.fields(bounds):
             assert s.ledger[field.name] <= getattr(bounds, field.name), (str(level), field.name)
-    assert bool(bounds.llm_calls) == optimizer_class(name).needs_chat
+    assert bool(bounds.llm_calls) == OPTIMIZERS.get(name).needs_chat
 
 
 @every

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from miniatures import KEYS, TEST, TRAIN, TRAINABLE, VAL, WORDNET, build
 
-from llmopt.data.catalog import CATALOG
+from llmopt.data.benchmarks.catalog import CATALOG
+from llmopt.data.benchmarks.handcrafted import templates_for
+from llmopt.data.benchmarks.layouts import git_blob_sha1, imagenet_names
 from llmopt.data.check import check_dataset
-from llmopt.data.handcrafted import templates_for
-from llmopt.data.layouts import git_blob_sha1, imagenet_names
 from llmopt.data.registry import dataset_names, open_dataset
 from llmopt.data.tasks import make_task, open_test
 from llmopt.errors import ConfigError, DatasetError

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from miniatures import KEYS, TRAIN, build
 
-from llmopt.data.catalog import CATALOG
-from llmopt.data.handcrafted import templates_for
+from llmopt.data.benchmarks.catalog import CATALOG
+from llmopt.data.benchmarks.handcrafted import templates_for
 from llmopt.data.registry import open_dataset
 from llmopt.data.tasks import make_task, open_test
 from llmopt.data.views import class_map
 from llmopt.errors import DatasetError
 from llmopt.resources import read_prompt
-from llmopt.templates import display_name
+from llmopt.template import display_name
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,15 @@ import numpy as np
 import pytest
 from miniatures import build
 
-from llmopt.data.catalog import CATALOG, Entry, Fetch
-from llmopt.data.download import STAGING, DownloadReport, download_dataset, download_entry
-from llmopt.data.fetch import Fetcher, Progress
-from llmopt.data.layouts import git_blob_sha1
+from llmopt.data.benchmarks.catalog import CATALOG, Entry, Fetch
+from llmopt.data.benchmarks.download import (
+    STAGING,
+    DownloadReport,
+    download_dataset,
+    download_entry,
+)
+from llmopt.data.benchmarks.fetch import Fetcher, Progress
+from llmopt.data.benchmarks.layouts import git_blob_sha1
 from llmopt.data.registry import open_entry
 from llmopt.errors import DatasetError
 

@@ -22,9 +22,10 @@ from typing import Any
 from fakes import FakeBox
 from worlds import config
 
-from llmopt.chat.builtin import BuiltinRewriter
-from llmopt.run import engine, journal
-from llmopt.run.watch import Watch
+from llmopt.language.builtin import BuiltinRewriter
+from llmopt.runs import engine
+from llmopt.spend import journal
+from llmopt.spend.events import Watch
 
 
 class Clock:

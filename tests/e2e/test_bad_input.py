@@ -12,8 +12,8 @@ from command_line import refused, run
 from fakes import write_folder
 from safetensors import safe_open
 
-from llmopt.blackbox.models import export_model
-from llmopt.run.folder import locked
+from llmopt.runs.folder import locked
+from llmopt.vision.models import export_model
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 

@@ -18,8 +18,8 @@ from result_schema import RESULT, check
 from safetensors.numpy import load_file
 
 from llmopt.errors import ServiceError
-from llmopt.optimizers.zeroshot import ZeroShot
-from llmopt.run.journal import read_journal
+from llmopt.search.text.zeroshot import ZeroShot
+from llmopt.spend.journal import read_journal
 
 SMALL = ("--set", "restarts=1", "--set", "iterations=4", "--llm", "builtin")
 
@@ -244,8 +244,8 @@ def test_export_as_json(folder: Path, finished: Done) -> None:
 def test_export_for_open_clip_classifies_alike(
     folder: Path, finished: Done, open_clip: ModuleType
 ) -> None:
-    from llmopt.blackbox.shapes_tiny import load
     from llmopt.data.shapes import ShapesDataset
+    from llmopt.vision.shapes_tiny import load
 
     names: dict[str, Any] = {}
     exec(done("export", folder, "--format", "openclip").out, names)  # noqa: S102

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 
 from llmopt._torchvision import ensure_operators
 from llmopt.data.check import check_dataset
-from llmopt.run import engine
-from llmopt.run.config import RunConfig
-from llmopt.run.transfer import evaluate_run
-from llmopt.run.watch import Watch
+from llmopt.runs import engine
+from llmopt.runs.config import RunConfig
+from llmopt.runs.remeasure import evaluate_run
+from llmopt.spend.events import Watch
 
 SEARCHES: dict[str, dict[str, Any]] = {
     "chat": {"restarts": 1, "iterations": 1, "pool": 4, "proposals": 2},

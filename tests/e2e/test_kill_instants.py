@@ -14,7 +14,7 @@ import pytest
 from fakes import write_folder
 from worlds import settled
 
-from llmopt.run.journal import read_journal
+from llmopt.spend.journal import read_journal
 
 TESTS = Path(__file__).resolve().parents[1]
 # The first and the last instants, and some between.

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from llmopt.run import engine
-from llmopt.run.config import RunConfig
-from llmopt.run.plan import make_plan
+from llmopt.runs import engine
+from llmopt.runs.config import RunConfig
+from llmopt.runs.plan import make_plan
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 

@@ -20,9 +20,6 @@ from command_line import done
 from paper_runs import paper_run
 
 import llmopt
-from llmopt.blackbox import shapes_tiny
-from llmopt.blackbox.metered import MeteredBox
-from llmopt.blackbox.openclip import OpenClipBlackBox
 from llmopt.data.shapes import SHAPES, ShapesDataset
 from llmopt.errors import RunFolderError
 from llmopt.export import matrix
@@ -30,12 +27,15 @@ from llmopt.export.clip_benchmark import CLASSNAMES, TEMPLATES
 from llmopt.export.formats import export, read, save
 from llmopt.heads.base import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
-from llmopt.optimizers.soft import SoftPredictor
 from llmopt.predictor import TextPredictor
-from llmopt.run.ledger import Ledger
-from llmopt.run.open import load_predictor
+from llmopt.runs.load import load_predictor
+from llmopt.search.soft.machinery.soft import SoftPredictor
+from llmopt.spend.ledger import Ledger
 from llmopt.task import Labelled
-from llmopt.templates import Template
+from llmopt.template import Template
+from llmopt.vision import shapes_tiny
+from llmopt.vision.metered import MeteredBox
+from llmopt.vision.openclip import OpenClipBlackBox
 
 ENSEMBLE = {"a photo of a small {}.": 2 / 3, "a blurry photo of the {}, tiny": 1 / 3}
 

@@ -12,23 +12,23 @@ import pytest
 from head_worlds import world
 from paper_runs import paper_run
 
-from llmopt.blackbox.metered import MeteredBox
-from llmopt.blackbox.openclip import OpenClipBlackBox
 from llmopt.data.shapes import SHAPES, ShapesDataset
 from llmopt.export import matrix
 from llmopt.export.formats import export, save
 from llmopt.export.recipe import recipe
-from llmopt.heads import HEADS, head_class
+from llmopt.heads import HEADS
 from llmopt.heads.adapter import Adapter
 from llmopt.heads.adapter import Settings as AdapterSettings
 from llmopt.heads.bank import Bank, Features
 from llmopt.heads.base import FittedHead, Head
 from llmopt.heads.predictor import Bridge, HeadedPredictor
-from llmopt.optimizers.soft import SoftPredictor
 from llmopt.predictor import Predictor, single
-from llmopt.run.ledger import Ledger
+from llmopt.search.soft.machinery.soft import SoftPredictor
+from llmopt.spend.ledger import Ledger
 from llmopt.task import FloatArray, Labelled
-from llmopt.templates import Template
+from llmopt.template import Template
+from llmopt.vision.metered import MeteredBox
+from llmopt.vision.openclip import OpenClipBlackBox
 
 NAMES = ("cat", "dog", "owl", "fox")
 
@@ -65,7 +65,7 @@ def fitted(head: Head[Any], seed: int = 0) -> FittedHead:
 
 @pytest.mark.parametrize("name", [*HEADS, "adapter released"])
 def test_every_heads_recipe_gives_its_scores(name: str) -> None:
-    head = head_class(name)() if name in HEADS else Adapter(AdapterSettings(start="released"))
+    head = HEADS.get(name)() if name in HEADS else Adapter(AdapterSettings(start="released"))
     shots, test = world()
     predictor = HeadedPredictor(single(Template("a {}."), NAMES), fitted(head))
     tensors, rest = predictor.state()
@@ -86,7 +86,7 @@ def test_a_bank_and_a_head_below_are_told_too() -> None:
     features = Features.fit(shots.base.reshape(-1, 4), len(shots), 4)
     bridge = Bridge(Bank((), (), NAMES), features)
     _, _, width = shots.embedded()[0].shape
-    gda = fitted(head_class("gda")())
+    gda = fitted(HEADS.get("gda")())
     seen = features(test.plain)
     weights = np.ones((4, seen.shape[1]), dtype=np.float32)
     gda.tensors.update(weights=weights)
@@ -99,7 +99,7 @@ def test_a_bank_and_a_head_below_are_told_too() -> None:
     s = followed(told, arrays, rest, np.zeros(width), logit_scale=1.0, logit_bias=0.0)
     np.testing.assert_allclose(s, gda.scores(np.zeros((1, 4)), seen[:1])[0], atol=1e-4)
 
-    below = fitted(head_class("bias")())
+    below = fitted(HEADS.get("bias")())
     both = HeadedPredictor(HeadedPredictor(single(Template("a {}."), NAMES), below), below)
     tensors, rest = both.state()
     told = recipe(rest)
@@ -124,7 +124,7 @@ def test_the_recipe_in_the_file_is_the_classifier(name: str, tmp_path: Path) -> 
     found, labels = ShapesDataset("shapes-small").split("test")
     images = Labelled(tuple(found[:24]), labels[:24])
     shots, _ = world(len(SHAPES), width=box.image_features(images.images).shape[1])
-    head = head_class(name)()
+    head = HEADS.get(name)()
     config, _ = next(iter(head.held_out(shots, 1)))
     correction = FittedHead(name, head.fit(shots, config, 1), config, 0.7, 1.6)
     predictor: Predictor = HeadedPredictor(single(Template("a small {}."), SHAPES), correction)

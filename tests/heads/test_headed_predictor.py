@@ -12,18 +12,18 @@ from head_worlds import unit
 from PIL import Image as Pillow
 from safetensors.numpy import load_file, save_file
 
-from llmopt.blackbox.base import Access, BlackBox, BoxInfo
-from llmopt.blackbox.metered import MeteredBox
 from llmopt.errors import AccessError, BudgetExhausted, ConfigError
 from llmopt.heads import bank as banks
 from llmopt.heads.bank import Features, default_bank, shrunken
 from llmopt.heads.base import FittedHead
 from llmopt.heads.predictor import AUTO, HeadedPredictor, head_names, with_head
 from llmopt.predictor import TextPredictor, single
-from llmopt.run.ledger import Caps, Ledger
+from llmopt.spend.ledger import Caps, Ledger
 from llmopt.stats import accuracy
 from llmopt.task import FewShot, FloatArray, Image, Labelled, Task
-from llmopt.templates import Template
+from llmopt.template import Template
+from llmopt.vision.base import Access, BlackBox, BoxInfo
+from llmopt.vision.metered import MeteredBox
 
 NAMES = ("cat", "dog", "owl", "fox")
 WIDTH = 24

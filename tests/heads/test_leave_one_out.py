@@ -10,7 +10,7 @@ import pytest
 from head_worlds import unit, world
 from scipy.special import softmax
 
-from llmopt.heads import HEADS, head_class
+from llmopt.heads import HEADS
 from llmopt.heads.base import Head, Shots
 from llmopt.heads.bias import Bias
 from llmopt.heads.bias import Settings as BiasSettings
@@ -67,7 +67,7 @@ def test_equal_to_brute_force_where_classes_are_of_unequal_size() -> None:
             np.testing.assert_allclose(left_out, refit(head, uneven, config), atol=5e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in HEADS if head_class(name).left_out == "exact"])
+@pytest.mark.parametrize("name", [name for name in HEADS if HEADS.get(name).left_out == "exact"])
 def test_a_copy_among_the_views_tells_nothing(name: str) -> None:
     """Labels that mean nothing are not predicted, although views are copies of their image."""
     rng = np.random.default_rng(0)
@@ -76,7 +76,7 @@ def test_a_copy_among_the_views_tells_nothing(name: str) -> None:
     features = np.repeat(images, 5, axis=1)
     text = unit(rng.normal(size=(4, 40)))
     shots = Shots(np.zeros((32, 5, 4), np.float32), labels, features, text, 1.0)
-    for _, left_out in head_class(name)().held_out(shots, seed=0):
+    for _, left_out in HEADS.get(name)().held_out(shots, seed=0):
         assert (left_out.argmax(axis=1) == labels).mean() < 0.5
 
 

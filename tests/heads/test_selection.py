@@ -13,7 +13,7 @@ from head_worlds import unit, world
 from safetensors.numpy import load_file, save_file
 
 from llmopt.errors import ConfigError
-from llmopt.heads import HEADS, head_class
+from llmopt.heads import HEADS
 from llmopt.heads.base import Config, FittedHead, Shots, folds, temperature
 from llmopt.heads.gda import GDA
 from llmopt.heads.none import NONE, NoHead
@@ -36,13 +36,13 @@ ANY_CONFIG = {
 
 def test_every_head_is_listed_under_its_own_name() -> None:
     for name in HEADS:
-        assert head_class(name).name == name
-        assert head_class(name)().settings is not None
+        assert HEADS.get(name).name == name
+        assert HEADS.get(name)().settings is not None
 
 
 def test_an_unknown_head_gets_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="unknown head 'gdaa'; did you mean 'gda'") as error:
-        head_class("gdaa")
+        HEADS.get("gdaa")
     assert "residual" in str(error.value)
 
 
@@ -216,7 +216,7 @@ def test_choosing_repeats() -> None:
 @pytest.mark.parametrize("name", list(HEADS))
 def test_a_fitted_head_survives_a_file(name: str, tmp_path: Path) -> None:
     few, test = world()
-    head = head_class(name)()
+    head = HEADS.get(name)()
     fitted = FittedHead(name, head.fit(few, ANY_CONFIG, 0), ANY_CONFIG, 0.7, 1.5)
     tensors, rest = fitted.save()
     save_file(tensors, tmp_path / "head.safetensors")
@@ -235,7 +235,7 @@ def test_what_is_saved_is_contiguous() -> None:
 def test_strength_zero_is_no_head() -> None:
     few, test = world()
     for name in CLOSED:
-        head = head_class(name)()
+        head = HEADS.get(name)()
         fit = head.fit(few, ANY_CONFIG, 0)
         none = FittedHead(name, fit, {}, alpha=0.0)
         np.testing.assert_allclose(

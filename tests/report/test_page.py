@@ -22,7 +22,7 @@ from llmopt.report.sections import command, sentence
 from llmopt.report.story import tell
 from llmopt.report.visible import visible
 from llmopt.report.words import helpful_words
-from llmopt.run.config import RunConfig
+from llmopt.runs.config import RunConfig
 
 
 class Tags(html.parser.HTMLParser):

@@ -13,10 +13,9 @@ import pytest
 from paper_runs import paper_run
 
 from llmopt.errors import ConfigError
-from llmopt.optimizers.base import Progress
-from llmopt.run.config import RunConfig
-from llmopt.run.ledger import Ledger
-from llmopt.run.watch import Watch
+from llmopt.runs.config import RunConfig
+from llmopt.spend.events import Progress, Watch
+from llmopt.spend.ledger import Ledger
 from llmopt.track.base import Tracker, Tracking
 from llmopt.track.services import TensorBoardTracker, settings, track
 

@@ -1,0 +1,146 @@
+"""A finished run as a classifier for Python: ``llmopt.load(RUN)``.
+
+>>> classifier = llmopt.load("runs/…")
+>>> classifier("photo.jpg")
+[('circle', 0.93), ('ring', 0.04), …]
+
+It has the methods of a scikit-learn classifier, so what works on those works on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+
+from llmopt.data.images import FileImage, PixelImage
+from llmopt.errors import ConfigError
+from llmopt.predictor import Predictor
+from llmopt.runs import folder as run_folder
+from llmopt.runs.config import RunConfig
+from llmopt.runs.engine import open_box
+from llmopt.runs.load import load_predictor, read_found
+from llmopt.spend.events import Watch
+from llmopt.spend.ledger import Ledger
+from llmopt.task import FloatArray, Image, Labelled
+from llmopt.vision.base import BlackBox
+from llmopt.vision.metered import MeteredBox
+
+
+def load(run: str | Path, **options: Any) -> PromptClassifier:
+    """The classifier a finished run found, with its model.
+
+    Args:
+        run: the run folder.
+        options: other values of the run's options that say where the model lives: ``device``,
+            ``precision``, ``batch_size``.
+
+    Raises:
+        RunFolderError: there is no finished run.
+        ModelError: the model cannot be opened here.
+    """
+    folder = Path(run)
+    predictor = load_predictor(folder)
+    config = run_folder.read_run_config(folder)
+    allowed = ("device", "precision", "batch_size")
+    if unknown := [name for name in options if name not in allowed]:
+        raise ConfigError(f"load() takes {', '.join(allowed)}, not {', '.join(unknown)}")
+    values = {name: getattr(config, name) for name in RunConfig.__dataclass_fields__}
+    box = open_box(RunConfig.from_mapping({**values, **options}), Watch())
+    return PromptClassifier(predictor, box, read_found(folder)["classnames"])
+
+
+class PromptClassifier:
+    """Images in, labelled scores out.
+
+    An image is a path, a Pillow image, or an array of (height, width, 3) uint8 pixels.
+
+    Args:
+        predictor: prompts and head.
+        box: the model they were found behind.
+        classnames: what the classes are called, in the order of the scores.
+
+    Attributes:
+        classes_: (K,) class names, in the order of all scores.
+    """
+
+    _estimator_type = "classifier"
+
+    def __init__(self, predictor: Predictor, box: BlackBox, classnames: Sequence[str]) -> None:
+        self.predictor = predictor
+        self.box = box
+        self.classnames = classnames
+        self.classes_ = np.array(classnames, dtype=object)
+
+    def __call__(self, image: Any, top: int = 5) -> list[tuple[str, float]]:
+        """The likeliest classes of one image with their probabilities, best first."""
+        probabilities = self.predict_proba([image])[0]
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        return [(str(self.classes_[k]), float(probabilities[k])) for k in best]
+
+    def decision_function(self, X: Sequence[Any]) -> FloatArray:
+        """(N, K) class scores: logits at the model's own temperature."""
+        if not len(X):
+            return np.empty((0, len(self.classes_)), dtype=np.float32)
+        images = tuple(_image(x, number) for number, x in enumerate(X))
+        unlabelled = Labelled(images, np.zeros(len(images), dtype=np.int64))
+        return self.predictor.scores(MeteredBox(self.box, Ledger()), unlabelled)
+
+    def predict_proba(self, X: Sequence[Any]) -> npt.NDArray[np.float64]:
+        """(N, K) probabilities."""
+        scores = self.decision_function(X).astype(np.float64)
+        odds = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+    def predict(self, X: Sequence[Any]) -> npt.NDArray[np.object_]:
+        """(N,) class names."""
+        return np.asarray(self.classes_[self.decision_function(X).argmax(axis=1)])
+
+    def score(self, X: Sequence[Any], y: Sequence[Any]) -> float:
+        """Accuracy against (N,) labels, class names or their indices."""
+        wanted = np.asarray(y)
+        predicted = self.decision_function(X).argmax(axis=1)
+        if np.issubdtype(wanted.dtype, np.integer):
+            return float((predicted == wanted).mean())
+        return float((self.classes_[predicted] == wanted.astype(object)).mean())
+
+    def fit(self, X: Any = None, y: Any = None) -> PromptClassifier:
+        """Nothing: the run did this."""
+        return self
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments it was made with."""
+        return {"predictor": self.predictor, "box": self.box, "classnames": self.classnames}
+
+    def set_params(self, **params: Any) -> PromptClassifier:
+        """Make it of other parts."""
+        self.__init__(**{**self.get_params(), **params})  # type: ignore[misc]
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"PromptClassifier({self.predictor.describe()!r}, {self.box.info.name!r})"
+
+
+def _image(given: Any, number: int) -> Image:
+    if isinstance(given, (str, Path)):
+        path = Path(given)
+        return FileImage(path.parent, path.name)
+    if isinstance(given, PillowImage.Image):
+        given = np.asarray(given.convert("RGB"))
+    if isinstance(given, np.ndarray):
+        if given.dtype != np.uint8 or given.ndim not in (2, 3):
+            raise ConfigError(
+                f"an array of pixels must be (height, width, 3) uint8, not {given.shape} "
+                f"{given.dtype}"
+            )
+        return PixelImage(f"image {number}", given)
+    if isinstance(given, Image):
+        return given
+    raise ConfigError(f"an image is a path, a Pillow image or an array, not {type(given).__name__}")

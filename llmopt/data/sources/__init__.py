@@ -1,0 +1,1 @@
+"""Where people's own images come from."""

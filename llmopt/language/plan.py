@@ -1,0 +1,57 @@
+"""What a search can spend on its chat model at most, before anything is sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmopt.language.prices import call_bound
+
+if TYPE_CHECKING:
+    from llmopt.language.llm import Llm
+    from llmopt.spend.ledger import Caps
+
+Row = tuple[str, float | None, float | None]
+
+
+def chat_bounds(
+    llm: Llm, caps: Caps, calls: int, turns: int, turn_bytes: int
+) -> tuple[list[Row], list[str]]:
+    """Upper bounds beside the caps, and notes.
+
+    Args:
+        llm: what is asked.
+        caps: of the run.
+        calls: LLM calls at most.
+        turns: turns of a conversation whose history is sent along; 1 for single questions.
+        turn_bytes: the longest a turn's own text can be; a byte is never more than a token.
+
+    Returns:
+        rows of (currency, most, cap) with None for not known and for no cap.
+    """
+    from langchain_core.messages import HumanMessage
+
+    settings = llm.settings
+    question = call_bound([HumanMessage("x" * turn_bytes)], settings.max_tokens).tokens_in
+    # Turn t sends the t turns before it along, with their replies.
+    history = (turns - 1) / 2 * (question + settings.max_tokens)
+    tokens_in = int(question + history)
+    usd = None if llm.price is None else calls * llm.price.bound(tokens_in, settings.max_tokens)
+    rows: list[Row] = [
+        ("llm_calls", calls, caps.llm_calls),
+        ("llm_tokens", calls * (tokens_in + settings.max_tokens), caps.llm_tokens),
+        ("llm_usd", usd, caps.llm_usd),
+    ]
+    if llm.free:
+        return rows, []
+    notes = [
+        "Token bounds count a byte as a token and every reply at its full length "
+        f"(max_tokens={settings.max_tokens}); the real figure is usually a tenth. "
+        "Failed calls and retries count against the caps too."
+    ]
+    if usd is None:
+        notes.append(
+            f"The price of '{llm.spec}' is not known; give it as --llm-set price=INPUT,OUTPUT."
+        )
+    elif caps.llm_usd is not None and usd > caps.llm_usd:
+        notes.append("The cap on money ends the search earlier if it comes to that.")
+    return rows, notes

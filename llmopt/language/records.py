@@ -1,0 +1,91 @@
+"""What the journal keeps of a call: the intent before it is sent, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmopt.errors import ContentRefused, ContextOverflow, RetryableError, ServiceError
+from llmopt.language import wire
+from llmopt.language.prices import Bound
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+INTENT = "llm_intent"
+REPLY = "llm_reply"
+# Failures that belong to the course of a search: the optimizer reacts, so a resumed run must too.
+COURSE = (ContextOverflow, ContentRefused)
+# The parts of an answer that make the same reply of it in another run.
+ANSWER = {"text": str, "finish_reason": str, "model": str, "estimated": bool, "charged": dict}
+
+
+class ParameterDropped(RetryableError):
+    """The service does not take an optional parameter; the next try goes without it."""
+
+    dropped = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question; ``text`` is all that decides what the reply may be."""
+
+    messages: Sequence[BaseMessage]
+    plain: list[list[Any]]
+    stream: str
+    turn: int
+    sample: int
+    bound: Bound
+    text: str
+
+    def key(self, number: int) -> str:
+        """The journal's key of try ``number``."""
+        return wire.sha(wire.canonical([self.text, self.stream, self.turn, self.sample, number]))
+
+    def place(self, number: int) -> dict[str, Any]:
+        """Where in the run try ``number`` stands, and what it asks."""
+        request = wire.fingerprint(self.messages)
+        return {"turn": self.turn, "sample": self.sample, "attempt": number, "request": request}
+
+
+def spend(tokens_in: int, tokens_out: int, usd: float) -> dict[str, float]:
+    """One call in the ledger's currencies."""
+    return {
+        "llm_calls": 1,
+        "llm_tokens_in": tokens_in,
+        "llm_tokens_out": tokens_out,
+        "llm_usd": usd,
+    }
+
+
+def failure(error: ServiceError, charged: dict[str, float]) -> dict[str, Any]:
+    """The record of a failed call."""
+    dropped = error.dropped if isinstance(error, ParameterDropped) else ""
+    return {
+        "error": {
+            "type": "BadRequest" if dropped else type(error).__name__,
+            "message": str(error),
+            "status": error.status,
+            "dropped": dropped,
+        },
+        "charged": charged,
+    }
+
+
+def is_answer(record: Mapping[str, Any]) -> bool:
+    """Whether a cached record is what this version writes."""
+    return all(isinstance(record.get(name), kind) for name, kind in ANSWER.items()) and all(
+        isinstance(record["charged"].get(name), (int, float)) for name in spend(0, 0, 0)
+    )
+
+
+def scrubbed(value: Any, scrub: Callable[[str], str]) -> Any:
+    """A record with the secrets in its texts masked."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, Mapping):
+        return {key: scrubbed(item, scrub) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [scrubbed(item, scrub) for item in value]
+    return value

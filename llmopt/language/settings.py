@@ -1,0 +1,122 @@
+"""The settings of a chat model: ``--llm-set KEY=VALUE`` and ``[llm_settings]`` in a config file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmopt.errors import ConfigError
+from llmopt.language.retry import RetrySettings
+from llmopt.language.scrub import looks_secret
+
+
+@dataclass(frozen=True)
+class LlmSettings:
+    """How the chat model is asked.
+
+    Attributes:
+        temperature: 1.0 as in the paper; none is the model's own. Left out where it is refused.
+        top_p: share of the probability to sample from; none is the model's own.
+        seed: sent along where the service takes one; it promises nothing.
+        max_tokens: the most tokens of one reply, thoughts included. Every call reserves this much.
+        reasoning_effort: for models that take one (``low``, ``medium`` …).
+        structured: ask for JSON by schema (OpenAI and compatible servers; dropped where refused).
+        headers: extra ones, as ``Name: value; Other: value``. ``$NAME`` is read from the
+            environment, and a header that holds a secret must be given so.
+        key_env: the environment variable that holds the key, where it is not the provider's usual.
+        timeout: seconds without a byte before a connection is given up.
+        call_seconds: seconds for one call in all.
+        attempts: tries for one question.
+        deadline: seconds for one question, pauses included.
+        first_pause: seconds before the second try.
+        breaker: failures in a row that end the run.
+        requests_per_minute, tokens_per_minute: limits to keep; learned from the service if none.
+        price: ``INPUT,OUTPUT`` in US dollars per million tokens, over the table's.
+        cache: use replies of earlier runs that asked the same.
+    """
+
+    temperature: float | None = 1.0
+    top_p: float | None = None
+    seed: int | None = None
+    max_tokens: int = 4096
+    reasoning_effort: str = ""
+    structured: bool = False
+    headers: str = ""
+    key_env: str = ""
+    timeout: float = 120.0
+    call_seconds: float = 300.0
+    attempts: int = 6
+    deadline: float = 600.0
+    first_pause: float = 1.0
+    breaker: int = 12
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    price: str = ""
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "timeout", "call_seconds", "attempts", "deadline", "breaker"):
+            self._above_zero(name, getattr(self, name))
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            if (value := getattr(self, name)) is not None:
+                self._above_zero(name, value)
+        if self.first_pause < 0:
+            raise ConfigError(f"first_pause of the chat model must not be {self.first_pause}")
+        if self.temperature is not None and not 0 <= self.temperature <= 2:
+            raise ConfigError(f"temperature must be between 0 and 2, not {self.temperature}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        self.header_values({})
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> LlmSettings:
+        """From names and values, texts converted.
+
+        Raises:
+            ConfigError: an unknown name (the nearest is suggested) or a wrong value.
+        """
+        from llmopt.settings import typed_values
+
+        return cls(**typed_values(cls, values, "the settings of the chat model"))
+
+    @property
+    def retry(self) -> RetrySettings:
+        """The patience these settings ask for."""
+        return RetrySettings(
+            attempts=self.attempts,
+            deadline=self.deadline,
+            call_seconds=self.call_seconds,
+            first_pause=self.first_pause,
+            breaker=self.breaker,
+        )
+
+    def header_values(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The extra headers, secrets filled in from the environment.
+
+        Raises:
+            ConfigError: not of the form ``Name: value``, or a secret written out: settings are
+                kept in the run folder.
+        """
+        environ = os.environ if environ is None else environ
+        headers: dict[str, str] = {}
+        for part in filter(None, (part.strip() for part in self.headers.split(";"))):
+            name, colon, value = (piece.strip() for piece in part.partition(":"))
+            if not colon or not name or not value:
+                raise ConfigError(f"the header {name!r} is not of the form 'Name: value'")
+            if value.startswith("$"):
+                value = environ.get(value[1:], "")
+            elif looks_secret(name):
+                raise ConfigError(
+                    f"the header '{name}' holds a secret, and settings are written to the run "
+                    f"folder: put it into an environment variable and write '{name}: $VARIABLE'"
+                )
+            if value:
+                headers[name] = value
+        return headers
+
+    @staticmethod
+    def _above_zero(name: str, value: float) -> None:
+        if not value > 0:
+            raise ConfigError(f"{name} of the chat model must be above 0, not {value}")

@@ -1,0 +1,114 @@
+"""``llmopt doctor``: what is here, what is missing, and what would not work because of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmopt.errors import LlmoptError
+from llmopt.runs.result import versions
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: what was looked at.
+        ok: whether all that depends on it works.
+        found: what is there; never the value of a key.
+        remedy: what to do if it is not fine.
+    """
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def examine(data_root: Path | None = None) -> list[Check]:
+    """Look at everything a run may need. Sends nothing anywhere."""
+    checks = [Check(name, True, version) for name, version in versions().items()]
+    return [*checks, _device(), _model(), _cache(), *_keys(), *_extras(), _data(data_root)]
+
+
+def _device() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        return Check("device", True, f"GPU {torch.cuda.get_device_name()}")
+    return Check("device", True, f"CPU, {torch.get_num_threads()} threads")
+
+
+def _model() -> Check:
+    from llmopt.vision.openclip import load_model
+
+    try:
+        load_model("shapes-tiny", "")
+    except LlmoptError as error:
+        return Check("embedded model", False, str(error), "install llmopt again")
+    return Check("embedded model", True, "shapes-tiny loads")
+
+
+def _cache() -> Check:
+    from llmopt.spend.files import default_cache_dir
+
+    folder = default_cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Check(
+            "feature cache",
+            False,
+            f"{folder} cannot be written ({error.strerror}): images are encoded anew in every run",
+            "set LLMOPT_CACHE to a folder you can write",
+        )
+    size = sum(f.stat().st_size for f in folder.rglob("*.safetensors"))
+    return Check("feature cache", True, f"{folder}, {size / 2**20:.0f} MiB")
+
+
+def _keys() -> list[Check]:
+    known = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "HF_TOKEN")
+    present = [name for name in known if os.environ.get(name)]
+    return [
+        Check(
+            "keys",
+            True,
+            ", ".join(f"{name} is set" for name in present) or "none is set",
+            "" if present else "without one, --llm builtin or --llm-base-url works",
+        )
+    ]
+
+
+def _extras() -> list[Check]:
+    wanted = {
+        "langchain": ("langchain", "--llm with providers other than openai"),
+        "hub": ("datasets", "--dataset hub:ORG/NAME"),
+        "transformers": ("transformers", "--model of SigLIP and others that read text with it"),
+        "sklearn": ("sklearn", "--dataset digits"),
+    }
+    checks = []
+    for extra, (module, use) in wanted.items():
+        here = importlib.util.find_spec(module) is not None
+        found = "installed" if here else f"not installed: no {use}"
+        remedy = "" if here else f"pip install 'llmopt[{extra}]'"
+        checks.append(Check(f"extra {extra}", True, found, remedy))
+    return checks
+
+
+def _data(data_root: Path | None) -> Check:
+    root = data_root or Path(os.environ.get("LLMOPT_DATA") or "data")
+    if not root.is_dir():
+        return Check(
+            "data",
+            True,
+            f"no folder {root}: shapes tasks work, benchmark data sets do not",
+            "set LLMOPT_DATA or use --data-root",
+        )
+    folders = sorted(p.name for p in root.iterdir() if p.is_dir())
+    return Check("data", True, f"{root}: {', '.join(folders) or 'empty'}")

@@ -1,0 +1,164 @@
+"""``llmopt plan``: the most a run can spend, before anything is spent."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from llmopt.errors import BudgetTooSmall
+from llmopt.heads import HEADS
+from llmopt.heads.bank import default_bank
+from llmopt.heads.predictor import head_names
+from llmopt.runs.config import RunConfig
+from llmopt.runs.engine import Prepared, chosen_llm, prepare
+from llmopt.search.base import Bounds
+from llmopt.search.soft.machinery.trail import WIDEST
+
+_LABELS = {
+    "image_encodings": "image encodings",
+    "text_encodings": "text encodings",
+    "soft_prompt_encodings": "soft-prompt encodings",
+    "pairs_scored": "pairs scored",
+    "queries": "queries (prompts encoded)",
+    "llm_calls": "LLM calls",
+    "llm_tokens": "LLM tokens",
+    "llm_usd": "LLM cost",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One spend: the most it can come to, and its cap. None is not known, or no cap."""
+
+    name: str
+    most: float | None
+    cap: float | None = None
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return _LABELS[self.name]
+
+    @property
+    def most_text(self) -> str:
+        """For people."""
+        return self._text(self.most, "not known")
+
+    @property
+    def cap_text(self) -> str:
+        """For people."""
+        return self._text(self.cap, "")
+
+    def _text(self, value: float | None, absent: str) -> str:
+        if value is None:
+            return absent
+        return f"${value:.4f}" if self.name == "llm_usd" else f"{int(value):,}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run can spend at most.
+
+    Attributes:
+        title: what would run, one line.
+        config: with all defaults filled in.
+        rows: upper bounds and caps.
+        needed: queries without which there is no result at all.
+        notes: what is worth knowing before starting.
+    """
+
+    title: str
+    config: RunConfig
+    rows: tuple[Row, ...]
+    needed: int
+    notes: tuple[str, ...]
+
+    def refuse_unpayable(self) -> None:
+        """Raise if the caps do not pay for any result.
+
+        Raises:
+            BudgetTooSmall: with the smallest cap that would do.
+        """
+        cap = self.config.max_queries
+        if cap is not None and cap < self.needed:
+            raise BudgetTooSmall(
+                f"--max-queries {cap} does not even pay for scoring the start template: "
+                f"it takes {self.needed} (one prompt a class)"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "schema": 1,
+            "upper_bounds": {row.name: row.most for row in self.rows},
+            "caps": {row.name: row.cap for row in self.rows if row.cap is not None},
+            "needed_queries": self.needed,
+            "notes": list(self.notes),
+            "config": dataclasses.asdict(self.config),
+        }
+
+
+def run_bounds(prepared: Prepared) -> Bounds:
+    """Upper bounds of a whole run: the search, the head, and the few shots measured at its end."""
+    task, config = prepared.task, prepared.config
+    bounds = prepared.optimizer.bounds(task)
+    classes, few = len(task.classnames), len(task.train) + len(task.val)
+    contexts = prompts = views = 0
+    if bounds.soft_prompt_encodings:
+        contexts = 2  # what was found, on training and on validation images
+    if config.head:
+        contexts *= 2
+        views = config.head_views * len(task.train)
+        if any(HEADS.get(name).looks_at_features for name in head_names(config.head)):
+            contexts += bool(contexts)  # its text features
+            bank = default_bank(task.classnames)  # if the black box gives scores only
+            prompts = len(bank.templates) * classes + len(bank.phrases)
+    return dataclasses.replace(
+        bounds,
+        image_encodings=max(bounds.image_encodings, few)
+        + (few if bounds.soft_prompt_encodings else 0)
+        + views,
+        text_encodings=max(bounds.text_encodings, classes) + prompts,
+        soft_prompt_encodings=bounds.soft_prompt_encodings + contexts * classes,
+        pairs_scored=bounds.pairs_scored
+        + ((2 + contexts) * classes + prompts) * (few + views)
+        + (WIDEST * classes if config.head else 0),
+    )
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """The plan of a config. Opens no model and spends nothing.
+
+    Raises:
+        UserError: as the run itself would.
+    """
+    prepared = prepare(config)
+    config, task = prepared.config, prepared.task
+    bounds = run_bounds(prepared)
+    rows = [Row(f.name, getattr(bounds, f.name)) for f in dataclasses.fields(Bounds)
+            if f.name != "llm_calls" and getattr(bounds, f.name)]  # fmt: skip
+    queries = bounds.text_encodings + bounds.soft_prompt_encodings
+    rows.append(Row("queries", queries, config.max_queries))
+    notes = [
+        f"{task.labelled_images} labelled images ({len(task.train)} train, {len(task.val)} val), "
+        f"{len(task.classnames)} classes",
+        "The test images are measured once at the end, apart from this.",
+    ]
+    if config.max_queries is not None and config.max_queries < queries:
+        notes.append("The cap on queries ends this search before its last iteration.")
+    if prepared.optimizer.needs_chat:
+        from llmopt.language.plan import chat_bounds
+
+        turns, turn_bytes = prepared.optimizer.talk(task)
+        chat_rows, chat_notes = chat_bounds(
+            chosen_llm(config), config.caps, bounds.llm_calls, turns, turn_bytes
+        )
+        rows += [Row(*row) for row in chat_rows]
+        notes += chat_notes
+    title = (
+        f"{config.dataset}, {config.shots}-shot, seed {config.seed}: {config.optimizer}"
+        + (f" with {config.llm}" if prepared.optimizer.needs_chat else "")
+        + f" behind {config.blackbox or config.model}"
+    )
+    return Plan(title, config, tuple(rows), len(task.classnames), tuple(notes))

@@ -1,0 +1,137 @@
+"""A finished run on test images again: its own, another data set's, or behind another model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmopt.data.registry import Dataset, open_dataset
+from llmopt.data.tasks import open_test
+from llmopt.data.views import class_map
+from llmopt.errors import ConfigError
+from llmopt.predictor import Predictor, TextPredictor, single
+from llmopt.runs import folder as run_folder
+from llmopt.runs.config import RunConfig
+from llmopt.runs.engine import open_box
+from llmopt.runs.load import load_predictor
+from llmopt.runs.measure import evaluate
+from llmopt.spend.events import Watch
+from llmopt.spend.journal import Journal, read_journal
+from llmopt.spend.ledger import Ledger
+from llmopt.task import FloatArray, IntArray, Labelled
+from llmopt.template import Template
+from llmopt.vision.metered import MeteredBox
+
+
+def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
+    """Score a run's start and best on test images; the opening is journaled.
+
+    Args:
+        folder: of a finished run.
+        changes: other values of ``dataset``, ``model`` and so on; empty for the run's own.
+        watch: told what takes a while.
+
+    Returns:
+        accuracies, intervals and paired gain, JSON-able.
+    """
+    result = run_folder.read_result(folder)
+    run_folder.warn_if_interrupted(folder, result, watch.warn)
+    own = run_folder.read_run_config(folder).resolved()
+    if changes.get("model", own.model) != own.model:  # whose weights have other tags
+        changes = {"pretrained": "", **changes}
+    config = RunConfig.from_mapping({**_plain(own), **changes}, "the options").resolved()
+    predictor = load_predictor(folder)
+    names = {"classnames": config.classnames} if config.classnames else {}
+    dataset = open_dataset(config.dataset, Path(config.data_root), **names)
+    moved = config.dataset != result["task"]["dataset"] or "classnames" in changes
+    if isinstance(predictor, TextPredictor):
+        if moved:
+            predictor = dataclasses.replace(predictor, classnames=dataset.classnames)
+    elif (config.model, config.pretrained) != (own.model, own.pretrained):
+        raise ConfigError(
+            f"run {folder} found a soft prompt or a head, which belongs to its model; "
+            "only text prompts can be carried to another --model"
+        )
+    elif moved:
+        predictor = _Columns(predictor, _carried(config, own, dataset))
+    test = open_test(dataset, skip_unreadable=config.skip_unreadable)
+    box = open_box(config, watch)
+    ledger = Ledger()
+    with run_folder.locked(folder):
+        path = folder / run_folder.JOURNAL
+        with Journal(path) as journal:
+            # Not a step to be met again: each opening stands in the journal.
+            before = sum(record["stream"] == "evaluate" for record in read_journal(path))
+            journal.skip({"evaluate": before})
+            journal.event(
+                "test_opened",
+                stream="evaluate",
+                images=len(test),
+                dataset=config.dataset,
+                model=box.info.name,
+            )
+    watch.stage("measuring on the test images")
+    baseline = single(Template(config.template), dataset.classnames)
+    found = evaluate(
+        MeteredBox(box, ledger, _cache(watch)), test, predictor, baseline, len(dataset.classnames)
+    )
+    return {
+        "schema": 1,
+        "run": str(folder),
+        "dataset": config.dataset,
+        "model": {"name": box.info.name, "pretrained": box.info.pretrained},
+        "test_images": len(test),
+        "best": predictor.describe(),
+        "baseline_accuracy": found.baseline_accuracy,
+        "baseline_accuracy_ci95": list(found.baseline_ci95),
+        "best_accuracy": found.best_accuracy,
+        "best_accuracy_ci95": list(found.best_ci95),
+        "gain": {
+            "test_accuracy": found.gain.difference,
+            "ci95": list(found.gain.ci95),
+            "p_value": found.gain.p_value,
+        },
+        "winners_curse": {
+            "train_accuracy": result["best"]["train_accuracy"],
+            "val_accuracy": result["best"]["val_accuracy"],
+            "test_accuracy": found.best_accuracy,
+        },
+        "at_chance": found.at_chance,
+        "evaluation": ledger.snapshot(),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Columns(Predictor):
+    """A predictor of other classes, looked at through those of this data set."""
+
+    inner: Predictor
+    columns: IntArray
+
+    def scores(self, box: MeteredBox, images: Labelled) -> FloatArray:
+        return self.inner.scores(box, images)[:, self.columns]
+
+    def describe(self) -> str:
+        return self.inner.describe()
+
+    def state(self) -> Any:
+        return self.inner.state()
+
+
+def _carried(config: RunConfig, own: RunConfig, dataset: Dataset) -> IntArray:
+    """Where the data set's classes stand among those the run has learned, joined by key."""
+    learned = open_dataset(own.dataset, Path(config.data_root))
+    return class_map(learned.keys, dataset.keys, dataset.name)
+
+
+def _cache(watch: Watch) -> Any:
+    from llmopt.spend.files import default_cache_dir
+    from llmopt.vision.feature_cache import FeatureCache
+
+    return FeatureCache(default_cache_dir(), watch.images)
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}

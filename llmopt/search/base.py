@@ -1,0 +1,173 @@
+"""What an optimizer is given and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from llmopt.predictor import Predictor
+from llmopt.spend.events import Progress
+from llmopt.task import Task
+from llmopt.vision.base import Access
+
+if TYPE_CHECKING:
+    from llmopt.language.metered import MeteredChat
+    from llmopt.spend.checkpoint import Checkpoints
+    from llmopt.spend.journal import Journal
+    from llmopt.spend.ledger import Ledger
+    from llmopt.vision.base import BlackBox
+    from llmopt.vision.metered import MeteredBox
+
+
+@dataclass
+class Search:
+    """Everything an optimizer may touch.
+
+    Attributes:
+        task: class names and few shots; no handle on test images.
+        box: the metered black box.
+        chat: the metered chat model, or None.
+        seed: root of all randomness.
+        journal: where :meth:`event` writes.
+        ledger: for reading only; optimizers never count.
+        checkpoints: where long searches keep their state.
+        on_progress: told where the search stands.
+    """
+
+    task: Task
+    box: MeteredBox
+    chat: MeteredChat | None
+    seed: int
+    journal: Journal
+    ledger: Ledger
+    checkpoints: Checkpoints
+    on_progress: Callable[[Progress], None] = field(default=lambda progress: None)
+
+    def rng(self, *path: str | int) -> np.random.Generator:
+        """An independent generator for each path below the run's seed."""
+        spawn = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in path]
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=tuple(spawn)))
+
+    def event(self, kind: str, stream: str = "main", **data: Any) -> bool:
+        """Journal a step; false if an earlier sitting of this run wrote it already."""
+        return self.journal.event(kind, stream, **data)
+
+    def save(self, tensors: Mapping[str, npt.NDArray[Any]], state: Mapping[str, Any]) -> None:
+        """Keep the whole state of a long search, so that a resumed run goes on from here.
+
+        Args:
+            tensors: arrays by name.
+            state: anything JSON can hold (generator states included).
+        """
+        self.checkpoints.save(tensors, json.dumps(dict(state)))
+
+    def restore(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
+        """The state kept last, ledger and journal set back to that point; None at the start."""
+        kept = self.checkpoints.restore()
+        return None if kept is None else (kept[0], json.loads(kept[1]))
+
+
+@dataclass(frozen=True)
+class TemplateResult:
+    """A template as it stands in results.
+
+    Attributes:
+        text: the template.
+        weight: its share in the predictor; 0 for a runner-up.
+        train_accuracy, val_accuracy: fractions; None where there were no such images.
+        train_logprob: mean log-likelihood of the true class on the training images, nats.
+    """
+
+    text: str
+    weight: float
+    train_accuracy: float
+    train_logprob: float
+    val_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search ends with.
+
+    Attributes:
+        predictor: images in, class scores out.
+        stop_reason: ``iterations``, ``budget: llm_calls``, ``interrupted`` …
+        fallback: nothing was convincingly better than the start, so the start was kept.
+        templates: text prompts worth knowing, the predictor's own first.
+        summary: counts worth showing (proposals scored, duplicates, malformed …).
+        accuracies: of the predictor on training and validation images, where the search knows them;
+            the second is None without validation images.
+    """
+
+    predictor: Predictor
+    stop_reason: str = "iterations"
+    fallback: bool = False
+    templates: tuple[TemplateResult, ...] = ()
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    accuracies: tuple[float, float | None] | None = None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Upper bounds of what a run may spend; the ledger's currencies."""
+
+    image_encodings: int = 0
+    text_encodings: int = 0
+    soft_prompt_encodings: int = 0
+    pairs_scored: int = 0
+    llm_calls: int = 0
+
+
+S = TypeVar("S")
+
+
+class Optimizer(ABC, Generic[S]):
+    """One algorithm with its settings.
+
+    Class attributes:
+        name: what users type.
+        access: the least a black box must offer.
+        needs_chat: whether it talks to a language model.
+        Settings: a frozen dataclass; its fields are what ``--set KEY=VALUE`` takes.
+        PROFILES: other defaults of the settings, by the name the setting ``profile`` may take.
+        ONLY: by setting, the profiles it works in, where it does nothing in the others.
+        HEADLESS: settings that turn its own head off, if it has one.
+    """
+
+    name: ClassVar[str]
+    access: ClassVar[Access] = Access.LABELS
+    needs_chat: ClassVar[bool] = False
+    Settings: ClassVar[type[Any]]
+    PROFILES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    ONLY: ClassVar[Mapping[str, frozenset[str]]] = {}
+    HEADLESS: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def bounds(self, task: Task) -> Bounds:
+        """Upper bounds of the spend, before anything is spent."""
+
+    def check(self, box: BlackBox, task: Task) -> None:
+        """Refuse what the model has no room for, before anything is spent.
+
+        Raises:
+            UserError: it names what is too long.
+        """
+        box.check(task.start, task.classnames)
+
+    def talk(self, task: Task) -> tuple[int, int]:
+        """Turns of a conversation, and bytes of the longest turn; (0, 0) without a chat model."""
+        return 0, 0
+
+    @abstractmethod
+    def run(self, search: Search) -> Outcome:
+        """Search until done, or until a cap or Ctrl-C ends it, and return the best so far."""

@@ -1,0 +1,1 @@
+"""Searches over soft prompts, one algorithm a file."""

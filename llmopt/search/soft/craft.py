@@ -1,0 +1,241 @@
+"""CraFT (Wang et al., "Connecting the Dots: Collaborative Fine-tuning for Black-Box Vision-Language
+Models", ICML 2024; named CARROT before).
+
+Access: ``soft``. Two modules learn from the few shots. The *prompt* is a point z of a
+low-dimensional space,
+
+    ``p = p0 + reshape(A z, (m, e))``,                                                       (1)
+
+found by CMA-ES; the *head* refines the class scores s by a perceptron trained with gradients of
+its own,
+
+    ``s' = s + W2 relu(W1 s + b1) + b2``.                                                    (2)
+
+With ``q = softmax(s)`` and ``q' = softmax(s')``, the prompt minimises
+
+    ``CE(s, y) + w KL(q' || q)``                                                             (3)
+
+and the head
+
+    ``CE(s', y) + w_t KL(q || q')``,                                                         (4)
+
+so that each is pulled towards what the other predicts.
+
+``released`` and ``paper`` alternate the two as published; :mod:`llmopt.search.soft.craft_published`
+says how, and what the two differ in. The default, ``llmopt``, keeps the parts and mends what made
+them unsafe with few images:
+
+* A has orthogonal columns after BBT's scale rule, so that ``A z`` starts at the size of a word's
+  embedding (published: up to 200 times that), and few enough of them for CMA-ES to learn their
+  covariance (512 published: 1.6 % of it is learned in 8,000 evaluations). Fewer than 32 find less,
+  more do not differ significantly (``benchmarks/results/continuous_ablations.md``).
+* z = 0 is the user's template. It is scored first, and kept unless a waypoint is convincingly
+  likelier on the validation images.
+* The fitness does not change under the search: the head waits until the prompt is found, and the
+  pull is towards the start's predictions, ``CE(s, y) + w KL(q_start || q)``.                 (5)
+* Images are encoded once, as they are (and in a few augmented views, where that is asked for).
+* The context is the mean of the distribution, not a draw from it, and the best of four searches
+  in four subspaces that share the budget.
+* The head starts at zero, its inputs scaled and at a fitted temperature, and is kept only if images
+  left out of its fit are convincingly likelier under it (:mod:`llmopt.heads.select`).
+
+================ ======================= ==========================
+setting          published               ``llmopt`` (default)
+================ ======================= ==========================
+dim D            512                     32
+population       40                      16
+restarts         1                       4
+budget           2,000 contexts at 1 shot, 4,000 at 2 to 4, 8,000 above
+w                0 to 1 by data set      0.1
+================ ======================= ==========================
+
+Queries: K soft-prompt encodings a candidate; the default spends one context more a generation, for
+its mean, and one for the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from llmopt.heads import HEADS
+from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.soft import craft_published as published
+from llmopt.search.soft.machinery.cma_search import CmaSearch
+from llmopt.search.soft.machinery.evolution import Evolution, Restarts, cma_seed
+from llmopt.search.soft.machinery.soft import (
+    Encoded,
+    check_choice,
+    check_range,
+    cross_entropy,
+    kl,
+    soft_start,
+    steps_allowed,
+)
+from llmopt.search.soft.machinery.subspace import Subspace, orthonormal
+from llmopt.search.soft.machinery.trail import bounds as trail_bounds
+from llmopt.search.soft.machinery.walk import Walk, follow
+from llmopt.task import Task
+from llmopt.vision.base import Access
+
+
+@dataclass(frozen=True)
+class CraftSettings:
+    """Settings of ``craft``.
+
+    Attributes:
+        profile: ``llmopt``, ``released`` or ``paper``.
+        budget: contexts scored to find the prompt; None is 2,000, 4,000 or 8,000 by shots.
+        dim: D.
+        population: contexts a generation.
+        restarts: searches from the start, each in a subspace of its own, that share the budget;
+            fewer where it is too small for a generation of each (``llmopt``).
+        alpha: size of A z at the start, in standard deviations of the token embeddings (``llmopt``;
+            the published scales are in the table of :mod:`llmopt.search.soft.craft_published`).
+        weight: w of (5) (``llmopt``; likewise).
+        head: a head of :mod:`llmopt.heads` to try in the end (``llmopt``).
+        views: augmented views of each training image (``llmopt``).
+        standard_errors: how many a gain must exceed to be kept (``llmopt``).
+        row: the data set whose line of the published table is taken; empty is the task's own, or
+            caltech101's where there is none.
+        context: ``draws`` or ``mean`` (published).
+        consistency: order of the KL in (3), ``released`` or ``paper`` (published).
+        feature_norm: norm of image features that the head's training forgets to divide by; 1
+            forgets nothing (published).
+        lr, decay: of the head's AdamW (published).
+        flip: mirror half of the augmented images (published).
+    """
+
+    profile: str = "llmopt"
+    budget: int | None = None
+    dim: int = 32
+    population: int = 16
+    restarts: int = 4
+    alpha: float = 1.0
+    weight: float = 0.1
+    head: str = "residual"
+    views: int = 0
+    standard_errors: float = 1.0
+    row: str = ""
+    context: str = "draws"
+    consistency: str = "released"
+    feature_norm: float = 10.0
+    lr: float = 1e-3
+    decay: float = 0.0
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        check_range("dim", self.dim, 2)
+        check_range("population", self.population, 4)
+        check_range("restarts", self.restarts, 1)
+        for name in ("alpha", "feature_norm", "lr"):
+            check_range(name, getattr(self, name), 1e-9)
+        for name in ("weight", "views", "standard_errors", "decay"):
+            check_range(name, getattr(self, name), 0)
+        check_choice("head", self.head, tuple(HEADS))
+        check_choice("row", self.row, ("", *published.TABLE))
+        check_choice("context", self.context, ("draws", "mean"))
+        check_choice("consistency", self.consistency, ("released", "paper"))
+        if self.budget is not None:
+            own = self.profile == "llmopt"
+            check_range("budget", self.budget, self.population + 2 * own)
+
+
+_PUBLISHED = {"dim": 512, "population": 40, "restarts": 1}
+
+
+class Craft(Optimizer[CraftSettings]):
+    """Collaborative fine-tuning of a soft prompt and a head."""
+
+    name = "craft"
+    access = Access.SOFT
+    Settings = CraftSettings
+    HEADLESS: ClassVar = {"head": "none"}
+    PROFILES: ClassVar = {
+        "llmopt": {},
+        "released": _PUBLISHED,
+        "paper": {
+            **_PUBLISHED,
+            "context": "mean",
+            "consistency": "paper",
+            "feature_norm": 1.0,
+            "decay": 0.01,
+        },
+    }
+    ONLY: ClassVar = {
+        **dict.fromkeys(
+            ("restarts", "alpha", "weight", "head", "views", "standard_errors"),
+            frozenset({"llmopt"}),
+        ),
+        **dict.fromkeys(
+            ("row", "context", "consistency", "feature_norm", "lr", "decay", "flip"),
+            frozenset({"released", "paper"}),
+        ),
+    }
+
+    def bounds(self, task: Task) -> Bounds:
+        """Exact, unless a rule of CMA-ES ends the search early."""
+        s = self.settings
+        if s.profile != "llmopt":
+            return published.bounds(s, task)
+        searches, generations = self._searches(task)
+        steps = searches * generations
+        return trail_bounds(task, s.views, steps + 1, steps * s.population, s.head)
+
+    def run(self, search: Search) -> Outcome:
+        """Run the profile's algorithm."""
+        s = self.settings
+        if s.profile != "llmopt":
+            return published.Alternation(s, search).run()
+        task, box = search.task, search.box
+        start = soft_start(box, task.start, task.classnames)
+        size = start.context.numel()
+        dim = min(s.dim, size)
+        searches, generations = self._searches(task)
+
+        def make(fit: Encoded) -> Walk:
+            text = box.text_features([task.start], task.classnames)[0]
+            at_start = torch.from_numpy(box.logits(fit.features, text))
+
+            def loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+                pull = s.weight * kl(at_start.to(scores.device), scores) if s.weight else 0.0
+                return cross_entropy(scores, labels) + pull  # (5)
+
+            def evolution(number: int) -> Evolution:
+                rng = search.rng("craft", "projection", number)
+                projection = orthonormal(rng, size, dim, box.embedding_std, 1.0, s.alpha)
+                cma = CmaSearch(dim, 1.0, s.population, cma_seed(search, "craft", number))
+                subspace = Subspace(start.context, projection)
+                return Evolution(search, start.names, subspace, cma, fit, loss)
+
+            return Restarts(evolution, searches, generations)
+
+        return follow(
+            search,
+            start.names,
+            make,
+            searches * generations,
+            views=s.views,
+            standard_errors=s.standard_errors,
+            head=s.head,
+        )
+
+    def _searches(self, task: Task) -> tuple[int, int]:
+        """How many, and the generations of each."""
+        s = self.settings
+        generations = steps_allowed(s.budget, task.shots, s.population)
+        searches = min(s.restarts, generations)
+        return searches, generations // searches
+
+
+class Carrot(Craft):
+    """CraFT under the name it had before; the result says so."""
+
+    name = "carrot"
+
+    def run(self, search: Search) -> Outcome:
+        """Run ``craft``."""
+        outcome = super().run(search)
+        return replace(outcome, summary={**outcome.summary, "same_as": Craft.name})

@@ -1,0 +1,1 @@
+"""What several searches over soft prompts share."""

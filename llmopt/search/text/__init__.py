@@ -1,0 +1,1 @@
+"""Searches over words: templates and class names."""

@@ -1,0 +1,160 @@
+"""Templates tried so far, with what the few shots say of each."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llmopt.errors import BudgetExhausted, TemplateError
+from llmopt.search.base import Search
+from llmopt.stats import log_likelihoods
+from llmopt.task import FloatArray, IntArray, Labelled
+from llmopt.template import Template
+
+FITNESS = ("likelihood", "accuracy")
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A template and its scores on the training images.
+
+    Attributes:
+        template: the text.
+        likelihoods: (N,) log-likelihood of the true class of each image, in nats.
+        predicted: (N,) int64 class each image is taken for.
+        correct: (N,) whether each image is recognised.
+        fitness: what candidates rank by, higher is better.
+    """
+
+    template: Template
+    likelihoods: npt.NDArray[np.float64]
+    predicted: npt.NDArray[np.int64]
+    correct: npt.NDArray[np.bool_]
+    fitness: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the training images recognised."""
+        return float(self.correct.mean())
+
+    @property
+    def logprob(self) -> float:
+        """Mean log-likelihood of the true class."""
+        return float(self.likelihoods.mean())
+
+
+class Archive:
+    """All templates scored in one stream of a search, without duplicates.
+
+    Two templates are duplicates when the black box cannot tell them apart (same tokens). Ranking is
+    by fitness; ties go to the better likelihood, then to the newer template, so that an equal
+    newcomer can displace an incumbent.
+
+    Args:
+        search: where scores come from.
+        stream: the journal stream scores are noted in.
+        fitness: ``likelihood`` (mean log-likelihood of the true class) or ``accuracy``.
+    """
+
+    def __init__(self, search: Search, stream: str = "main", fitness: str = "likelihood") -> None:
+        self._search = search
+        self._stream = stream
+        self._fitness = fitness
+        self._scored: dict[Hashable, Scored] = {}
+
+    def __len__(self) -> int:
+        return len(self._scored)
+
+    def fresh(self, templates: Iterable[Template]) -> list[Template]:
+        """Those not tried yet and short enough for the model, each once, in order."""
+        new: dict[Hashable, Template] = {}
+        for template in templates:
+            form = self._form(template)
+            if form not in self._scored and form not in new and self._fits(template):
+                new[form] = template
+        return list(new.values())
+
+    def score(self, templates: Sequence[Template]) -> list[Scored]:
+        """Score templates on the training images and keep them.
+
+        Raises:
+            BudgetExhausted: a cap does not pay for all of them; those it paid for are kept.
+        """
+        if not templates:
+            return []
+        task = self._search.task
+        try:
+            judged = self._search.box.score_templates(task.train, templates, task.classnames, judge)
+        except BudgetExhausted as spent:
+            # An interrupted run will be resumed and must then meet its own steps again, whole.
+            if len(templates) > 1 and spent.currency != "interrupted":
+                for template in templates:  # what is left may pay for some
+                    self.score([template])
+            raise
+        scored = [
+            _scored(t, one, task.train, self._fitness)
+            for t, one in zip(templates, judged, strict=True)
+        ]
+        for one in scored:
+            self._scored[self._form(one.template)] = one
+        self._search.event(
+            "scored",
+            self._stream,
+            templates=[
+                {
+                    "text": one.template.text,
+                    "train_accuracy": round(one.accuracy, 4),
+                    "train_logprob": round(one.logprob, 4),
+                }
+                for one in scored
+            ],
+        )
+        return scored
+
+    def find(self, template: Template) -> Scored | None:
+        """What is known of a template, or None."""
+        return self._scored.get(self._form(template))
+
+    def ranked(self) -> list[Scored]:
+        """All, best first."""
+        order = list(enumerate(self._scored.values()))
+        order.sort(key=lambda item: (item[1].fitness, item[1].logprob, item[0]), reverse=True)
+        return [scored for _, scored in order]
+
+    def best(self) -> Scored:
+        """The best so far."""
+        return self.ranked()[0]
+
+    def _form(self, template: Template) -> Hashable:
+        return self._search.box.normal_form(template, self._search.task.classnames)
+
+    def _fits(self, template: Template) -> bool:
+        try:
+            self._search.box.check(template, self._search.task.classnames)
+        except TemplateError:
+            return False
+        return True
+
+
+def judge(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
+    """(..., N, 2) log-likelihood of the true class, and the class taken for it."""
+    return np.stack([log_likelihoods(logits, labels), logits.argmax(axis=-1)], axis=-1)
+
+
+def evaluate(
+    template: Template, logits: FloatArray, images: Labelled, fitness: str = "likelihood"
+) -> Scored:
+    """What (N, K) logits say of a template."""
+    return _scored(template, judge(logits, images.labels), images, fitness)
+
+
+def _scored(
+    template: Template, judged: npt.NDArray[np.float64], images: Labelled, fitness: str
+) -> Scored:
+    likelihoods, predicted = judged[:, 0], judged[:, 1].astype(np.int64)
+    correct = predicted == images.labels
+    value = likelihoods.mean() if fitness == "likelihood" else correct.mean()
+    return Scored(template, likelihoods, predicted, correct, float(value))

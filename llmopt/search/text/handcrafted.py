@@ -1,0 +1,88 @@
+"""Templates that people wrote by hand, for the data set or for any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from llmopt.errors import BudgetExhausted, ConfigError
+from llmopt.predictor import TextPredictor
+from llmopt.resources import read_lines
+from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.text.archive import Archive
+from llmopt.search.text.selection import FINALISTS, choose, second_look
+from llmopt.task import Task
+from llmopt.template import Template
+
+SETS = ("dataset", "subset", "generic")
+
+
+@dataclass(frozen=True)
+class HandcraftedSettings:
+    """Settings of ``handcrafted``.
+
+    Attributes:
+        templates: ``dataset`` (what CoOp uses for it), ``subset`` (the seven of CLIP's ImageNet
+            templates that are usually averaged, and the data set's own) or ``generic`` (thirty
+            sentences for any data).
+        mode: ``ensemble`` averages all of them, ``best`` chooses one on the few shots.
+    """
+
+    templates: str = "dataset"
+    mode: str = "ensemble"
+
+    def __post_init__(self) -> None:
+        for name, known in (("templates", SETS), ("mode", ("ensemble", "best"))):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"setting {name}={getattr(self, name)!r} must be one of: {', '.join(known)}"
+                )
+
+
+class Handcrafted(Optimizer[HandcraftedSettings]):
+    """A fixed list of templates, averaged or raced. Counts K text encodings per template."""
+
+    name = "handcrafted"
+    Settings = HandcraftedSettings
+
+    def bounds(self, task: Task) -> Bounds:
+        """Every template of the list, and the start."""
+        templates = len(self._templates(task)) + 1
+        images, classes = len(task.train) + len(task.val), len(task.classnames)
+        return Bounds(
+            images,
+            templates * classes + second_look(task, templates),
+            pairs_scored=templates * images * classes,
+        )
+
+    def run(self, search: Search) -> Outcome:
+        """Score them all; average them, or choose the best."""
+        templates = self._templates(search.task)
+        archive = Archive(search)
+        reason = "complete"
+        try:
+            archive.score(archive.fresh([search.task.start, *templates]))
+        except BudgetExhausted as spent:
+            reason = (
+                "interrupted" if spent.currency == "interrupted" else f"budget: {spent.currency}"
+            )
+        if self.settings.mode == "best" or reason != "complete":
+            choice = choose(search, archive.ranked(), finalists=FINALISTS)
+            return Outcome(choice.predictor, reason, choice.fallback, choice.templates)
+        share = 1 / len(templates)
+        predictor = TextPredictor(
+            templates, search.task.classnames, tuple(share for _ in templates)
+        )
+        members = {template.text for template in templates}
+        looked_at = choose(search, archive.ranked(), finalists=len(templates)).templates
+        results = [replace(one, weight=share * (one.text in members)) for one in looked_at]
+        results.sort(key=lambda one: one.weight, reverse=True)
+        return Outcome(predictor, reason, templates=tuple(results))
+
+    def _templates(self, task: Task) -> tuple[Template, ...]:
+        own = task.handcrafted or (task.start,)
+        if self.settings.templates == "dataset":
+            return own
+        if self.settings.templates == "generic":
+            return tuple(Template(text) for text in read_lines("templates/generic.txt"))
+        subset = [Template(text) for text in read_lines("templates/clip_subset.txt")]
+        return tuple(dict.fromkeys([*own, *subset]))

@@ -1,0 +1,102 @@
+"""Random templates: the control at equal evaluations that every search must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmopt.errors import BudgetExhausted, ConfigError
+from llmopt.resources import read_lines
+from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.text.archive import FITNESS, Archive
+from llmopt.search.text.selection import FINALISTS, choose, second_look
+from llmopt.sentences import Sentence, vocabulary
+from llmopt.spend.events import Progress
+from llmopt.task import Task
+from llmopt.template import Template
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class RandomSettings:
+    """Settings of ``random``.
+
+    Attributes:
+        evaluations: templates scored; the default is what ``chat`` may score by default.
+        fitness: ``likelihood`` or ``accuracy``.
+        finalists: candidates of the final choice.
+    """
+
+    evaluations: int = 208
+    fitness: str = "likelihood"
+    finalists: int = FINALISTS
+
+    def __post_init__(self) -> None:
+        if self.evaluations < 1 or self.finalists < 1:
+            raise ConfigError("settings evaluations and finalists must be 1 or more")
+        if self.fitness not in FITNESS:
+            raise ConfigError(
+                f"setting fitness={self.fitness!r} must be one of: {', '.join(FITNESS)}"
+            )
+
+
+class Random(Optimizer[RandomSettings]):
+    """Draws from the caption pool and the built-in vocabulary. Counts K encodings per template."""
+
+    name = "random"
+    Settings = RandomSettings
+
+    def bounds(self, task: Task) -> Bounds:
+        """Every template on all few shots."""
+        templates = self.settings.evaluations
+        images, classes = len(task.train) + len(task.val), len(task.classnames)
+        return Bounds(
+            images,
+            templates * classes + second_look(task, min(self.settings.finalists + 1, templates)),
+            pairs_scored=templates * images * classes,
+        )
+
+    def run(self, search: Search) -> Outcome:
+        """Draw, score, choose."""
+        archive = Archive(search, fitness=self.settings.fitness)
+        rng = search.rng("random")
+        reason = "evaluations"
+        try:
+            archive.score([search.task.start])
+            while (left := self.settings.evaluations - len(archive)) > 0:
+                drawn = [draw_template(rng) for _ in range(min(BATCH, left))]
+                archive.score(archive.fresh(drawn))
+                best = archive.best()
+                search.on_progress(
+                    Progress(
+                        len(archive),
+                        self.settings.evaluations,
+                        best.template.text,
+                        train_accuracy=best.accuracy,
+                        score=best.fitness,
+                    )
+                )
+        except BudgetExhausted as spent:
+            reason = (
+                "interrupted" if spent.currency == "interrupted" else f"budget: {spent.currency}"
+            )
+        choice = choose(search, archive.ranked(), finalists=self.settings.finalists)
+        return Outcome(choice.predictor, reason, choice.fallback, choice.templates)
+
+
+def draw_template(rng: np.random.Generator) -> Template:
+    """A caption of the pool, or a sentence of random phrases, with equal chances."""
+    if rng.random() < 0.5:
+        captions = read_lines("templates/captions.txt")
+        return Template(captions[int(rng.integers(len(captions)))])
+
+    def some(section: str, chance: float) -> str:
+        phrases = vocabulary()[section]
+        return phrases[int(rng.integers(len(phrases)))] if rng.random() < chance else ""
+
+    before = tuple(filter(None, (some("before", 0.7), some("before", 0.3))))
+    return Template(
+        str(Sentence(some("frame", 0.8), "a", before, some("after", 0.4), some("tail", 0.2)))
+    )

@@ -1,0 +1,194 @@
+"""The wall: what a black box takes and gives.
+
+A box declares an access level; each level includes the ones below it.
+
+========== ============================================== =============================
+level      takes                                          gives
+========== ============================================== =============================
+labels     images, prompts                                the predicted prompt
+scores     images, prompts                                a logit for each pair
+features   images; prompts                                embeddings
+soft       token vectors in place of a template's words   embeddings
+========== ============================================== =============================
+"""
+
+from __future__ import annotations
+
+import heapq
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmopt.errors import AccessError, TemplateError
+from llmopt.task import FloatArray, Image
+from llmopt.template import Template, clean
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmopt.vision.vocabulary import Vocabulary
+
+
+class Access(IntEnum):
+    """What a black box offers (section 1 of the method notes: A0, A1, A2, A3)."""
+
+    LABELS = 0
+    SCORES = 1
+    FEATURES = 2
+    SOFT = 3
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class BoxInfo:
+    """What a box says of itself.
+
+    Attributes:
+        name: model name, or the URL of a remote box without credentials.
+        pretrained: weight tag, or ``""``.
+        access: what it offers.
+        weights_sha256: identity of the weights and preprocessing; keys caches.
+        logit_scale: factor from cosine to logit (``features`` and above).
+        logit_bias: added to each logit (SigLIP; 0 elsewhere).
+        detail: one line for people.
+    """
+
+    name: str
+    pretrained: str
+    access: Access
+    weights_sha256: str
+    logit_scale: float = 100.0
+    logit_bias: float = 0.0
+    detail: str = ""
+
+
+class BlackBox(ABC):
+    """A vision-language model behind a wall.
+
+    Implementations override what their level offers; the rest raises
+    :class:`~llmopt.errors.AccessError`. They neither count nor cap nor cache across calls: that is
+    the work of :class:`~llmopt.vision.metered.MeteredBox`.
+
+    Attributes:
+        gives_gradients: features of soft prompts can carry gradients, as those of a remote box
+            cannot.
+    """
+
+    gives_gradients: bool = True
+
+    @property
+    @abstractmethod
+    def info(self) -> BoxInfo:
+        """What this box says of itself."""
+
+    def normal_forms(self, prompts: Sequence[str]) -> Sequence[Hashable]:
+        """Equal for prompts the box cannot tell apart (token ids where the tokenizer is known)."""
+        return [clean(prompt).lower() for prompt in prompts]
+
+    def token_excess(self, prompt: str) -> int:
+        """Tokens over the limit (negative: room left), 0 where the limit is not known."""
+        return 0
+
+    def labels(self, images: Sequence[Image], prompts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """(N,) index of the predicted prompt for each image."""
+        return np.asarray(self.scores(images, prompts).argmax(axis=1), dtype=np.int64)
+
+    def scores(self, images: Sequence[Image], prompts: Sequence[str]) -> FloatArray:
+        """(N, M) float32 logits."""
+        self._require(Access.FEATURES, "scores")
+        logits = self.logits(self.image_features(images), self.text_features(prompts))
+        return np.asarray(logits, dtype=np.float32)
+
+    def image_features(self, images: Sequence[Image]) -> FloatArray:
+        """(N, d) float32, L2-normalised."""
+        raise self._lacks(Access.FEATURES)
+
+    def text_features(self, prompts: Sequence[str]) -> FloatArray:
+        """(M, d) float32, L2-normalised."""
+        raise self._lacks(Access.FEATURES)
+
+    def soft_features(
+        self, contexts: torch.Tensor, classnames: Sequence[str], *, grad: bool = False
+    ) -> torch.Tensor:
+        """Text features of soft prompts ``[start | context | "class name." | end]``.
+
+        Args:
+            contexts: (B, m, e) float32, B candidate contexts of m token vectors.
+            classnames: K names.
+            grad: keep gradients with respect to ``contexts`` (white-box methods only).
+
+        Returns:
+            (B, K, d) float32, L2-normalised.
+        """
+        raise self._lacks(Access.SOFT)
+
+    def embed_text(self, text: str) -> FloatArray:
+        """(L, e) float32 token vectors of ``text``, without start and end: a starting context."""
+        raise self._lacks(Access.SOFT)
+
+    @property
+    def embedding_std(self) -> float:
+        """Standard deviation of all entries of the token-embedding table (BBT's scale rule)."""
+        raise self._lacks(Access.SOFT)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of the model and their vectors.
+
+        Raises:
+            AccessError: they are behind the wall.
+        """
+        raise AccessError(
+            f"{self.info.name} does not show the vectors of its tokens; a model that runs here "
+            "does, with --model and --pretrained"
+        )
+
+    def logits(self, image_features: Any, text_features: Any) -> Any:
+        """Logits of feature arrays: ``scale * x @ t.T + bias``, any leading batch on either."""
+        scale, bias = self.info.logit_scale, self.info.logit_bias
+        product = image_features @ text_features.swapaxes(-1, -2)
+        return scale * product + bias if bias else scale * product
+
+    def check(self, template: Template, classnames: Sequence[str]) -> None:
+        """Refuse a template that would be cut short with the longest class name.
+
+        Raises:
+            TemplateError: it is too long; the message says by how much and for which class.
+        """
+        longest = max(
+            template.fill_all(self._longest(tuple(classnames))), key=self.token_excess, default=""
+        )
+        over = self.token_excess(longest)
+        if over > 0:
+            raise TemplateError(
+                f"template {template.text!r} is {over} tokens too long for {self.info.name} "
+                f"(as {longest!r}); shorten it"
+            )
+
+    @cached_property
+    def _longest(self) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+        # Which names are longest hardly depends on the template: a few candidates do.
+        def longest(classnames: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(heapq.nlargest(3, classnames, key=self.token_excess))
+
+        return lru_cache(maxsize=8)(longest)
+
+    def _require(self, level: Access, what: str) -> None:
+        if self.info.access < level:
+            raise AccessError(
+                f"{self.info.name} does not give {what}: it offers '{self.info.access}'"
+            )
+
+    def _lacks(self, level: Access) -> AccessError:
+        return AccessError(
+            f"this needs access level '{level}', but {self.info.name} "
+            f"offers '{self.info.access}'; see 'llmopt models list'"
+        )

@@ -1,0 +1,282 @@
+"""open_clip models as a black box of level ``soft``."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Hashable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+
+from llmopt._optional import require
+from llmopt._torchvision import ensure_operators
+from llmopt.errors import ModelError, nearest
+from llmopt.task import FloatArray, Image
+from llmopt.template import clean
+from llmopt.vision.base import Access, BlackBox, BoxInfo
+
+ensure_operators()
+import open_clip  # noqa: E402
+
+from llmopt.data.loading import load_batches  # noqa: E402
+from llmopt.vision import shapes_tiny  # noqa: E402
+from llmopt.vision.text_engine.engine import TextEngine  # noqa: E402
+from llmopt.vision.vocabulary import Vocabulary  # noqa: E402
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+class OpenClipBlackBox(BlackBox):
+    """An open_clip model on CPU or GPU.
+
+    Args:
+        name: ``shapes-tiny``, an open_clip architecture, ``local-dir:PATH`` or ``hf-hub:ORG/NAME``.
+        pretrained: open_clip's weight tag, or a weights file; leave empty for the names that carry
+            their weights with them.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` …
+        precision: ``auto`` (fp32 on CPU, fp16 on GPU), ``fp32``, ``fp16`` or ``bf16``.
+        batch_size: images encoded at a time; None is 256 on a GPU and 64 on a CPU.
+
+    Raises:
+        ModelError: the model or its weights are unknown, missing, truncated or do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str = shapes_tiny.NAME,
+        pretrained: str = "",
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        self.device = _device(device)
+        on_gpu = self.device.type != "cpu"
+        self.precision = _precision(precision, on_gpu)
+        self._batch_size = batch_size or (256 if on_gpu else 64)
+        self._name, self._pretrained = name, pretrained
+        model, self._preprocess, self._tokenizer = load_model(
+            name, pretrained, self.precision, self.device
+        )
+        self._model = model.eval().requires_grad_(False)
+        self.engine = TextEngine(self._model, self._tokenizer, cache_bytes=0)
+
+    @cached_property
+    def info(self) -> BoxInfo:
+        """Name, access level, weights and logit scale."""
+        bias = getattr(self._model, "logit_bias", None)
+        return BoxInfo(
+            name=self._name,
+            pretrained=self._pretrained,
+            access=Access.SOFT if self.engine.path == "trie" else Access.FEATURES,
+            weights_sha256=self._sha256(),
+            logit_scale=float(self._model.logit_scale.exp()),
+            logit_bias=0.0 if bias is None else float(bias),
+            detail=f"open_clip on {self.device}, {self.precision}; {self.engine.why}",
+        )
+
+    def normal_forms(self, prompts: Sequence[str]) -> Sequence[Hashable]:
+        """Token ids up to the end-of-text token."""
+        return self.engine.normal_forms([clean(prompt) for prompt in prompts])
+
+    def token_excess(self, prompt: str) -> int:
+        """Tokens over the context length of the text tower, start and end included."""
+        return self.engine.token_length(clean(prompt)) - self.engine.context_length
+
+    @torch.inference_mode()
+    def image_features(self, images: Sequence[Image]) -> FloatArray:
+        """(N, d) float32, L2-normalised; files are decoded while others are encoded."""
+        rows: list[np.ndarray[Any, Any]] = []
+        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision, torch.float32)
+        for _, pixels in load_batches(images, self._preprocess, self._batch_size):
+            if self.device.type == "cuda":
+                pixels = pixels.pin_memory()
+            pixels = pixels.to(self.device, dtype, non_blocking=True)
+            features = self._model.encode_image(pixels).float()
+            rows.append(torch.nn.functional.normalize(features, dim=-1).cpu().numpy())
+        return np.concatenate(rows)
+
+    def text_features(self, prompts: Sequence[str]) -> FloatArray:
+        """(M, d) float32, L2-normalised."""
+        return self.engine.encode([clean(p) for p in prompts]).cpu().numpy()
+
+    def soft_features(
+        self, contexts: torch.Tensor, classnames: Sequence[str], *, grad: bool = False
+    ) -> torch.Tensor:
+        """(B, K, d) float32 features of soft prompts."""
+        return self.engine.encode_soft(contexts, [clean(n) for n in classnames], grad=grad)
+
+    def embed_text(self, text: str) -> FloatArray:
+        """(L, e) float32 token vectors."""
+        return self.engine.embed_text(text).cpu().numpy()
+
+    @property
+    def embedding_std(self) -> float:
+        """Spread of the token-embedding table."""
+        return self.engine.embedding_std
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Tokens and their vectors."""
+        return self.engine.vocabulary
+
+    def _sha256(self) -> str:
+        sha = hashlib.sha256(f"{self._preprocess!r} {self.precision}".encode())
+        for name, tensor in sorted(self._model.state_dict().items()):
+            sha.update(name.encode())
+            sha.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+        return sha.hexdigest()
+
+
+def load_model(
+    name: str, pretrained: str, precision: str = "fp32", device: torch.device | str = "cpu"
+) -> tuple[Any, Any, Any]:
+    """The open_clip model, its evaluation transform and its tokenizer.
+
+    Raises:
+        ModelError: see :class:`OpenClipBlackBox`.
+        ConfigError: its text goes through transformers, which is not installed.
+    """
+    if name == shapes_tiny.NAME:
+        if pretrained:
+            raise ModelError(f"{name} carries its own weights; leave out --pretrained {pretrained}")
+        try:
+            model, preprocess, tokenizer = shapes_tiny.load()
+        except (OSError, ValueError) as error:
+            raise ModelError(str(error)) from error
+        return model.to(device), preprocess, tokenizer
+    schema = name.partition(":")[0]
+    if schema not in ("local-dir", "hf-hub"):
+        _check_names(name, pretrained)
+    if schema == "local-dir" and not Path(name.partition(":")[2]).is_dir():
+        raise ModelError(f"there is no folder {name.partition(':')[2]!r} for model '{name}'")
+    try:
+        with _quiet_hub(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*pretrained.*ignored.*")
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                name,
+                pretrained=pretrained or None,
+                precision=precision,
+                device=str(device),
+                require_pretrained=True,
+            )
+            tokenizer = open_clip.get_tokenizer(name)
+    except ModelError:
+        raise
+    except Exception as error:  # open_clip, hub and file formats fail in many ways
+        if getattr(error, "name", "") == "transformers" or "install transformers" in str(error):
+            _require_transformers(name)
+        raise ModelError(_unloadable(name, pretrained, error)) from error
+    return model, preprocess, tokenizer
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep open_clip and the hub from filling the terminal; what fails is reported once, by us.
+
+    Without a network the hub would ask again for a minute before it gave up, so a machine that
+    cannot even resolve its name is treated as offline.
+    """
+    from huggingface_hub import constants
+
+    logging.disable(logging.CRITICAL)
+    before = constants.HF_HUB_OFFLINE
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+        logging.disable(logging.NOTSET)
+
+
+def _check_names(name: str, pretrained: str) -> None:
+    known = open_clip.list_models()
+    if name not in known:
+        raise ModelError(
+            f"unknown model '{name}'{nearest(name, [*known, shapes_tiny.NAME])} "
+            "('llmopt models list' names them all)"
+        )
+    config = open_clip.get_model_config(name) or {}
+    if not pretrained:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "a weights file"
+        raise ModelError(f"model '{name}' needs --pretrained: {tags}")
+    if any(key in config.get("text_cfg", {}) for key in ("hf_tokenizer_name", "hf_model_name")):
+        _require_transformers(name)  # before gigabytes of weights are fetched
+    is_file = os.sep in pretrained or Path(pretrained).suffix in (".safetensors", ".pt", ".bin")
+    if is_file:
+        if not Path(pretrained).is_file():
+            raise ModelError(f"there is no weights file '{pretrained}' for model '{name}'")
+        return
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained not in tags:
+        raise ModelError(
+            f"model '{name}' has no weights '{pretrained}'{nearest(pretrained, tags)}; "
+            f"it has: {', '.join(tags) or 'none, give a weights file'}"
+        )
+    # Weights trained with QuickGELU lose accuracy silently under GELU, and the other way round.
+    trained_quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
+    built_quick = bool(config.get("quick_gelu", False))
+    if trained_quick != built_quick:
+        other = f"{name}-quickgelu" if trained_quick else name.removesuffix("-quickgelu")
+        raise ModelError(
+            f"weights '{pretrained}' were trained with {'Quick' if trained_quick else ''}GELU, "
+            f"but '{name}' is built without it and would lose accuracy silently; "
+            f"use --model {other}"
+        )
+
+
+def _require_transformers(name: str) -> None:
+    require("transformers", "transformers", f"the text tower or tokenizer of model '{name}'")
+
+
+def _unloadable(name: str, pretrained: str, error: Exception) -> str:
+    what = f"model '{name}'" + (f" with weights '{pretrained}'" if pretrained else "")
+    said = " ".join(str(error).split()) or type(error).__name__
+    reason = said.partition(". ")[0][:200]
+    if name.startswith("local-dir:") or Path(pretrained).is_file():
+        return f"cannot load {what}: {reason}; is the file complete and made for this model?"
+    return (
+        f"the weights of {what} are not on this machine and could not be fetched ({reason}). "
+        "With a network, run the same command again: they are downloaded once. Without, copy an "
+        "open_clip folder (open_clip_config.json and weights) here and use --model local-dir:PATH, "
+        "or try the tool with --model shapes-tiny"
+    )
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"device '{device}' cannot be used here ({str(error).splitlines()[0]}); "
+            "use --device cpu or auto"
+        ) from error
+    return chosen
+
+
+def _precision(precision: str, on_gpu: bool) -> str:
+    if precision == "auto":
+        return "fp16" if on_gpu else "fp32"
+    if precision not in PRECISIONS:
+        raise ModelError(
+            f"unknown precision '{precision}'{nearest(precision, PRECISIONS)}; "
+            f"use auto, {', '.join(PRECISIONS)}"
+        )
+    return precision

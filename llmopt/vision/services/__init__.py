@@ -1,0 +1,1 @@
+"""Boxes that answer over a network."""

@@ -1,0 +1,1 @@
+"""Text features of many prompts at once: shared beginnings are encoded once."""

@@ -1,0 +1,245 @@
+"""The real OpenAI client against a server that misbehaves.
+
+Whatever the server does, the run must not crash, hang, overspend or miscount; and it must come out
+the same when it is resumed from its journal without a server.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hostile_server import ACTS, COURSE, FATAL, GOOD, RETRYABLE, SLOW, HostileServer
+from hostile_server import wait_until_idle as settled
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+
+from llmopt.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    BudgetExhausted,
+    ContentRefused,
+    ContextOverflow,
+    LlmoptError,
+    QuotaExhausted,
+    ServiceError,
+    ServiceModelNotFound,
+)
+from llmopt.language.metered import MeteredChat, Reply
+from llmopt.language.prices import Price
+from llmopt.language.providers import open_chat
+from llmopt.language.settings import LlmSettings
+from llmopt.search.text.replies import parse_reply
+from llmopt.spend.journal import Journal
+from llmopt.spend.ledger import Caps, Ledger
+
+SETTINGS = LlmSettings(
+    max_tokens=400,
+    timeout=0.7,
+    call_seconds=2.0,
+    attempts=5,
+    deadline=20.0,
+    first_pause=0.001,
+    breaker=9,
+    seed=3,
+    structured=True,
+)
+PRICE = Price(1.0, 4.0)
+
+
+@dataclass
+class Course:
+    """What became of a conversation."""
+
+    replies: list[Reply] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    ended_by: LlmoptError | None = None
+
+
+def converse(chat: MeteredChat, turns: int, stream: str = "main") -> Course:
+    """Ask turn by turn; compact when it gets too long, rephrase once when it is refused."""
+    course = Course()
+    messages: list[BaseMessage] = [SystemMessage("You write templates.")]
+    try:
+        for turn in range(turns):
+            messages.append(HumanMessage(f"Write 5 templates with {{}}, please ({stream} {turn})."))
+            rephrased = False
+            while True:
+                try:
+                    reply = chat.ask(messages, stream=stream, turn=turn)
+                except ContextOverflow:
+                    course.events.append("compacted")
+                    if len(messages) <= 2:
+                        messages[-1] = HumanMessage(str(messages[-1].content)[:-1])
+                    del messages[1:-1]
+                except ContentRefused:
+                    course.events.append("refused")
+                    if rephrased:
+                        messages.pop()
+                        break
+                    rephrased = True
+                    messages[-1] = HumanMessage(f"Kindly: {messages[-1].content}")
+                else:
+                    course.replies.append(reply)
+                    course.events.append(parse_reply(reply.text).summary())
+                    messages.append(AIMessage(reply.text))
+                    break
+    except LlmoptError as error:
+        course.ended_by = error
+    return course
+
+
+def meter(url: str, path: Path, caps: Caps | None = None, settings: LlmSettings = SETTINGS):
+    """A metered chat with the real client, its ledger and its journal."""
+    ledger, journal = Ledger(caps), Journal(path)
+    chat = MeteredChat(
+        open_chat("openai:hostile", base_url=url, settings=settings),
+        name="openai:hostile",
+        ledger=ledger,
+        journal=journal,
+        price=PRICE,
+        max_tokens=settings.max_tokens,
+        retry=settings.retry,
+    )
+    return chat, ledger, journal
+
+
+def play(server: HostileServer, path: Path, turns: int, caps: Caps | None = None):
+    """A conversation with the server: what became of it, and what it cost."""
+    chat, ledger, journal = meter(server.url, path, caps)
+    with chat:
+        course = converse(chat, turns)
+    journal.close()
+    return course, ledger.snapshot()
+
+
+def run_scenario(seed: int, folder: Path) -> None:
+    rng = random.Random(seed)
+    pools = [GOOD, RETRYABLE, COURSE, FATAL, SLOW]
+    kinds = rng.choices(pools, weights=[8, 10, 2, 0.4, 0.3], k=rng.randrange(1, 16))
+    script = [rng.choice(list(kind)) for kind in kinds]
+    turns = rng.randrange(1, 6)
+    caps = Caps(
+        llm_calls=rng.choice([None, 3, 8, 20]),
+        llm_tokens=rng.choice([None, 2_000, 8_000]),
+        llm_usd=rng.choice([None, 0.005, 0.02]),
+        seconds=rng.choice([None, None, 30.0]),
+    )
+    path = folder / f"{seed}.jsonl"
+    where = f"seed {seed}: {turns} turns of {script} under {caps}"
+
+    began = time.monotonic()
+    with HostileServer(script) as server:
+        course, spent = play(server, path, turns, caps)
+        assert time.monotonic() - began < 60, f"{where}: it hung"
+        assert settled(server) == spent["llm_calls"], f"{where}: it miscounted"
+    allowed = (BudgetExhausted, ServiceError)
+    assert course.ended_by is None or isinstance(course.ended_by, allowed), where
+    assert caps.llm_calls is None or spent["llm_calls"] <= caps.llm_calls, where
+    tokens = spent["llm_tokens_in"] + spent["llm_tokens_out"]
+    assert caps.llm_tokens is None or tokens <= caps.llm_tokens, where
+    assert caps.llm_usd is None or spent["llm_usd"] <= caps.llm_usd + 1e-9, where
+    assert course.ended_by is not None or len(course.replies) >= 1 or "refused" in course.events
+
+    if course.ended_by is None or isinstance(course.ended_by, BudgetExhausted):
+        # Resumed, it takes every step from the journal: there is nobody left to ask.
+        chat, ledger, journal = meter("http://127.0.0.1:9/v1", path, caps)
+        with chat:
+            again = converse(chat, turns)
+        journal.close()
+        assert again.replies == course.replies, where
+        assert again.events == course.events, where
+        assert type(again.ended_by) is type(course.ended_by), where
+        assert ledger.snapshot() == spent, where
+    else:
+        # It ended because of the service: with a healthy one it goes on, repeating nothing.
+        with HostileServer() as healthy:
+            resumed, total = play(healthy, path, turns)
+            assert resumed.ended_by is None, where
+            assert resumed.replies[: len(course.replies)] == course.replies, where
+            assert settled(healthy) == total["llm_calls"] - spent["llm_calls"], where
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_scenarios(seed: int, tmp_path: Path) -> None:
+    run_scenario(seed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(20))
+def test_many_scenarios(block: int, tmp_path: Path) -> None:
+    for seed in range(1000 + 25 * block, 1025 + 25 * block):
+        run_scenario(seed, tmp_path)
+
+
+@pytest.mark.parametrize("act", sorted({**GOOD, **RETRYABLE, **COURSE}))
+def test_every_act_is_survived(act: str, tmp_path: Path) -> None:
+    with HostileServer([act]) as server:
+        course, spent = play(server, tmp_path / "journal.jsonl", turns=1)
+        assert course.ended_by is None
+        assert len(course.replies) == 1
+        expected = 1 if act in GOOD and act not in ("no temperature", "no seed") else 2
+        assert settled(server) == spent["llm_calls"] == expected
+    assert "wrong" not in course.replies[0].text
+
+
+@pytest.mark.parametrize("act", sorted(SLOW))
+def test_slow_acts_are_cut_short(act: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    with HostileServer([act]) as server:
+        course, spent = play(server, tmp_path / "journal.jsonl", turns=1)
+        assert time.monotonic() - began < 15
+        assert course.ended_by is None
+        assert settled(server) == spent["llm_calls"] == 2
+
+
+@pytest.mark.parametrize(
+    ("act", "kind"),
+    [
+        ("401", AuthenticationFailed),
+        ("403", AuthenticationFailed),
+        ("402", QuotaExhausted),
+        ("quota", QuotaExhausted),
+        ("no model", ServiceModelNotFound),
+        ("bad request", BadRequest),
+    ],
+)
+def test_what_cannot_pass_ends_at_once(act: str, kind: type, tmp_path: Path) -> None:
+    with HostileServer([act]) as server:
+        course, spent = play(server, tmp_path / "journal.jsonl", turns=3)
+        assert type(course.ended_by) is kind
+        assert settled(server) == spent["llm_calls"] == 1
+        assert spent["llm_tokens_in"] == 0
+        # The cause is mended: the same run goes on.
+        course, spent = play(server, tmp_path / "journal.jsonl", turns=3)
+        assert course.ended_by is None
+        assert settled(server) == spent["llm_calls"] == 4
+
+
+def test_parameters_that_are_refused_are_left_out_for_good(tmp_path: Path) -> None:
+    script = ["no temperature", "no seed", "ok", "ok"]
+    with HostileServer(script) as server:
+        course, spent = play(server, tmp_path / "journal.jsonl", turns=2)
+        assert course.ended_by is None
+        assert spent["llm_calls"] == 4
+        sent = [("temperature" in body, "seed" in body) for body in server.seen]
+        assert sent == [(True, True), (False, True), (False, False), (False, False)]
+        assert all("response_format" in body for body in server.seen)
+
+
+def test_a_service_that_ignores_the_limit_is_charged_in_full_and_ends_the_run(
+    tmp_path: Path,
+) -> None:
+    with HostileServer(["dear"]) as server:
+        caps = Caps(llm_usd=0.05)
+        course, spent = play(server, tmp_path / "journal.jsonl", turns=3, caps=caps)
+        assert len(course.replies) == 1
+        assert isinstance(course.ended_by, BudgetExhausted)
+        assert spent["llm_tokens_out"] == 90_000
+        assert settled(server) == spent["llm_calls"] == 1
+
+
+def test_every_act_belongs_to_one_group() -> None:
+    assert len(ACTS) == 1 + sum(map(len, (GOOD, RETRYABLE, SLOW, COURSE, FATAL)))

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmopt.runs.doctor import Check, examine
+from llmopt.runs.result import versions
+
+SECRET = "sk-test-4f8a1c9d2b7e6f3a5d0c"
+
+
+def by_name(checks: list[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+def test_it_looks_at_everything_a_run_needs(tmp_path: Path) -> None:
+    found = by_name(examine(tmp_path))
+    assert set(versions()) <= set(found)
+    for name in ("torch", "open_clip_torch", "device", "embedded model", "feature cache", "keys"):
+        assert found[name].ok
+        assert found[name].found
+
+
+def test_keys_are_named_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, SECRET)
+    found = examine(tmp_path)
+    assert SECRET not in repr(found)
+    assert SECRET[:6] not in repr(found)
+    assert "OPENAI_API_KEY is set" in by_name(found)["keys"].found
+    assert "HF_TOKEN is set" in by_name(found)["keys"].found
+
+
+def test_without_keys_it_says_what_works(tmp_path: Path) -> None:
+    keys = by_name(examine(tmp_path))["keys"]
+    assert keys.found == "none is set"
+    assert "--llm builtin" in keys.remedy
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LLMOPT_CACHE", str(tmp_path / "file" / "cache"))
+    cache = by_name(examine(tmp_path))["feature cache"]
+    assert not cache.ok
+    assert str(tmp_path / "file" / "cache") in cache.found
+    assert "LLMOPT_CACHE" in cache.remedy
+
+
+def test_a_torn_embedded_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from llmopt.vision import shapes_tiny
+
+    torn = tmp_path / "weights.safetensors"
+    torn.write_bytes(shapes_tiny.weights_path().read_bytes()[:1000])
+    monkeypatch.setattr(shapes_tiny, "weights_path", lambda: torn)
+    model = by_name(examine(tmp_path))["embedded model"]
+    assert not model.ok
+    assert "truncated" in model.found
+    assert model.remedy
+
+
+def test_data_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "caltech-101").mkdir()
+    assert "caltech-101" in by_name(examine(tmp_path))["data"].found
+    monkeypatch.setenv("LLMOPT_DATA", str(tmp_path / "nowhere"))
+    missing = by_name(examine())["data"]
+    assert str(tmp_path / "nowhere") in missing.found
+    assert "--data-root" in missing.remedy
+
+
+def test_it_leaves_no_file(tmp_path: Path, cache_dir: Path) -> None:
+    examine(tmp_path)
+    assert list(tmp_path.iterdir()) == list(cache_dir.iterdir()) == []

@@ -1,0 +1,80 @@
+"""Which models a run's classifier can be scored behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from paper_runs import paper_run
+
+from llmopt.data.shapes import SHAPES
+from llmopt.errors import ConfigError
+from llmopt.runs import remeasure as transfer
+from llmopt.runs.config import RunConfig
+from llmopt.runs.remeasure import evaluate_run
+from llmopt.search.soft.machinery.soft import SoftPredictor
+from llmopt.spend.events import Watch
+
+
+class Opened(Exception):
+    """Nothing is scored here."""
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Models that were to be loaded."""
+    found: list[tuple[str, str]] = []
+
+    def open_box(config: RunConfig, watch: Watch) -> Any:
+        found.append((config.model, config.pretrained))
+        raise Opened
+
+    monkeypatch.setattr(transfer, "open_box", open_box)
+    return found
+
+
+def soft_run(root: Path, model: str = "") -> Path:
+    predictor = SoftPredictor(np.zeros((2, 8), dtype=np.float32), SHAPES)
+    run = paper_run(root, predictor=predictor, classnames=SHAPES)
+    if model:
+        path = run / "config.toml"
+        tagged = f'model = "{model}"\npretrained = "openai"'
+        path.write_text(path.read_text().replace('model = "shapes-tiny"', tagged))
+    return run
+
+
+def test_a_soft_prompt_is_scored_behind_its_own_model_named(
+    tmp_path: Path, opened: list[tuple[str, str]]
+) -> None:
+    run, tagged = soft_run(tmp_path), soft_run(tmp_path, "RN50")
+    own: list[tuple[Path, dict[str, str]]] = [
+        (run, {"model": "shapes-tiny"}),
+        (run, {"model": "shapes-tiny", "pretrained": ""}),
+        (tagged, {"model": "RN50", "pretrained": "openai"}),
+        (tagged, {"model": "RN50"}),
+        (tagged, {"pretrained": "openai"}),
+    ]
+    for folder, changes in own:
+        with pytest.raises(Opened):
+            evaluate_run(folder, changes, Watch())
+    assert opened == 2 * [("shapes-tiny", "")] + 3 * [("RN50", "openai")]
+
+
+def test_a_soft_prompt_is_scored_behind_no_other(
+    tmp_path: Path, opened: list[tuple[str, str]]
+) -> None:
+    tagged = soft_run(tmp_path, "RN50")
+    for changes in ({"model": "shapes-tiny"}, {"model": "RN50", "pretrained": "yfcc15m"},
+                    {"pretrained": "yfcc15m"}):  # fmt: skip
+        with pytest.raises(ConfigError, match="belongs to its model"):
+            evaluate_run(tagged, changes, Watch())
+    assert opened == []
+
+
+def test_a_text_prompt_goes_anywhere(tmp_path: Path, opened: list[tuple[str, str]]) -> None:
+    run = paper_run(tmp_path, classnames=SHAPES)
+    with pytest.raises(Opened):
+        evaluate_run(run, {"model": "RN50", "pretrained": "openai"}, Watch())
+    assert opened == [("RN50", "openai")]

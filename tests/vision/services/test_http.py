@@ -1,0 +1,222 @@
+"""A black box served over HTTP is the black box itself, and offers no more than it was told to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from llmopt.data.shapes import ShapesDataset
+from llmopt.errors import (
+    AccessError,
+    AuthenticationFailed,
+    BadRequest,
+    ConfigError,
+    ConnectionLost,
+    MalformedResponse,
+    ServiceError,
+    ServiceUnavailable,
+)
+from llmopt.vision.base import Access
+from llmopt.vision.openclip import OpenClipBlackBox
+from llmopt.vision.server.app import BlackBoxServer
+from llmopt.vision.services.http import HttpBlackBox
+from llmopt.vision.wire import pack_array, unpack_array
+
+PROMPTS = ["a small circle.", "a large star.", "a heart"]
+
+
+@pytest.fixture(scope="module")
+def box() -> OpenClipBlackBox:
+    return OpenClipBlackBox()
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Any]:
+    return ShapesDataset("shapes-small").split("test")[0][:5]
+
+
+@contextmanager
+def serving(server: Any) -> Iterator[str]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def remote(url: str, **options: Any) -> Iterator[HttpBlackBox]:
+    client = HttpBlackBox(url, pause=0.01, **options)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def test_a_served_box_answers_as_the_box_itself(box: OpenClipBlackBox, images: list[Any]) -> None:
+    with serving(BlackBoxServer(box, ("127.0.0.1", 0))) as url, remote(url) as client:
+        assert client.info.access == Access.SOFT
+        assert client.info.weights_sha256 == box.info.weights_sha256
+        assert client.info.logit_scale == pytest.approx(box.info.logit_scale)
+        assert client.embedding_std == pytest.approx(box.embedding_std)
+        np.testing.assert_allclose(
+            client.image_features(images), box.image_features(images), atol=1e-6
+        )
+        np.testing.assert_allclose(
+            client.text_features(PROMPTS), box.text_features(PROMPTS), atol=1e-6
+        )
+        np.testing.assert_allclose(
+            client.scores(images, PROMPTS), box.scores(images, PROMPTS), atol=1e-4
+        )
+        assert client.labels(images, PROMPTS).tolist() == box.labels(images, PROMPTS).tolist()
+        context = torch.from_numpy(client.embed_text("a small"))[None]
+        names = ["circle", "star"]
+        torch.testing.assert_close(
+            client.soft_features(context, names), box.soft_features(context, names)
+        )
+
+
+@pytest.mark.parametrize("level", [Access.LABELS, Access.SCORES, Access.FEATURES])
+def test_a_server_gives_no_more_than_its_level(
+    box: OpenClipBlackBox, images: list[Any], level: Access
+) -> None:
+    asks = {
+        Access.SCORES: ("/scores", {"images": [], "prompts": PROMPTS}),
+        Access.FEATURES: ("/texts", {"prompts": PROMPTS}),
+        Access.SOFT: ("/embed", {"text": "a photo"}),
+    }
+    with serving(BlackBoxServer(box, ("127.0.0.1", 0), level)) as url, remote(url) as client:
+        assert client.info.access == level
+        for needed, (path, body) in asks.items():
+            status = httpx.post(url + path, json=body).status_code
+            assert (status == 403) == (needed > level)
+        if level < Access.FEATURES:
+            with pytest.raises(AccessError, match="does not give features"):
+                client.image_features(images)
+
+
+def test_a_token_is_asked_for_and_never_shown(box: OpenClipBlackBox) -> None:
+    secret = "tok-4f9a1c"
+    with serving(BlackBoxServer(box, ("127.0.0.1", 0), token=secret)) as url:
+        with remote(url) as client, pytest.raises(AuthenticationFailed) as refused:
+            _ = client.info
+        assert secret not in str(refused.value)
+        with remote(url.replace("//", f"//user:{secret}@"), token=secret) as client:
+            assert secret not in client.info.name
+            assert secret not in repr(client)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/texts", {"prompts": []}),
+        ("/texts", {"prompts": "one text"}),
+        ("/texts", {}),
+        ("/images", {"images": ["no picture"]}),
+        ("/soft", {"contexts": {"dtype": "float32", "shape": [9, 9], "data": ""}}),
+    ],
+)
+def test_bad_requests_are_refused_not_crashed_on(
+    box: OpenClipBlackBox, path: str, body: dict[str, Any]
+) -> None:
+    with serving(BlackBoxServer(box, ("127.0.0.1", 0))) as url:
+        answer = httpx.post(url + path, json=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["type"] == "request"
+        assert httpx.post(url + path, content=b"{").status_code == 400
+        assert httpx.get(url + "/info").status_code == 200
+
+
+def test_a_wrong_address_is_the_users_to_mend(box: OpenClipBlackBox) -> None:
+    with serving(BlackBoxServer(box, ("127.0.0.1", 0))) as url:
+        assert httpx.post(url + "/nowhere", json={}).status_code == 404
+        with remote(f"{url}/nowhere") as client, pytest.raises(ConfigError, match="nothing at /no"):
+            _ = client.info
+
+
+class _Faulty(BaseHTTPRequestHandler):
+    """Fails as often as told, then answers as told."""
+
+    failures = 0
+    body: bytes = b"{}"
+    seen = 0
+
+    def do_GET(self) -> None:
+        type(self).seen += 1
+        failing = type(self).seen <= self.failures
+        self.send_response(503 if failing else 200)
+        data = b"busy" if failing else self.body
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+def _faulty(failures: int, body: bytes) -> HTTPServer:
+    handler = type("Handler", (_Faulty,), {"failures": failures, "body": body, "seen": 0})
+    return HTTPServer(("127.0.0.1", 0), handler)
+
+
+def test_faults_that_pass_are_retried(box: OpenClipBlackBox) -> None:
+    said = {
+        "name": "x", "pretrained": "", "access": 1, "weights_sha256": "0", "logit_scale": 1.0,
+        "logit_bias": 0.0, "detail": "",
+    }  # fmt: skip
+    server = _faulty(2, json.dumps(said).encode())
+    with serving(server) as url, remote(url) as client:
+        assert client.info.access == Access.SCORES
+        assert server.RequestHandlerClass.seen == 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("failures", "body", "error"),
+    [
+        (99, b"", ServiceUnavailable),
+        (0, b"<html>", MalformedResponse),
+        (0, b"[]", MalformedResponse),
+        (0, b'{"name": "x"}', ServiceError),
+    ],
+)
+def test_faults_that_stay_are_reported(failures: int, body: bytes, error: type[Exception]) -> None:
+    with serving(_faulty(failures, body)) as url, remote(url) as client, pytest.raises(error):
+        _ = client.info
+
+
+def test_nobody_listens() -> None:
+    with (
+        remote("http://127.0.0.1:9") as client,
+        pytest.raises(ConnectionLost, match="llmopt serve"),
+    ):
+        _ = client.info
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:80", "ftp://host", "http://"])
+def test_a_url_that_is_none(url: str) -> None:
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        HttpBlackBox(url)
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 3), np.float32), np.arange(4), np.zeros((0, 2))])
+def test_arrays_survive_the_wire(array: Any) -> None:
+    np.testing.assert_array_equal(unpack_array(json.loads(json.dumps(pack_array(array)))), array)
+
+
+def test_bad_status_is_a_bad_request(box: OpenClipBlackBox) -> None:
+    with serving(BlackBoxServer(box, ("127.0.0.1", 0))) as url, remote(url) as client:
+        _ = client.info
+        with pytest.raises(BadRequest):
+            client._call("POST", "/texts", {"prompts": []})
