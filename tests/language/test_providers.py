@@ -21,7 +21,9 @@ LOCAL = "http://127.0.0.1:9/v1"
 
 
 def test_importing_the_room_is_cheap() -> None:
-    modules = "cache failures limits metered llm prices providers reasoning retry scrub settings wire"
+    modules = (
+        "cache failures limits llm metered prices providers reasoning retry scrub settings wire"
+    )
     code = (
         f"import sys; [__import__('llmopt.language.' + m) for m in '{modules}'.split()]; "
         "heavy = {'langchain_core', 'langchain_openai', 'openai', 'torch', 'httpx'}; "
