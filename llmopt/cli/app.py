@@ -84,7 +84,7 @@ def _say_interrupted(stop: KeyboardInterrupt) -> None:
 
 
 def _notes(end: BaseException) -> list[str]:
-    """How to go on, where there is a run folder (see :func:`llmopt.cli.live.watching`)."""
+    """How to go on, where there is a run folder (see :func:`llmopt.live.watching`)."""
     return getattr(end, "__notes__", [])
 
 

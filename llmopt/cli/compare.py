@@ -10,8 +10,8 @@ import typer
 from llmopt.cli import options as o
 
 if TYPE_CHECKING:
-    from llmopt.compare.execute import Done
-    from llmopt.compare.table import Comparison
+    from llmopt.comparison.execute import Done
+    from llmopt.comparison.table import Comparison
 
 GRID = "Grid"
 INTERRUPTED = 130
@@ -96,13 +96,13 @@ def compare(
     Stopped at any point, the same command goes on from there.
     """
     given = dict(locals())
-    from llmopt.cli.live import watching
     from llmopt.cli.search import _config
-    from llmopt.compare import grid
-    from llmopt.compare.execute import execute
-    from llmopt.compare.records import read_record
-    from llmopt.compare.table import compare as tabulate
+    from llmopt.comparison import grid
+    from llmopt.comparison.execute import execute
+    from llmopt.comparison.records import read_record
+    from llmopt.comparison.table import compare as tabulate
     from llmopt.errors import ConfigError
+    from llmopt.live import watching
 
     format = "json" if json else format
     _check(format)
@@ -139,7 +139,7 @@ def compare(
 
 
 def _check(format: str) -> None:
-    from llmopt.compare.render import FORMATS
+    from llmopt.comparison.render import FORMATS
     from llmopt.errors import ConfigError, nearest
 
     if format not in ("table", *FORMATS):
@@ -160,7 +160,7 @@ def _said(done: list[Done]) -> list[str]:
 def _with_published(found: Comparison) -> Comparison:
     import dataclasses
 
-    from llmopt.compare.published import beside
+    from llmopt.comparison.published import beside
 
     figures = beside(found.rows)
     notes = found.notes
@@ -170,7 +170,7 @@ def _with_published(found: Comparison) -> Comparison:
 
 
 def _show(found: Comparison, format: str, out: Path | None) -> None:
-    from llmopt.compare.render import FORMATS
+    from llmopt.comparison.render import FORMATS
     from llmopt.errors import RunFolderError
 
     if format == "table" and out is None:
@@ -194,7 +194,7 @@ def print_comparison(found: Comparison) -> None:
     from rich.text import Text
 
     from llmopt.cli.show import console
-    from llmopt.compare import render
+    from llmopt.comparison import render
 
     screen = console()
     for task in found.tasks:

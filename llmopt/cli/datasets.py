@@ -61,11 +61,11 @@ def check(
     json: o.Json = False,
 ) -> None:
     """Look at every file of a data set before anything runs; exit code 2 if something is wrong."""
-    from llmopt.cli.live import counting
     from llmopt.cli.show import print_check, print_json
     from llmopt.data.check import check_dataset
     from llmopt.data.overview import root_folder
     from llmopt.figures import plain
+    from llmopt.live import counting
 
     names = {"classnames": classnames} if classnames else {}
     with counting("looking at images", quiet=json) as progress:
@@ -86,11 +86,11 @@ def download(
     json: o.Json = False,
 ) -> None:
     """Fetch a benchmark: resumable, checksummed, in place only when it is whole."""
-    from llmopt.cli.live import downloading
     from llmopt.cli.show import print_download, print_json
     from llmopt.data.benchmarks.download import download_dataset
     from llmopt.data.overview import root_folder
     from llmopt.figures import plain
+    from llmopt.live import downloading
 
     with downloading(quiet=json) as report:
         done = download_dataset(name, root_folder(data_root), workers=workers, report=report)

@@ -10,7 +10,7 @@ import typer
 from llmopt.cli import options as o
 
 if TYPE_CHECKING:
-    from llmopt.compare.transfer import Transfer
+    from llmopt.comparison.transfer import Transfer
 
 
 def register(app: typer.Typer) -> None:
@@ -44,8 +44,8 @@ def evaluate(
     quiet: o.Quiet = False,
 ) -> None:
     """Score finished runs on test images: their own, another data set's, or behind other models."""
-    from llmopt.cli.live import watching
     from llmopt.cli.show import print_evaluation, print_json
+    from llmopt.live import watching
     from llmopt.runs.remeasure import evaluate_run
 
     given = {
@@ -61,7 +61,7 @@ def evaluate(
     changes = {name: value for name, value in given.items() if value is not None}
     with watching(quiet=quiet or json) as watch:
         if across:
-            from llmopt.compare.transfer import transfer
+            from llmopt.comparison.transfer import transfer
 
             table = transfer(runs, across, changes, watch)
         else:
@@ -106,9 +106,9 @@ def explain(
     quiet: o.Quiet = False,
 ) -> None:
     """Show the words nearest to a run's soft prompt, and how little that may mean."""
-    from llmopt.cli.live import watching
     from llmopt.cli.show import print_explanation, print_json
     from llmopt.figures import plain
+    from llmopt.live import watching
     from llmopt.runs.explain import explain as put_in_words
 
     with watching(quiet=quiet or json) as watch:

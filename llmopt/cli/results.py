@@ -39,10 +39,10 @@ def export(
     ] = None,
 ) -> None:
     """Write the prompts a run found in the format of another tool."""
-    from llmopt.cli.live import watching
     from llmopt.errors import ConfigError
     from llmopt.export.formats import export as render
     from llmopt.export.formats import save
+    from llmopt.live import watching
 
     with watching(quiet=out is None) as watch:
         exported = render(run, format, top, key, watch)
@@ -76,7 +76,7 @@ def report(
     """Show runs on one self-contained HTML page; several are compared."""
     import webbrowser
 
-    from llmopt.cli.live import watching
+    from llmopt.live import watching
     from llmopt.report.page import build, save, save_pictures
 
     path = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))

@@ -60,7 +60,7 @@ def run(
 ) -> None:
     """Search for better prompts on one task, then measure them once on its test images."""
     given = dict(locals())
-    from llmopt.cli.live import watching
+    from llmopt.live import watching
     from llmopt.runs.engine import start
 
     del given["track"]
@@ -79,7 +79,7 @@ def resume(
     verbose: o.Verbose = False,
 ) -> None:
     """Go on where a run stopped, paying for nothing twice."""
-    from llmopt.cli.live import watching
+    from llmopt.live import watching
     from llmopt.runs.engine import resume
     from llmopt.runs.folder import read_run_config
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.compare.records import Record
+from llmopt.comparison.records import Record
 from llmopt.data.registry import open_dataset
 from llmopt.errors import LlmoptError
 from llmopt.task import Labelled

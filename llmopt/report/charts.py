@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from llmopt.compare.table import Row
+from llmopt.comparison.table import Row
 from llmopt.report.story import AXES, Proposal, Step, Story
 from llmopt.report.svg import COLOURS, drawing, inline
 from llmopt.report.words import Word

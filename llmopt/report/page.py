@@ -18,10 +18,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmopt._version import __version__
-from llmopt.compare.records import read_records
-from llmopt.compare.render import HEADER, cells, sentence, span, spend_table
-from llmopt.compare.render import title as task_title
-from llmopt.compare.table import Comparison, compare
+from llmopt.comparison.records import read_records
+from llmopt.comparison.render import HEADER, cells, sentence, span, spend_table
+from llmopt.comparison.render import title as task_title
+from llmopt.comparison.table import Comparison, compare
 from llmopt.errors import ConfigError, RunFolderError
 from llmopt.report import charts, svg
 from llmopt.report.charts import Chart

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from llmopt.compare.records import Record
+from llmopt.comparison.records import Record
 from llmopt.figures import interval, percent, points
 from llmopt.report import changes, charts
 from llmopt.report.changes import Example, Mistake

@@ -13,7 +13,7 @@ from poisoned import NAMES, poisoned_run
 from typer.testing import CliRunner
 
 from llmopt.cli.app import app
-from llmopt.compare.records import read_record
+from llmopt.comparison.records import read_record
 from llmopt.data.shapes import SHAPES
 from llmopt.errors import ConfigError, RunFolderError
 from llmopt.report.changes import confusion, examples, mistakes
@@ -117,7 +117,7 @@ def test_the_sentence_is_honest() -> None:
             "gain": {"test_accuracy": 0.02, "ci95": [-0.1, 0.1], "p_value": 0.7},
         }  # fmt: skip
         none = np.zeros(0, dtype=np.int64)
-        from llmopt.compare.records import Record
+        from llmopt.comparison.records import Record
 
         return sentence(Record(Path(), "chat", config, result, none, none, none))
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from llmopt.compare.table import SPENDS, Comparison, Pair, Row, Tested
+from llmopt.comparison.table import SPENDS, Comparison, Pair, Row, Tested
 from llmopt.export.tables import guard
 from llmopt.template import clean
 

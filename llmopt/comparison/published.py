@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from llmopt.compare.table import Row
+from llmopt.comparison.table import Row
 
 DATASETS: Final = {
     "imagenet": "ImageNet",

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from paper_runs import paper_run
 
-from llmopt.compare import published
-from llmopt.compare.records import read_record, read_records
-from llmopt.compare.render import (
+from llmopt.comparison import published
+from llmopt.comparison.records import read_record, read_records
+from llmopt.comparison.render import (
     FORMATS,
     as_csv,
     as_latex,
@@ -21,7 +21,7 @@ from llmopt.compare.render import (
     sentence,
     spend_table,
 )
-from llmopt.compare.table import Comparison, compare
+from llmopt.comparison.table import Comparison, compare
 from llmopt.errors import RunFolderError
 
 LABELS = np.arange(60) % 3

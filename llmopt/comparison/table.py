@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from llmopt.compare.paired import Difference, accuracy, difference
-from llmopt.compare.records import Record, fair
+from llmopt.comparison.paired import Difference, accuracy, difference
+from llmopt.comparison.records import Record, fair
 from llmopt.stats import holm
 
 SCHEMA = 1

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from llmopt.cli import live
-from llmopt.cli.live import _Live, _Plain
+from llmopt.live import _Live, _Plain
 from llmopt.spend.events import Progress
 from llmopt.spend.ledger import Caps, Ledger
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmopt.compare.records import arm_name
+from llmopt.comparison.records import arm_name
 from llmopt.errors import ConfigError
 from llmopt.runs import folder as run_folder
 from llmopt.runs.remeasure import evaluate_run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from llmopt.compare.paired import Difference, accuracy, difference, sign_flip
+from llmopt.comparison.paired import Difference, accuracy, difference, sign_flip
 from llmopt.stats import holm, paired_gain
 
 

@@ -14,8 +14,8 @@ from paper_runs import paper_run
 from typer.testing import CliRunner
 
 from llmopt.cli.app import app
-from llmopt.compare import execute as execution
-from llmopt.compare.grid import (
+from llmopt.comparison import execute as execution
+from llmopt.comparison.grid import (
     Arm,
     Cell,
     hold_equal,
@@ -26,9 +26,9 @@ from llmopt.compare.grid import (
     parse_arm,
     parse_numbers,
 )
-from llmopt.compare.records import read_record
-from llmopt.compare.table import compare
-from llmopt.compare.transfer import parse_model
+from llmopt.comparison.records import read_record
+from llmopt.comparison.table import compare
+from llmopt.comparison.transfer import parse_model
 from llmopt.errors import ConfigError, ServiceError
 from llmopt.runs import engine
 from llmopt.runs import folder as run_folder
@@ -243,7 +243,7 @@ def test_transfer_is_a_table_of_runs_and_models(
         gain = {"test_accuracy": better, "p_value": better}
         return {"best_accuracy": 0.5 + better, "gain": gain}
 
-    monkeypatch.setattr("llmopt.compare.transfer.evaluate_run", evaluate_run)
+    monkeypatch.setattr("llmopt.comparison.transfer.evaluate_run", evaluate_run)
     runs = [str(paper_run(tmp_path, seed=seed)) for seed in (1, 2)]
     words = ["evaluate", *runs, "--across", "shapes-tiny", "--across", "RN50@openai", "-q"]
     done = CliRunner().invoke(app, words)

@@ -11,8 +11,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmopt.compare.grid import Cell, finished, key, known_runs, left
-from llmopt.compare.records import read_record
+from llmopt.comparison.grid import Cell, finished, key, known_runs, left
+from llmopt.comparison.records import read_record
 from llmopt.errors import LlmoptError
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
