@@ -13,7 +13,8 @@ from llmopt.heads.predictor import HeadedPredictor
 from llmopt.runs import folder as run_folder
 from llmopt.runs.engine import open_box, prepare
 from llmopt.runs.load import load_predictor
-from llmopt.search.soft.machinery.soft import SoftPredictor, soft_start
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
+from llmopt.search.soft.machinery.start import soft_start
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
 from llmopt.vision.metered import MeteredBox

@@ -106,7 +106,7 @@ def predictor_from_state(
     if config["kind"] == "text":
         return TextPredictor.from_state(tensors, config)
     if config["kind"] == "soft":
-        from llmopt.search.soft.machinery.soft import SoftPredictor
+        from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 
         return SoftPredictor.from_state(tensors, config)
     if config["kind"] == "headed":

@@ -29,7 +29,7 @@ from llmopt.heads.base import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.predictor import TextPredictor
 from llmopt.runs.load import load_predictor
-from llmopt.search.soft.machinery.soft import SoftPredictor
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.spend.ledger import Ledger
 from llmopt.task import Labelled
 from llmopt.template import Template

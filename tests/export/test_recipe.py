@@ -23,7 +23,7 @@ from llmopt.heads.bank import Bank, Features
 from llmopt.heads.base import FittedHead, Head
 from llmopt.heads.predictor import Bridge, HeadedPredictor
 from llmopt.predictor import Predictor, single
-from llmopt.search.soft.machinery.soft import SoftPredictor
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.spend.ledger import Ledger
 from llmopt.task import FloatArray, Labelled
 from llmopt.template import Template

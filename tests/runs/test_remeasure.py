@@ -14,7 +14,7 @@ from llmopt.errors import ConfigError
 from llmopt.runs import remeasure as transfer
 from llmopt.runs.config import RunConfig
 from llmopt.runs.remeasure import evaluate_run
-from llmopt.search.soft.machinery.soft import SoftPredictor
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.spend.events import Watch
 
 

@@ -44,20 +44,14 @@ import numpy.typing as npt
 import torch
 
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.soft.machinery.checks import check_choice, check_range
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.search.soft.machinery.evolution import Evolution, Loss, cma_seed, hinge
-from llmopt.search.soft.machinery.soft import (
-    Encoded,
-    SoftPredictor,
-    accuracy,
-    check_choice,
-    check_range,
-    cross_entropy,
-    score,
-    soft_start,
-    steps_allowed,
-    words_start,
-)
+from llmopt.search.soft.machinery.images import Encoded
+from llmopt.search.soft.machinery.schedules import steps_allowed
+from llmopt.search.soft.machinery.scoring import accuracy, cross_entropy, score
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
+from llmopt.search.soft.machinery.start import soft_start, words_start
 from llmopt.search.soft.machinery.subspace import Subspace, bbt_std, gaussian, orthonormal
 from llmopt.search.soft.machinery.trail import bounds as trail_bounds
 from llmopt.search.soft.machinery.walk import follow, march

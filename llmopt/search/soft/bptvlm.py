@@ -34,17 +34,13 @@ from typing import ClassVar, Final
 import torch
 
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.soft.machinery.checks import check_range
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.search.soft.machinery.evolution import Evolution, cma_seed
-from llmopt.search.soft.machinery.soft import (
-    Encoded,
-    SoftPredictor,
-    SoftStart,
-    check_range,
-    plain_names,
-    soft_start,
-    steps_allowed,
-)
+from llmopt.search.soft.machinery.images import Encoded
+from llmopt.search.soft.machinery.schedules import steps_allowed
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
+from llmopt.search.soft.machinery.start import SoftStart, plain_names, soft_start
 from llmopt.search.soft.machinery.subspace import Subspace, bbt_std, gaussian
 from llmopt.search.soft.machinery.trail import bounds as trail_bounds
 from llmopt.search.soft.machinery.walk import follow, march

@@ -64,26 +64,14 @@ from llmopt.heads.adapter import Bottleneck
 from llmopt.heads.base import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
-from llmopt.search.soft.machinery.soft import (
-    Encoded,
-    SoftPredictor,
-    SoftStart,
-    below,
-    check_range,
-    check_room,
-    cosine_rate,
-    cross_entropy,
-    fresh_batch,
-    pack,
-    per_epoch,
-    score,
-    soft_start,
-    soft_text,
-    steps_allowed,
-    unpack,
-    words_start,
-)
+from llmopt.search.soft.machinery.checks import check_range
+from llmopt.search.soft.machinery.images import Encoded, fresh_batch
+from llmopt.search.soft.machinery.schedules import cosine_rate, per_epoch, steps_allowed
+from llmopt.search.soft.machinery.scoring import cross_entropy, score, soft_text
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
+from llmopt.search.soft.machinery.start import SoftStart, check_room, soft_start, words_start
 from llmopt.search.soft.machinery.subspace import word_axes
+from llmopt.search.soft.machinery.torch_state import below, pack, unpack
 from llmopt.search.soft.machinery.trail import WIDEST
 from llmopt.search.soft.machinery.trail import bounds as trail_bounds
 from llmopt.search.soft.machinery.walk import Walk, follow, march

@@ -43,22 +43,18 @@ from torch.nn import functional as F
 from llmopt.data.augment import Augmentation
 from llmopt.errors import AccessError
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
-from llmopt.search.soft.machinery.soft import (
-    Encoded,
-    SoftPredictor,
+from llmopt.search.soft.machinery.checks import check_range
+from llmopt.search.soft.machinery.images import Encoded, fresh_batch
+from llmopt.search.soft.machinery.schedules import by_shots, cosine_rate, per_epoch
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
+from llmopt.search.soft.machinery.start import (
     SoftStart,
-    by_shots,
-    check_range,
     check_room,
-    cosine_rate,
-    fresh_batch,
-    pack,
-    per_epoch,
     plain_names,
     soft_start,
-    unpack,
     words_start,
 )
+from llmopt.search.soft.machinery.torch_state import pack, unpack
 from llmopt.search.soft.machinery.trail import bounds as trail_bounds
 from llmopt.search.soft.machinery.walk import Walk, follow, march
 from llmopt.task import Task

@@ -63,17 +63,13 @@ import torch
 from llmopt.heads import HEADS
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
 from llmopt.search.soft import craft_published as published
+from llmopt.search.soft.machinery.checks import check_choice, check_range
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.search.soft.machinery.evolution import Evolution, Restarts, cma_seed
-from llmopt.search.soft.machinery.soft import (
-    Encoded,
-    check_choice,
-    check_range,
-    cross_entropy,
-    kl,
-    soft_start,
-    steps_allowed,
-)
+from llmopt.search.soft.machinery.images import Encoded
+from llmopt.search.soft.machinery.schedules import steps_allowed
+from llmopt.search.soft.machinery.scoring import cross_entropy, kl
+from llmopt.search.soft.machinery.start import soft_start
 from llmopt.search.soft.machinery.subspace import Subspace, orthonormal
 from llmopt.search.soft.machinery.trail import bounds as trail_bounds
 from llmopt.search.soft.machinery.walk import Walk, follow

@@ -49,20 +49,13 @@ from llmopt.heads.predictor import HeadedPredictor
 from llmopt.heads.residual import Refinement, refinement_loss
 from llmopt.search.base import Bounds, Outcome, Search
 from llmopt.search.soft.machinery.cma_search import CmaSearch
-from llmopt.search.soft.machinery.soft import (
-    Encoded,
-    Ending,
-    SoftPredictor,
-    below,
-    cross_entropy,
-    kl,
-    pack,
-    score,
-    unpack,
-    view,
-    words_start,
-)
+from llmopt.search.soft.machinery.ending import Ending
+from llmopt.search.soft.machinery.images import Encoded, view
+from llmopt.search.soft.machinery.scoring import cross_entropy, kl, score
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
+from llmopt.search.soft.machinery.start import words_start
 from llmopt.search.soft.machinery.subspace import Subspace, gaussian
+from llmopt.search.soft.machinery.torch_state import below, pack, unpack
 from llmopt.spend.events import Progress
 from llmopt.task import Task
 

@@ -44,20 +44,13 @@ import torch
 
 from llmopt.data.augment import Augmentation
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.soft.machinery.checks import check_range
 from llmopt.search.soft.machinery.fastfood import Fastfood
-from llmopt.search.soft.machinery.soft import (
-    Encoded,
-    SoftPredictor,
-    SoftStart,
-    check_range,
-    check_room,
-    cross_entropy,
-    fresh_batch,
-    plain_names,
-    score,
-    soft_start,
-    steps_allowed,
-)
+from llmopt.search.soft.machinery.images import Encoded, fresh_batch
+from llmopt.search.soft.machinery.schedules import steps_allowed
+from llmopt.search.soft.machinery.scoring import cross_entropy, score
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
+from llmopt.search.soft.machinery.start import SoftStart, check_room, plain_names, soft_start
 from llmopt.search.soft.machinery.trail import bounds as trail_bounds
 from llmopt.search.soft.machinery.walk import Walk, follow, march
 from llmopt.task import Task

@@ -12,7 +12,8 @@ from llmopt.runs.config import make_settings
 from llmopt.search.soft.bbt import Bbt, Looking
 from llmopt.search.soft.bptvlm import BptVlm
 from llmopt.search.soft.machinery.evolution import Evolution, hinge
-from llmopt.search.soft.machinery.soft import SoftPredictor, soft_start
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
+from llmopt.search.soft.machinery.start import soft_start
 
 
 def test_the_released_settings() -> None:

@@ -23,7 +23,10 @@ from llmopt.search.soft.cbbt import (
     sphere,
     two_sided,
 )
-from llmopt.search.soft.machinery.soft import Encoded, SoftPredictor, cross_entropy, soft_start
+from llmopt.search.soft.machinery.images import Encoded
+from llmopt.search.soft.machinery.scoring import cross_entropy
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
+from llmopt.search.soft.machinery.start import soft_start
 from llmopt.search.soft.machinery.trail import Trail
 from llmopt.template import Template
 

@@ -12,7 +12,8 @@ from llmopt.errors import AccessError, ConfigError
 from llmopt.predictor import single
 from llmopt.runs.config import make_settings
 from llmopt.search.soft.coop import Coop, CoopSettings, Sgd
-from llmopt.search.soft.machinery.soft import SoftPredictor, soft_start
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
+from llmopt.search.soft.machinery.start import soft_start
 from llmopt.vision.openclip import OpenClipBlackBox
 
 

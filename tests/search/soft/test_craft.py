@@ -15,7 +15,8 @@ from llmopt.runs.config import make_settings
 from llmopt.search.soft import craft_published
 from llmopt.search.soft.craft import Craft, CraftSettings
 from llmopt.search.soft.craft_published import TABLE, Alternation
-from llmopt.search.soft.machinery.soft import Encoded, SoftPredictor
+from llmopt.search.soft.machinery.images import Encoded
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.trail import Trail
 from llmopt.template import Template
 

@@ -15,21 +15,13 @@ from llmopt.data.augment import Augmentation
 from llmopt.errors import BudgetExhausted, ConfigError
 from llmopt.heads.predictor import EmbedsClasses
 from llmopt.predictor import single
-from llmopt.search.soft.machinery.soft import (
-    Encoded,
-    Ending,
-    SoftPredictor,
-    check_choice,
-    check_range,
-    cosine_rate,
-    cross_entropy,
-    fresh_batch,
-    kl,
-    per_epoch,
-    score,
-    soft_start,
-    soft_text,
-)
+from llmopt.search.soft.machinery.checks import check_choice, check_range
+from llmopt.search.soft.machinery.ending import Ending
+from llmopt.search.soft.machinery.images import Encoded, fresh_batch
+from llmopt.search.soft.machinery.schedules import cosine_rate, per_epoch
+from llmopt.search.soft.machinery.scoring import cross_entropy, kl, score, soft_text
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
+from llmopt.search.soft.machinery.start import soft_start
 from llmopt.spend.ledger import Caps
 from llmopt.template import Template
 
@@ -92,7 +84,7 @@ def test_scoring_in_pieces_is_scoring_at_once(
     images = Encoded.of(bench.metered, bench.search.task.train)
     contexts = torch.randn(7, 2, 16, generator=torch.Generator().manual_seed(1))
     whole = score(bench.metered, images, contexts, NAMES)
-    monkeypatch.setattr("llmopt.search.soft.machinery.soft._WORKSPACE", 400)
+    monkeypatch.setattr("llmopt.search.soft.machinery.scoring._WORKSPACE", 400)
     before = bench.ledger["black_box_calls"]
     pieces = score(bench.metered, images, contexts, NAMES)
     assert bench.ledger["black_box_calls"] - before > 1

@@ -10,7 +10,7 @@ import torch
 from soft_box import NAMES, Bench, SoftBox, make_task
 
 from llmopt.runs.config import make_settings
-from llmopt.search.soft.machinery.soft import soft_start
+from llmopt.search.soft.machinery.start import soft_start
 from llmopt.search.soft.zip import Reparameterisation, Spsa, Zip, clip, segmented_uniform, spsa
 from llmopt.spend.ledger import Caps
 

@@ -12,7 +12,8 @@ import torch
 
 from llmopt.search.base import Search
 from llmopt.search.soft.machinery.cma_search import CmaSearch
-from llmopt.search.soft.machinery.soft import Encoded, cross_entropy, score
+from llmopt.search.soft.machinery.images import Encoded
+from llmopt.search.soft.machinery.scoring import cross_entropy, score
 from llmopt.search.soft.machinery.subspace import Subspace
 from llmopt.search.soft.machinery.walk import Walk
 

@@ -22,7 +22,10 @@ from llmopt.heads.base import temperature
 from llmopt.heads.predictor import with_head
 from llmopt.predictor import Predictor, single
 from llmopt.search.base import Bounds, Outcome, Search
-from llmopt.search.soft.machinery.soft import Encoded, Ending, SoftPredictor, score, view
+from llmopt.search.soft.machinery.ending import Ending
+from llmopt.search.soft.machinery.images import Encoded, view
+from llmopt.search.soft.machinery.scoring import score
+from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.stats import correct, log_likelihoods, paired_t
 from llmopt.task import FloatArray, Task
 

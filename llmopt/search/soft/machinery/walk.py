@@ -15,7 +15,9 @@ import numpy.typing as npt
 import torch
 
 from llmopt.search.base import Outcome, Search
-from llmopt.search.soft.machinery.soft import Encoded, Ending, cross_entropy
+from llmopt.search.soft.machinery.ending import Ending
+from llmopt.search.soft.machinery.images import Encoded
+from llmopt.search.soft.machinery.scoring import cross_entropy
 from llmopt.search.soft.machinery.trail import Trail, conclude
 from llmopt.spend.events import Progress
 

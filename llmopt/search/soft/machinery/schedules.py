@@ -1,0 +1,31 @@
+"""How long a search is, and how its step size falls."""
+
+from __future__ import annotations
+
+import math
+
+
+def per_epoch(count: int, size: int) -> int:
+    """Batches of one pass over ``count`` images.
+
+    A smaller last batch is dropped, as CoOp's framework does it, unless it is the only one.
+    """
+    return max(1, count // size)
+
+
+def cosine_rate(epoch: int, epochs: int, rate: float, warm_up_rate: float = 1e-5) -> float:
+    """CoOp's learning rate: a constant first epoch, then a cosine to zero."""
+    return warm_up_rate if epoch == 0 else rate * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
+
+
+def by_shots(shots: int, one: int, few: int, many: int) -> int:
+    """A length by shots, as CoOp and CraFT have it: 1, 2 to 4, more."""
+    return one if shots <= 1 else few if shots <= 4 else many
+
+
+def steps_allowed(budget: int | None, shots: int, cost: int) -> int:
+    """Steps of ``cost`` contexts that a search may take: CraFT's budget, unless one is set.
+
+    The search scores where it stands before each of them and after the last as well.
+    """
+    return ((budget or by_shots(shots, 2000, 4000, 8000)) - 1) // (cost + 1)
