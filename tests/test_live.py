@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from llmopt.cli import live
+from llmopt import live
 from llmopt.live import _Live, _Plain
 from llmopt.spend.events import Progress
 from llmopt.spend.ledger import Caps, Ledger
