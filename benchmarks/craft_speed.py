@@ -33,6 +33,7 @@ from safetensors.numpy import save
 from torch.nn import functional as F
 
 from llmopt.heads.residual import Refinement
+from llmopt.images import Image
 from llmopt.runs.config import make_settings
 from llmopt.search.base import Search
 from llmopt.search.soft.craft import Craft, CraftSettings
@@ -41,7 +42,7 @@ from llmopt.spend.checkpoint import Checkpoints
 from llmopt.spend.events import Progress
 from llmopt.spend.journal import Journal
 from llmopt.spend.ledger import Ledger
-from llmopt.task import FewShot, FloatArray, Image, Task
+from llmopt.task import FewShot, FloatArray, Task
 from llmopt.template import PLAIN, Template, display_name
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.metered import MeteredBox

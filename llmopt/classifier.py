@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as PillowImage
 
-from llmopt.data.images import FileImage, PixelImage
 from llmopt.errors import ConfigError
+from llmopt.images import as_image
 from llmopt.predictor import Predictor
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
@@ -26,7 +25,7 @@ from llmopt.runs.engine import open_box
 from llmopt.runs.load import load_predictor, read_found
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
-from llmopt.task import FloatArray, Image, Labelled
+from llmopt.task import FloatArray, Labelled
 from llmopt.vision.base import BlackBox
 from llmopt.vision.metered import MeteredBox
 
@@ -86,7 +85,7 @@ class PromptClassifier:
         """(N, K) class scores: logits at the model's own temperature."""
         if not len(X):
             return np.empty((0, len(self.classes_)), dtype=np.float32)
-        images = tuple(_image(x, number) for number, x in enumerate(X))
+        images = tuple(as_image(x, number) for number, x in enumerate(X))
         unlabelled = Labelled(images, np.zeros(len(images), dtype=np.int64))
         return self.predictor.scores(MeteredBox(self.box, Ledger()), unlabelled)
 
@@ -126,21 +125,3 @@ class PromptClassifier:
 
     def __repr__(self) -> str:
         return f"PromptClassifier({self.predictor.describe()!r}, {self.box.info.name!r})"
-
-
-def _image(given: Any, number: int) -> Image:
-    if isinstance(given, (str, Path)):
-        path = Path(given)
-        return FileImage(path.parent, path.name)
-    if isinstance(given, PillowImage.Image):
-        given = np.asarray(given.convert("RGB"))
-    if isinstance(given, np.ndarray):
-        if given.dtype != np.uint8 or given.ndim not in (2, 3):
-            raise ConfigError(
-                f"an array of pixels must be (height, width, 3) uint8, not {given.shape} "
-                f"{given.dtype}"
-            )
-        return PixelImage(f"image {number}", given)
-    if isinstance(given, Image):
-        return given
-    raise ConfigError(f"an image is a path, a Pillow image or an array, not {type(given).__name__}")

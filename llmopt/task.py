@@ -7,39 +7,21 @@ evaluation opens, after the search.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from PIL import Image as PillowImage
-
-    from llmopt.template import Template
+from llmopt.errors import DatasetError, nearest
+from llmopt.images import Image, as_image
+from llmopt.template import PLAIN, Template
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
-
-
-@runtime_checkable
-class Image(Protocol):
-    """A picture that can be opened when it is needed."""
-
-    @property
-    def name(self) -> str:
-        """What people call it: a path, or ``shapes-small/test/00017``."""
-        ...
-
-    def key(self) -> str:
-        """Content key: equal for equal pixels, different for different ones."""
-        ...
-
-    def load(self) -> PillowImage.Image:
-        """The decoded RGB picture."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +45,28 @@ class Labelled:
 
     def __iter__(self) -> Iterator[tuple[Image, int]]:
         return iter(zip(self.images, self.labels.tolist(), strict=True))
+
+    @classmethod
+    def of(cls, images: Sequence[Any], labels: Sequence[Any], classnames: Sequence[str]) -> Self:
+        """Pictures in memory or files, with their labels.
+
+        Args:
+            images: N paths, Pillow images or (height, width, 3) uint8 arrays.
+            labels: N class names, or their indices.
+            classnames: K names.
+
+        Raises:
+            DatasetError: a label is not among the class names, or the lengths differ.
+            ConfigError: something is not an image.
+        """
+        if len(images) != len(labels):
+            raise DatasetError(f"{len(images)} images, but {len(labels)} labels")
+        places = {name: place for place, name in enumerate(classnames)}
+        index = [_place(label, places) for label in labels]
+        return cls(
+            tuple(as_image(image, number) for number, image in enumerate(images)),
+            np.asarray(index, dtype=np.int64),
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -103,6 +107,9 @@ class Task:
         start: the template the user starts from.
         split_sha256: hash of the split the images come from.
         provenance: where the split comes from, one line.
+        handcrafted: templates that people wrote for these images.
+        test: images that measure what a run found, where they come with the task. They are taken
+            away before a search begins.
     """
 
     dataset: str
@@ -115,8 +122,72 @@ class Task:
     split_sha256: str
     provenance: str = ""
     handcrafted: tuple[Template, ...] = field(default=())
+    test: TestSet | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_images(
+        cls,
+        images: Sequence[Any],
+        labels: Sequence[Any],
+        classnames: Sequence[str],
+        *,
+        val: tuple[Sequence[Any], Sequence[Any]] | None = None,
+        test: tuple[Sequence[Any], Sequence[Any]] | None = None,
+        template: str = PLAIN,
+        name: str = "images",
+    ) -> Task:
+        """A task of one's own images; nothing need lie on disk.
+
+        Args:
+            images: to train on: paths, Pillow images, or (height, width, 3) uint8 arrays.
+            labels: of each, a class name or its index.
+            classnames: K names.
+            val: images and labels that candidates are judged on beside the training images.
+            test: images and labels that the run is measured on at its end; without them a run has
+                no test accuracy.
+            template: where the search starts.
+            name: of the task, for people.
+
+        Raises:
+            DatasetError: no images, a label that is no class, or lengths that differ.
+            ConfigError: something is not an image.
+            TemplateError: the template cannot be used.
+        """
+        names = tuple(str(one) for one in classnames)
+        train = FewShot.of(images, labels, names)
+        if not len(train):
+            raise DatasetError(f"task '{name}' has no images to train on")
+        held = FewShot.of(*(val or ((), ())), names)
+        tests = TestSet.of(*test, names) if test is not None else None
+        sha = hashlib.sha256()
+        for part in filter(None, (train, held, tests)):
+            sha.update(f"{part.digest} {part.labels.tolist()}\n".encode())
+        return cls(
+            dataset=name,
+            classnames=names,
+            train=train,
+            val=held,
+            shots=max(Counter(train.labels.tolist()).values()),
+            seed=1,
+            start=Template(template),
+            split_sha256=sha.hexdigest(),
+            provenance="images given in Python",
+            test=tests,
+        )
 
     @property
     def labelled_images(self) -> int:
         """Training and validation images together."""
         return len(self.train) + len(self.val)
+
+
+def _place(label: Any, places: dict[str, int]) -> int:
+    """The index of a class, given by it or by its name."""
+    if isinstance(label, str):
+        if label not in places:
+            raise DatasetError(f"label {label!r} is not a class name{nearest(label, places)}")
+        return places[label]
+    place = int(label)
+    if place != label or not 0 <= place < len(places):
+        raise DatasetError(f"label {label!r} is not from 0 to {len(places) - 1}")
+    return place

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image as PillowImage
 
+from llmopt.images import Image
 from llmopt.search.base import Search
 from llmopt.spend.checkpoint import Checkpoints
 from llmopt.spend.events import Progress
 from llmopt.spend.journal import Journal
 from llmopt.spend.ledger import Caps, Ledger
-from llmopt.task import FewShot, FloatArray, Image, Labelled, Task, TestSet
+from llmopt.task import FewShot, FloatArray, Labelled, Task, TestSet
 from llmopt.template import PLAIN, Template, display_name
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.metered import MeteredBox

@@ -1,59 +1,64 @@
+"""A task of one's own images."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import make_task, pictures
-from reach import reachable
+from PIL import Image as PillowImage
 
-from llmopt.data.registry import open_dataset
-from llmopt.data.tasks import make_task as task_of
-from llmopt.data.tasks import open_test
-from llmopt.task import FewShot, Labelled, TestSet
+from llmopt.errors import ConfigError, DatasetError, LlmoptError
+from llmopt.task import Task
 
-
-def test_images_and_labels_go_together() -> None:
-    images = pictures("train", 2)
-    assert [label for _, label in images] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-    with pytest.raises(ValueError, match="3 images but 2 labels"):
-        Labelled(images.images[:3], images.labels[:2])
+RED = np.full((4, 4, 3), (255, 0, 0), dtype=np.uint8)
+GREEN = np.full((4, 4, 3), (0, 255, 0), dtype=np.uint8)
 
 
-def test_subset_keeps_the_order_asked_for() -> None:
-    images = pictures("train", 2)
-    chosen = images.subset([7, 0])
-    assert [image.name for image in chosen.images] == ["train/0/0007.png", "train/0/0000.png"]
-    assert chosen.labels.tolist() == [3, 0]
-    assert len(images.subset(np.array([], dtype=np.int64))) == 0
+def test_arrays_pictures_and_paths(tmp_path: Path) -> None:
+    PillowImage.fromarray(GREEN).save(tmp_path / "green.png")
+    task = Task.from_images(
+        [RED, PillowImage.fromarray(RED), str(tmp_path / "green.png")],
+        ["red", 0, "green"],
+        ["red", "green"],
+        val=([GREEN], [1]),
+        test=([RED, GREEN], np.array([0, 1])),
+        template="a {} square.",
+        name="colours",
+    )
+    assert task.train.labels.tolist() == [0, 0, 1]
+    assert task.val.labels.tolist() == [1]
+    assert task.test is not None
+    assert task.test.labels.tolist() == [0, 1]
+    assert (task.shots, task.dataset, task.start.text) == (2, "colours", "a {} square.")
+    loaded = [np.asarray(image.load()) for image in task.train.images]
+    for pixels, wanted in zip(loaded, (RED, RED, GREEN), strict=True):
+        np.testing.assert_array_equal(pixels, wanted)
 
 
-def test_digest_is_of_content_and_order_not_of_labels() -> None:
-    images = pictures("train", 2)
-    again = Labelled(pictures("train", 2).images, images.labels[::-1].copy())
-    assert again.digest == images.digest
-    assert images.subset(range(9, -1, -1)).digest != images.digest
-    assert images.subset(range(9)).digest != images.digest
-    assert pictures("val", 2).digest != images.digest
+def test_the_split_is_known_by_its_pixels_and_labels() -> None:
+    one = Task.from_images([RED, GREEN], [0, 1], ["red", "green"])
+    same = Task.from_images([RED.copy(), GREEN], ["red", "green"], ["red", "green"])
+    other = Task.from_images([RED, GREEN], [1, 0], ["red", "green"])
+    assert one.split_sha256 == same.split_sha256 != other.split_sha256
+    assert one.test is None
 
 
-def test_labelled_images_are_train_and_val_together() -> None:
-    task = make_task(shots=2, val=1)
-    assert task.labelled_images == 15
-    assert make_task(shots=2, val=0).labelled_images == 10
-
-
-@pytest.mark.parametrize("name", ["shapes-small", "folder:{}"])
-def test_a_task_leads_to_no_test_image(name: str, tmp_path: Path) -> None:
-    from fakes import write_folder
-
-    dataset = open_dataset(name.format(write_folder(tmp_path)), tmp_path)
-    task = task_of(dataset, shots=2, seed=1)
-    held = {image.key() for image in open_test(dataset).images}
-    found = reachable(task)
-    assert any(isinstance(thing, FewShot) for thing in found)
-    assert not any(isinstance(thing, TestSet) for thing in found)
-    assert not any(thing is dataset for thing in found)
-    keys = {thing.key() for thing in found if hasattr(type(thing), "load")}
-    assert len(keys) == task.labelled_images
-    assert not keys & held
+@pytest.mark.parametrize(
+    ("images", "labels", "error", "message"),
+    [
+        ([], [], DatasetError, "no images to train on"),
+        ([RED], [], DatasetError, "1 images, but 0 labels"),
+        ([RED], ["redd"], DatasetError, "did you mean 'red'"),
+        ([RED], [2], DatasetError, "not from 0 to 1"),
+        ([RED], [-1], DatasetError, "not from 0 to 1"),
+        ([RED], [0.5], DatasetError, "not from 0 to 1"),
+        ([RED.astype(float)], [0], ConfigError, "uint8"),
+        ([None], [0], ConfigError, "not NoneType"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    images: list[object], labels: list[object], error: type[LlmoptError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Task.from_images(images, labels, ["red", "green"])

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmopt.task import Image, Labelled
+from llmopt.images import Image
+from llmopt.task import Labelled
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage

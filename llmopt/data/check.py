@@ -23,11 +23,10 @@ import numpy as np
 from llmopt.data.base import SPLITS, Dataset
 from llmopt.data.benchmarks.catalog import CATALOG, Entry
 from llmopt.data.classnames import OWN
-from llmopt.data.images import FileImage
 from llmopt.data.loading import in_threads
 from llmopt.data.registry import find_home, open_dataset, open_entry
 from llmopt.errors import DatasetError
-from llmopt.task import Image
+from llmopt.images import FileImage, Image
 
 Kind = Literal["missing", "not an image", "damaged", "unreadable", "duplicate", "split"]
 Progress = Callable[[int, int], None]

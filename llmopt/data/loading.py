@@ -12,7 +12,8 @@ import numpy as np
 
 from llmopt.data.shapes import ShapesImage
 from llmopt.errors import DatasetError
-from llmopt.task import Image, IntArray, Labelled
+from llmopt.images import Image
+from llmopt.task import IntArray, Labelled
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from llmopt.data.base import SPLITS, Dataset
 from llmopt.data.benchmarks.catalog import CATALOG, Entry
 from llmopt.data.registry import dataset_names, find_home, open_dataset
 from llmopt.errors import DatasetError, UserError
-from llmopt.task import Image
+from llmopt.images import Image
 
 SHEET_IMAGES = 32
 

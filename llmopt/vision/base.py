@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmopt.errors import AccessError, TemplateError
-from llmopt.task import FloatArray, Image
+from llmopt.images import Image
+from llmopt.task import FloatArray
 from llmopt.template import Template, clean
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from llmopt.images import Image
 from llmopt.spend.files import replace_atomically
-from llmopt.task import FloatArray, Image
+from llmopt.task import FloatArray
 
 if TYPE_CHECKING:
     from llmopt.vision.base import BlackBox

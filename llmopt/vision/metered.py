@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.task import FloatArray, Image, Labelled
+from llmopt.images import Image
+from llmopt.task import FloatArray, Labelled
 from llmopt.template import Template
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.scoring import Reduction, reduced

@@ -20,7 +20,8 @@ import torch
 from llmopt._optional import require
 from llmopt._torchvision import ensure_operators
 from llmopt.errors import ModelError, nearest
-from llmopt.task import FloatArray, Image
+from llmopt.images import Image
+from llmopt.task import FloatArray
 from llmopt.template import clean
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image as Pillow
 
 from llmopt.data.augment import Augmentation, View, with_views
-from llmopt.task import Image, Labelled
+from llmopt.images import Image
+from llmopt.task import Labelled
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmopt.data.fewshot import sample
-from llmopt.data.images import FileImage
 from llmopt.errors import ConfigError
+from llmopt.images import FileImage
 from llmopt.task import FewShot, Labelled
 
 # The EuroSAT split has its images class after class, so sizes are all that is needed to repeat

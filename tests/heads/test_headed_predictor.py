@@ -17,10 +17,11 @@ from llmopt.heads import bank as banks
 from llmopt.heads.bank import Features, default_bank, shrunken
 from llmopt.heads.base import FittedHead
 from llmopt.heads.predictor import AUTO, HeadedPredictor, head_names, with_head
+from llmopt.images import Image
 from llmopt.predictor import TextPredictor, single
 from llmopt.spend.ledger import Caps, Ledger
 from llmopt.stats import accuracy
-from llmopt.task import FewShot, FloatArray, Image, Labelled, Task
+from llmopt.task import FewShot, FloatArray, Labelled, Task
 from llmopt.template import Template
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.metered import MeteredBox

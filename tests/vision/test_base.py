@@ -7,7 +7,8 @@ import pytest
 from fakes import NAMES, FakeBox, pictures
 
 from llmopt.errors import AccessError, TemplateError
-from llmopt.task import FloatArray, Image
+from llmopt.images import Image
+from llmopt.task import FloatArray
 from llmopt.template import Template
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from llmopt.data.base import SPLITS, Which
-from llmopt.data.images import FileImage, is_image_name
 from llmopt.errors import DatasetError
+from llmopt.images import FileImage, is_image_name
 from llmopt.resources import read_prompt
 from llmopt.task import Labelled
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from llmopt.data.base import ListedDataset, Which
 from llmopt.data.benchmarks.layouts import folder_names
-from llmopt.data.images import FileImage, is_image_name
 from llmopt.data.sources.own_splits import HELD_OUT, THREE_WAYS, hold_out_val, split_three_ways
 from llmopt.errors import DatasetError
+from llmopt.images import FileImage, is_image_name
 from llmopt.task import Labelled
 from llmopt.template import PLAIN, Template
 

@@ -17,10 +17,10 @@ from PIL import Image as PillowImage
 
 from llmopt._optional import require
 from llmopt.data.base import ListedDataset, Which
-from llmopt.data.images import decode
 from llmopt.data.sources.folder import SPLIT_FOLDERS, complete, keys_for, own_dataset
 from llmopt.data.sources.own_splits import THREE_WAYS, split_three_ways
 from llmopt.errors import DatasetError
+from llmopt.images import decode
 from llmopt.task import Labelled
 
 
@@ -45,7 +45,7 @@ class HubImage:
         return hashlib.sha256(self.read()).hexdigest()
 
     def load(self) -> PillowImage.Image:
-        """The upright RGB picture; raises as :meth:`llmopt.data.images.FileImage.load`."""
+        """The upright RGB picture; raises as :meth:`llmopt.images.FileImage.load`."""
         return decode(BytesIO(self.read()), self.name)
 
     def read(self) -> bytes:

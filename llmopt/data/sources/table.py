@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from llmopt.data.base import SPLITS, ListedDataset, Which
-from llmopt.data.images import FileImage
 from llmopt.data.sources.folder import SPLIT_FOLDERS, complete, own_dataset
 from llmopt.data.sources.own_splits import THREE_WAYS, split_three_ways
 from llmopt.errors import DatasetError
+from llmopt.images import FileImage
 from llmopt.task import Labelled
 
 _SPLIT_WORDS = {word: which for which, words in SPLIT_FOLDERS.items() for word in words}

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from llmopt.data.base import ListedDataset, Which
-from llmopt.data.images import ArchivedImage, is_image_name
 from llmopt.data.sources.folder import SPLIT_FOLDERS, complete, keys_for, own_dataset
 from llmopt.data.sources.own_splits import THREE_WAYS, split_three_ways
 from llmopt.errors import DatasetError, TemplateError
+from llmopt.images import ArchivedImage, is_image_name
 from llmopt.task import Labelled
 from llmopt.template import PLAIN, Template
 

@@ -27,7 +27,8 @@ from llmopt.errors import (
     ServiceTimeout,
     ServiceUnavailable,
 )
-from llmopt.task import FloatArray, Image
+from llmopt.images import Image
+from llmopt.task import FloatArray
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.wire import TOKEN_VARIABLE, pack_array, pack_image, unpack_array
 

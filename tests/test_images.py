@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from llmopt.data.images import ArchivedImage, FileImage, PixelImage, decode, is_image_name
 from llmopt.data.loading import in_threads, load_batches, readable
 from llmopt.errors import DatasetError
-from llmopt.task import Image, Labelled
+from llmopt.images import ArchivedImage, FileImage, Image, PixelImage, decode, is_image_name
+from llmopt.task import Labelled
 
 RED = (220, 30, 30)
 

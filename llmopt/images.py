@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
-from llmopt.errors import DatasetError
+from llmopt.errors import ConfigError, DatasetError
 
 MAX_PIXELS: Final = 89_478_485
 """Larger pictures are refused: 256 MiB as RGB, Pillow's own limit for a decompression bomb."""
@@ -31,6 +31,24 @@ SUFFIXES: Final = frozenset({
 """What counts as an image where a folder is listed (lower case)."""
 
 REMEDY: Final = "replace it, or leave such images out with --skip-unreadable"
+
+
+@runtime_checkable
+class Image(Protocol):
+    """A picture that can be opened when it is needed."""
+
+    @property
+    def name(self) -> str:
+        """What people call it: a path, or ``shapes-small/test/00017``."""
+        ...
+
+    def key(self) -> str:
+        """Content key: equal for equal pixels, different for different ones."""
+        ...
+
+    def load(self) -> PillowImage.Image:
+        """The decoded RGB picture."""
+        ...
 
 
 def is_image_name(name: str) -> bool:
@@ -211,3 +229,30 @@ def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
     """SHA-256 of a file; ``size`` and ``mtime_ns`` only tell its versions apart."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def as_image(given: Any, number: int = 0) -> Image:
+    """A path, a Pillow image or an array as an image.
+
+    Args:
+        given: one of these; an array is (height, width[, 3]) uint8.
+        number: its place among others, for its name.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if isinstance(given, (str, Path)):
+        path = Path(given)
+        return FileImage(path.parent, path.name)
+    if isinstance(given, PillowImage.Image):
+        given = np.asarray(given.convert("RGB"))
+    if isinstance(given, np.ndarray):
+        if given.dtype != np.uint8 or given.ndim not in (2, 3):
+            raise ConfigError(
+                f"an array of pixels must be (height, width, 3) uint8, not {given.shape} "
+                f"{given.dtype}"
+            )
+        return PixelImage(f"image {number}", given)
+    if isinstance(given, Image):
+        return given
+    raise ConfigError(f"an image is a path, a Pillow image or an array, not {type(given).__name__}")
