@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from llmopt.heads.residual import Refinement
 from llmopt.images import Image
-from llmopt.runs.config import make_settings
+from llmopt.search import make_optimizer
 from llmopt.search.base import Search
 from llmopt.search.soft.craft import Craft, CraftSettings
 from llmopt.search.soft.machinery.cma_search import CmaSearch
@@ -199,7 +199,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for part in ("ask", "tell", "draw"):
         setattr(CmaSearch, part, arithmetic.around(getattr(CmaSearch, part)))
 
-    settings = make_settings(Craft, {"profile": "released", "budget": options.budget})
+    settings = make_optimizer("craft", {"profile": "released", "budget": options.budget}).settings
     assert isinstance(settings, CraftSettings)
     before = measuring.resident()
     measuring.reset_peak()

@@ -14,7 +14,7 @@ from llmopt.runs import folder as run_folder
 from llmopt.runs import result as run_result
 from llmopt.runs.config import RunConfig
 from llmopt.runs.measure import Evaluation
-from llmopt.search import OPTIMIZERS
+from llmopt.search import make_optimizer
 from llmopt.search.base import Outcome, TemplateResult
 from llmopt.spend.journal import Journal
 from llmopt.spend.ledger import Ledger
@@ -123,7 +123,7 @@ def paper_run(
         config=config,
         task=task,
         info=BoxInfo("shapes-tiny", "", Access.SOFT, "0" * 64),
-        settings=OPTIMIZERS.get(optimizer).Settings(),
+        optimizer=make_optimizer(optimizer),
         outcome=outcome,
         train=(0.4, 0.9),
         val=(0.5, 0.8),

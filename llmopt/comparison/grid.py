@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from llmopt.errors import ConfigError, LlmoptError, nearest
 from llmopt.runs import folder as run_folder
-from llmopt.runs.config import RunConfig, make_settings
+from llmopt.runs.config import RunConfig, optimizer_of
 from llmopt.runs.plan import make_plan
-from llmopt.search import OPTIMIZERS
+from llmopt.search import OPTIMIZERS, setting_names
 
 # Where a run was made does not make it another run.
 _ELSEWHERE: Final = ("runs", "data_root", "device", "batch_size", "init_from")
@@ -61,8 +61,7 @@ class Arm:
 
     def config(self, base: RunConfig) -> RunConfig:
         """The base config, changed into this arm's."""
-        settings = {f.name for f in dataclasses.fields(OPTIMIZERS.get(self.optimizer).Settings)}
-        settings -= {"head"}
+        settings = setting_names(self.optimizer) - {"head"}
         own = {k: v for k, v in self.options.items() if k in settings}
         changes: dict[str, Any] = {k: v for k, v in self.options.items() if k not in settings}
         known = {f.name for f in dataclasses.fields(RunConfig)}
@@ -229,8 +228,7 @@ def key(config: RunConfig) -> str:
     values = dataclasses.asdict(config)
     for name in _ELSEWHERE:
         del values[name]
-    kind = OPTIMIZERS.get(config.optimizer)
-    values["settings"] = dataclasses.asdict(make_settings(kind, config.settings))
+    values["settings"] = optimizer_of(config).as_given()
     values["llm_settings"] = {k: str(v) for k, v in config.llm_settings.items()}
     return json.dumps(values, sort_keys=True, default=str)
 

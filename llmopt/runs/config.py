@@ -9,14 +9,18 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from llmopt.errors import ConfigError, nearest
+from llmopt.errors import ConfigError
+from llmopt.search import make_optimizer, setting_names
 from llmopt.settings import typed_values
 from llmopt.spend.ledger import Caps
 from llmopt.template import PLAIN, Template
+
+if TYPE_CHECKING:
+    from llmopt.search.base import Optimizer
 
 PAPER_MODEL = ("RN50-quickgelu", "openai")
 """The backbone the papers use."""
@@ -158,50 +162,21 @@ def parse_assignments(pairs: list[str]) -> dict[str, str]:
     return settings
 
 
-def make_settings(optimizer: Any, given: Mapping[str, Any]) -> Any:
-    """The settings of an optimizer class: its profile's values, and over them the given ones.
-
-    Args:
-        optimizer: an :class:`~llmopt.search.base.Optimizer` class.
-        given: by name; texts are converted to the type of the setting.
+def optimizer_of(config: RunConfig) -> Optimizer[Any]:
+    """The optimizer of a config, with its settings.
 
     Raises:
-        ConfigError: an unknown name or profile (the nearest is suggested), a wrong value, or
-            another value than the profile's for a setting that does nothing in that profile.
+        ConfigError: as :func:`llmopt.search.make_optimizer`; an option of ``run`` among the
+            settings is told how it is given.
     """
-    where = f"the settings of '{optimizer.name}'"
-    _refuse_options(optimizer, given, where)
-    typed = typed_values(optimizer.Settings, given, where)
-    profile = typed.get("profile", getattr(optimizer.Settings, "profile", None))
-    if profile is None:
-        return optimizer.Settings(**typed)
-    if optimizer.PROFILES and profile not in optimizer.PROFILES:
-        raise ConfigError(
-            f"unknown profile '{profile}' of '{optimizer.name}'"
-            f"{nearest(profile, optimizer.PROFILES)} (there are: {', '.join(optimizer.PROFILES)})"
-        )
-    values = optimizer.PROFILES.get(profile, {})
-    usual = optimizer.Settings(**{**values, "profile": profile})
-    for name, value in typed.items():
-        works_in = optimizer.ONLY.get(name, frozenset([profile]))
-        if profile not in works_in and value != getattr(usual, name):
-            named = ", ".join(known for known in optimizer.PROFILES if known in works_in)
-            raise ConfigError(
-                f"setting {name}={value} does nothing in the profile '{profile}' of "
-                f"'{optimizer.name}'; it works in: {named} (--set profile=NAME)"
-            )
-    return optimizer.Settings(**{**values, **typed})
-
-
-def _refuse_options(optimizer: Any, given: Mapping[str, Any], where: str) -> None:
-    """Say how an option of ``run`` is given that was taken for a setting."""
-    settings = {f.name for f in dataclasses.fields(optimizer.Settings)}
     options = {f.name for f in dataclasses.fields(RunConfig)} - {"settings", "llm_settings"}
-    for name, value in given.items():
-        if name in options - settings:
+    for name, value in config.settings.items():
+        if name in options - setting_names(config.optimizer):
             flag = f"--{name.replace('_', '-')}"
             if name != "skip_unreadable":
                 flag += f" {shlex.quote(str(value))}"
             raise ConfigError(
-                f"unknown name '{name}' in {where}; it is an option of its own: {flag}"
+                f"unknown name '{name}' in the settings of '{config.optimizer}'; "
+                f"it is an option of its own: {flag}"
             )
+    return make_optimizer(config.optimizer, config.settings, config.head)

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from llmopt.heads.predictor import head_names, with_head
 from llmopt.predictor import Predictor, single
 from llmopt.runs import folder as run_folder
 from llmopt.runs import result as run_result
-from llmopt.runs.config import RunConfig, make_settings
+from llmopt.runs.config import RunConfig, optimizer_of
 from llmopt.runs.folder import locked
 from llmopt.runs.measure import Evaluation, evaluate
 from llmopt.search import OPTIMIZERS
@@ -68,9 +68,8 @@ def prepare(config: RunConfig) -> Prepared:
     config = config.resolved()
     if config.head:
         head_names(config.head)
-    kind = OPTIMIZERS.get(config.optimizer)
-    optimizer = kind(make_settings(kind, _headless(kind, config)))
-    if kind.needs_chat:
+    optimizer = optimizer_of(config)
+    if optimizer.needs_chat:
         llm = chosen_llm(config)
         config = dataclasses.replace(config, llm=llm.spec, max_usd=llm.cap_on_usd(config.max_usd))
     if config.init_from:
@@ -139,22 +138,6 @@ def resume(
     box = open_box(prepared.config, watch)
     check_access(box, type(prepared.optimizer))
     return _live(folder, prepared, box, watch)
-
-
-def _headless(kind: type[Optimizer[Any]], config: RunConfig) -> Mapping[str, Any]:
-    """The optimizer's settings; with ``--head`` it has no head of its own."""
-    asked = config.settings
-    if not config.head or not kind.HEADLESS:
-        return asked
-    if asked.get("profile", "llmopt") != "llmopt":
-        raise ConfigError(
-            f"profile '{asked['profile']}' of '{kind.name}' trains a head of its own; "
-            "leave out --head"
-        )
-    for name, off in kind.HEADLESS.items():
-        if asked.get(name, off) != off:
-            raise ConfigError(f"give either --head {config.head} or --set {name}={asked[name]}")
-    return {**asked, **kind.HEADLESS}
 
 
 def _from_found(config: RunConfig) -> RunConfig:
@@ -281,7 +264,7 @@ def _search_and_measure(
         config=config,
         task=task,
         info=box.info,
-        settings=prepared.optimizer.settings,
+        optimizer=prepared.optimizer,
         outcome=outcome,
         train=(started[0], ended[0]),
         val=(started[1], ended[1]),

@@ -12,7 +12,7 @@ from typing import Any
 from llmopt._version import __version__
 from llmopt.runs.config import RunConfig
 from llmopt.runs.measure import Evaluation
-from llmopt.search.base import Outcome
+from llmopt.search.base import Optimizer, Outcome
 from llmopt.spend.ledger import Ledger
 from llmopt.task import Task
 from llmopt.vision.base import BoxInfo
@@ -26,7 +26,7 @@ def build(
     config: RunConfig,
     task: Task,
     info: BoxInfo,
-    settings: Any,
+    optimizer: Optimizer[Any],
     outcome: Outcome,
     train: tuple[float | None, float | None],
     val: tuple[float | None, float | None],
@@ -45,6 +45,7 @@ def build(
     """
     interrupted = outcome.stop_reason == "interrupted"
     gain = evaluation.gain if evaluation else None
+    alias = {} if optimizer.name == config.optimizer else {"same_as": optimizer.name}
     return {
         "schema": SCHEMA,
         "run": str(folder),
@@ -69,9 +70,9 @@ def build(
         },
         "optimizer": {
             "name": config.optimizer,
-            "settings": dataclasses.asdict(settings),
+            "settings": optimizer.as_given(),
             "llm": config.llm or None,
-            "summary": dict(outcome.summary),
+            "summary": {**outcome.summary, **alias},
         },
         "baseline": {
             "template": task.start.text,

@@ -1,13 +1,19 @@
-"""One algorithm a file; this page is their list.
+"""One algorithm a file; this page is their list, and the way from a name to one with its settings.
 
 Modules are imported when an optimizer is asked for, so that listing them needs no torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pkgutil import resolve_name
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from llmopt.errors import ConfigError, nearest
 from llmopt.registry import Registry
+from llmopt.settings import typed_values
 
 if TYPE_CHECKING:
     from llmopt.search.base import Optimizer
@@ -21,7 +27,7 @@ OPTIMIZERS: Final[Registry[type[Optimizer[Any]]]] = Registry(
         "zeroshot": "llmopt.search.text.zeroshot:ZeroShot",
         "handcrafted": "llmopt.search.text.handcrafted:Handcrafted",
         "craft": "llmopt.search.soft.craft:Craft",
-        "carrot": "llmopt.search.soft.craft:Carrot",
+        "carrot": "llmopt.search.soft.craft:Craft",
         "cbbt": "llmopt.search.soft.cbbt:Cbbt",
         "zip": "llmopt.search.soft.zip:Zip",
         "bbt": "llmopt.search.soft.bbt:Bbt",
@@ -30,3 +36,92 @@ OPTIMIZERS: Final[Registry[type[Optimizer[Any]]]] = Registry(
     },
 )
 """What ``--optimizer`` takes."""
+
+
+def forms(name: str) -> dict[str, type[Optimizer[Any]]]:
+    """The classes of a method by profile, the default first; by "" where it has one form only.
+
+    Raises:
+        ConfigError: the optimizer is unknown; the nearest name is suggested.
+    """
+    kind = OPTIMIZERS.get(name)
+    return {form: resolve_name(where) for form, where in kind.FORMS.items()} or {"": kind}
+
+
+def setting_names(name: str) -> set[str]:
+    """What ``--set`` takes for an optimizer, in any of its forms."""
+    found = forms(name)
+    names = {f.name for kind in found.values() for f in fields(kind.Settings)}
+    return names if "" in found else {*names, "profile"}
+
+
+def make_optimizer(
+    name: str, given: Mapping[str, Any] = MappingProxyType({}), head: str = ""
+) -> Optimizer[Any]:
+    """An optimizer with its settings.
+
+    Args:
+        name: one of :data:`OPTIMIZERS`.
+        given: settings by name, texts or values; ``profile`` chooses the form.
+        head: what ``--head`` asks for; the optimizer's own head is off then.
+
+    Raises:
+        ConfigError: an unknown name, profile or setting (the nearest is suggested), a wrong value,
+            a setting that the profile does not have, or a head beside the optimizer's own.
+    """
+    kind = OPTIMIZERS.get(name)
+    if hasattr(kind, "PROFILES"):
+        return _of_profile(kind, given, head)
+    asked = dict(given)
+    if kind.FORMS:
+        form = str(asked.pop("profile", kind.form))
+        if form not in kind.FORMS:
+            raise ConfigError(
+                f"unknown profile '{form}' of '{kind.name}'{nearest(form, kind.FORMS)} "
+                f"(there are: {', '.join(kind.FORMS)})"
+            )
+        kind = resolve_name(kind.FORMS[form])
+    settings = kind.make_settings(asked)
+    if head:
+        if kind.HEADLESS is None:
+            raise ConfigError(
+                f"profile '{kind.form}' of '{kind.name}' trains a head of its own; leave out --head"
+            )
+        for setting, off in kind.HEADLESS.items():
+            if setting in asked and getattr(settings, setting) != off:
+                raise ConfigError(f"give either --head {head} or --set {setting}={asked[setting]}")
+        settings = replace(settings, **kind.HEADLESS)
+    return kind(settings)
+
+
+def _of_profile(kind: Any, given: Mapping[str, Any], head: str) -> Optimizer[Any]:
+    """The same of an optimizer whose profiles are not classes yet."""
+    if head and kind.HEADLESS:
+        if given.get("profile", "llmopt") != "llmopt":
+            raise ConfigError(
+                f"profile '{given['profile']}' of '{kind.name}' trains a head of its own; "
+                "leave out --head"
+            )
+        for name, off in kind.HEADLESS.items():
+            if given.get(name, off) != off:
+                raise ConfigError(f"give either --head {head} or --set {name}={given[name]}")
+        given = {**given, **kind.HEADLESS}
+    typed = typed_values(kind.Settings, given, f"the settings of '{kind.name}'")
+    profile = typed.get("profile", kind.Settings.profile)
+    if profile not in kind.PROFILES:
+        raise ConfigError(
+            f"unknown profile '{profile}' of '{kind.name}'"
+            f"{nearest(profile, kind.PROFILES)} (there are: {', '.join(kind.PROFILES)})"
+        )
+    values = kind.PROFILES[profile]
+    usual = kind.Settings(**{**values, "profile": profile})
+    for name, value in typed.items():
+        works_in = kind.ONLY.get(name, frozenset([profile]))
+        if profile not in works_in and value != getattr(usual, name):
+            named = ", ".join(known for known in kind.PROFILES if known in works_in)
+            raise ConfigError(
+                f"setting {name}={value} does nothing in the profile '{profile}' of "
+                f"'{kind.name}'; it works in: {named} (--set profile=NAME)"
+            )
+    optimizer: Optimizer[Any] = kind(kind.Settings(**{**values, **typed}))
+    return optimizer

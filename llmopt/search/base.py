@@ -6,13 +6,16 @@ import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from llmopt.errors import ConfigError
 from llmopt.predictor import Predictor
+from llmopt.settings import typed_values
 from llmopt.spend.events import Progress
 from llmopt.task import Task
 from llmopt.vision.base import Access
@@ -131,26 +134,71 @@ S = TypeVar("S")
 class Optimizer(ABC, Generic[S]):
     """One algorithm with its settings.
 
+    A method that has several forms, such as ours and the published one, has a class for each; they
+    share a ``name``, and ``--set profile=FORM`` chooses among them.
+
+    Args:
+        settings: an instance of :attr:`Settings`; None takes the defaults.
+        given: single settings by name, in place of ``settings``; texts are converted.
+
     Class attributes:
         name: what users type.
+        form: the profile's name; empty where the method has one form only.
+        FORMS: profile to ``module:class``, the default first; empty likewise. The same in every
+            form.
         access: the least a black box must offer.
         needs_chat: whether it talks to a language model.
         Settings: a frozen dataclass; its fields are what ``--set KEY=VALUE`` takes.
-        PROFILES: other defaults of the settings, by the name the setting ``profile`` may take.
-        ONLY: by setting, the profiles it works in, where it does nothing in the others.
-        HEADLESS: settings that turn its own head off, if it has one.
+        HEADLESS: settings that turn its own head off, if it has one; None where it always trains
+            one, so that ``--head`` cannot be given.
+        starts_at_template: whether a soft prompt begins as the words of the task's start template.
     """
 
     name: ClassVar[str]
+    form: ClassVar[str] = ""
+    FORMS: ClassVar[Mapping[str, str]] = {}
     access: ClassVar[Access] = Access.LABELS
     needs_chat: ClassVar[bool] = False
     Settings: ClassVar[type[Any]]
-    PROFILES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    ONLY: ClassVar[Mapping[str, frozenset[str]]] = {}
-    HEADLESS: ClassVar[Mapping[str, Any]] = {}
+    HEADLESS: ClassVar[Mapping[str, Any] | None] = {}
+    starts_at_template: ClassVar[bool] = False
 
-    def __init__(self, settings: S) -> None:
-        self.settings = settings
+    def __init__(self, settings: S | None = None, **given: Any) -> None:
+        if settings is not None and given:
+            raise TypeError(f"{type(self).__name__} takes settings, or single ones, not both")
+        self.settings: S = self.make_settings(given) if settings is None else settings
+
+    @classmethod
+    def make_settings(cls, given: Mapping[str, Any]) -> Any:
+        """Settings from names and values, which may be texts.
+
+        Raises:
+            ConfigError: an unknown name (the nearest is suggested), the name of a setting that only
+                other forms have (they are named), or a wrong value.
+        """
+        own = {f.name for f in fields(cls.Settings)}
+        for name in given:
+            works_in = [] if name in own else cls._forms_with(name)
+            if works_in:
+                raise ConfigError(
+                    f"setting {name}={given[name]} does nothing in the profile '{cls.form}' of "
+                    f"'{cls.name}'; it works in: {', '.join(works_in)} (--set profile=NAME)"
+                )
+        return cls.Settings(**typed_values(cls.Settings, given, f"the settings of '{cls.name}'"))
+
+    @classmethod
+    def _forms_with(cls, setting: str) -> list[str]:
+        return [
+            form
+            for form, where in cls.FORMS.items()
+            if setting in {f.name for f in fields(resolve_name(where).Settings)}
+        ]
+
+    def as_given(self) -> dict[str, Any]:
+        """The settings as ``--set`` takes them, the profile among them, for configs and results."""
+        profile = {"profile": self.form} if self.form else {}
+        settings: Any = self.settings
+        return {**profile, **asdict(settings)}
 
     @abstractmethod
     def bounds(self, task: Task) -> Bounds:

@@ -13,13 +13,11 @@ from llmopt.errors import ConfigError, TemplateError
 from llmopt.runs.config import (
     PAPER_MODEL,
     RunConfig,
-    make_settings,
+    optimizer_of,
     parse_assignments,
     read_config,
 )
-from llmopt.search import OPTIMIZERS
-from llmopt.search.text.chat import Chat
-from llmopt.search.text.random import Random
+from llmopt.search import OPTIMIZERS, forms, make_optimizer
 from llmopt.spend.ledger import Caps
 
 printable = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=30)
@@ -168,7 +166,9 @@ def test_assignments() -> None:
 
 
 def test_settings_are_typed_from_text() -> None:
-    settings = make_settings(Chat, {"k": "4", "polish": "no", "scores": "Yes", "lists": "good"})
+    settings = make_optimizer(
+        "chat", {"k": "4", "polish": "no", "scores": "Yes", "lists": "good"}
+    ).settings
     assert (settings.k, settings.polish, settings.scores, settings.lists) == (
         4,
         False,
@@ -177,16 +177,16 @@ def test_settings_are_typed_from_text() -> None:
     )
     for wrong in ({"k": "four"}, {"polish": "maybe"}, {"k": "4.5"}):
         with pytest.raises(ConfigError, match="in the settings of 'chat' must be"):
-            make_settings(Chat, wrong)
+            make_optimizer("chat", wrong)
 
 
 def test_unknown_settings_suggest_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"unknown name 'restart' .* did you mean 'restarts'\?"):
-        make_settings(Chat, {"restart": 3})
+        make_optimizer("chat", {"restart": 3})
     with pytest.raises(ConfigError, match="there are: evaluations, fitness, finalists"):
-        make_settings(Random, {"xyzzy": 3})
+        make_optimizer("random", {"xyzzy": 3})
     with pytest.raises(ConfigError, match="there are none"):
-        make_settings(OPTIMIZERS.get("zeroshot"), {"k": 3})
+        make_optimizer("zeroshot", {"k": 3})
 
 
 @pytest.mark.parametrize(
@@ -203,10 +203,10 @@ def test_options_given_as_settings_are_told_how_to_be_given(
     given: dict[str, Any], flag: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        make_settings(Chat, given)
+        optimizer_of(RunConfig(settings=given))
     assert f"unknown name '{next(iter(given))}' in the settings of 'chat'" in str(refused.value)
     assert str(refused.value).endswith(f"; it is an option of its own: {flag}")
-    assert make_settings(OPTIMIZERS.get("craft"), {"head": "none"}).head == "none"
+    assert make_optimizer("craft", {"head": "none"}).settings.head == "none"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,6 @@ def test_options_given_as_settings_are_told_how_to_be_given(
     [
         ("craft", {"row": "dtd"}, "released, paper"),
         ("craft", {"lr": "0.01"}, "released, paper"),
-        ("carrot", {"flip": "no"}, "released, paper"),
         ("craft", {"profile": "released", "head": "none"}, "llmopt"),
         ("craft", {"profile": "paper", "weight": 0.5}, "llmopt"),
         ("craft", {"profile": "released", "restarts": 4}, "llmopt"),
@@ -232,42 +231,34 @@ def test_options_given_as_settings_are_told_how_to_be_given(
 def test_settings_that_do_nothing_in_the_profile_are_refused(
     name: str, given: dict[str, Any], works_in: str
 ) -> None:
-    kind = OPTIMIZERS.get(name)
     setting = list(given)[-1]
-    profile = given.get("profile", kind.Settings().profile)
+    profile = make_optimizer(name, {k: v for k, v in given.items() if k == "profile"}).as_given()[
+        "profile"
+    ]
     with pytest.raises(ConfigError, match=rf"setting {setting}=.* does nothing") as refused:
-        make_settings(kind, given)
+        make_optimizer(name, given)
     assert f"the profile '{profile}' of '{name}'; it works in: {works_in} (" in str(refused.value)
     assert refused.value.exit_code == 2
-    there = make_settings(kind, {**given, "profile": works_in.split(", ")[0]})
+    there = make_optimizer(name, {**given, "profile": works_in.split(", ")[0]}).settings
     assert str(getattr(there, setting)).lower() in (str(given[setting]).lower(), "false")
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS.names())
-def test_only_names_settings_and_profiles_that_are_there(name: str) -> None:
-    kind = OPTIMIZERS.get(name)
-    assert set(kind.ONLY) <= {f.name for f in dataclasses.fields(kind.Settings)}
-    for profiles in kind.ONLY.values():
-        assert set() < set(profiles) < set(kind.PROFILES)
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS.names())
 def test_every_profile_survives_a_config_file(name: str) -> None:
-    kind = OPTIMIZERS.get(name)
-    for profile in kind.PROFILES:
-        whole = make_settings(kind, {"profile": profile})
-        assert make_settings(kind, dataclasses.asdict(whole)) == whole
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS.names())
-def test_default_settings_survive_a_config_file(name: str) -> None:
-    kind = OPTIMIZERS.get(name)
-    defaults = make_settings(kind, {})
-    plain = {k: v for k, v in dataclasses.asdict(defaults).items() if v is not None}
-    config = RunConfig(optimizer=name, settings=plain)
-    again = RunConfig.from_mapping(tomllib.loads(config.to_toml()))
-    assert make_settings(kind, again.settings) == defaults
-    assert make_settings(kind, {k: str(v) for k, v in plain.items()}) == defaults
+    plain = make_optimizer(name)
+    for profile in [p for p in forms(name) if p]:
+        whole = make_optimizer(name, {"profile": profile})
+        assert whole.form == profile
+        assert whole.name == plain.name
+        given = whole.as_given()
+        assert make_optimizer(name, given).settings == whole.settings
+        kept = {k: v for k, v in given.items() if v is not None}
+        again = RunConfig.from_mapping(
+            tomllib.loads(RunConfig(optimizer=name, settings=kept).to_toml())
+        )
+        assert optimizer_of(again).as_given() == given
+        assert make_optimizer(name, {k: str(v) for k, v in given.items()}).as_given() == given
+    assert make_optimizer(name, plain.as_given()).settings == plain.settings
 
 
 def test_unknown_optimizers_suggest_the_nearest() -> None:

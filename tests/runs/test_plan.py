@@ -8,9 +8,9 @@ from fakes import NAMES, FakeBox, make_task, stage, write_folder
 
 from llmopt.errors import BudgetTooSmall, ConfigError
 from llmopt.runs import engine
-from llmopt.runs.config import RunConfig, make_settings
+from llmopt.runs.config import RunConfig
 from llmopt.runs.plan import Plan, Row, make_plan
-from llmopt.search import OPTIMIZERS
+from llmopt.search import OPTIMIZERS, make_optimizer
 from llmopt.vision.base import Access
 
 K = len(NAMES)
@@ -61,7 +61,7 @@ def test_no_run_spends_more_than_its_bounds(tmp_path: Path, name: str, access: A
         "handcrafted": {"templates": "subset"},
     }
     kind = OPTIMIZERS.get(name)
-    optimizer = kind(make_settings(kind, small.get(name, {})))
+    optimizer = make_optimizer(kind.name, small.get(name, {}))
     task = make_task(shots=2)
     chat = BuiltinRewriter() if kind.needs_chat else None
     with stage(tmp_path, task, FakeBox(access), chat=chat) as s:

@@ -29,7 +29,7 @@ Queries: K soft-prompt encodings a candidate.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import torch
 
@@ -99,7 +99,7 @@ class BptVlm(Optimizer[BptVlmSettings]):
     name = "bptvlm"
     access = Access.SOFT
     Settings = BptVlmSettings
-    PROFILES: ClassVar = {"llmopt": {}, "released": {}}
+    PROFILES: ClassVar[Any] = {"llmopt": {}, "released": {}}
     ONLY: ClassVar = {
         "tokens": frozenset({"released"}),
         **dict.fromkeys(("views", "standard_errors"), frozenset({"llmopt"})),

@@ -55,7 +55,7 @@ its mean, and one for the head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -224,14 +224,3 @@ class Craft(Optimizer[CraftSettings]):
         generations = steps_allowed(s.budget, task.shots, s.population)
         searches = min(s.restarts, generations)
         return searches, generations // searches
-
-
-class Carrot(Craft):
-    """CraFT under the name it had before; the result says so."""
-
-    name = "carrot"
-
-    def run(self, search: Search) -> Outcome:
-        """Run ``craft``."""
-        outcome = super().run(search)
-        return replace(outcome, summary={**outcome.summary, "same_as": Craft.name})

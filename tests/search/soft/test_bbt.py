@@ -8,7 +8,7 @@ import pytest
 import torch
 from soft_box import NAMES, Bench, SoftBox, make_task
 
-from llmopt.runs.config import make_settings
+from llmopt.search import make_optimizer
 from llmopt.search.soft.bbt import Bbt, Looking
 from llmopt.search.soft.bptvlm import BptVlm
 from llmopt.search.soft.machinery.evolution import Evolution, hinge
@@ -17,7 +17,7 @@ from llmopt.search.soft.machinery.start import soft_start
 
 
 def test_the_released_settings() -> None:
-    s = make_settings(Bbt, {"profile": "released"})
+    s = make_optimizer("bbt", {"profile": "released"}).settings
     assert (s.dim, s.population, s.sigma, s.alpha) == (500, 20, 1.0, 1.0)
     task, _ = make_task(SoftBox())
     bounds = Bbt(s).bounds(task)
@@ -49,7 +49,7 @@ def test_the_best_on_the_validation_images_is_kept(
         assert self.kept_accuracy >= before
 
     monkeypatch.setattr(Looking, "_look", watch)
-    settings = make_settings(Bbt, {"profile": "released", "budget": 600, "dim": 10})
+    settings = make_optimizer("bbt", {"profile": "released", "budget": 600, "dim": 10}).settings
     with Bench(tmp_path, task, box) as bench:
         outcome = Bbt(settings).run(bench.search)
     assert len(looks) == 6
@@ -68,7 +68,7 @@ def test_without_validation_images_the_lowest_loss_is_kept(
     monkeypatch.setattr(
         Evolution, "__init__", lambda self, *a, **k: (init(self, *a, **k), walks.append(self))[0]
     )
-    settings = make_settings(Bbt, {"profile": "released", "budget": 200, "dim": 10})
+    settings = make_optimizer("bbt", {"profile": "released", "budget": 200, "dim": 10}).settings
     with Bench(tmp_path, task, box) as bench:
         outcome = Bbt(settings).run(bench.search)
     assert isinstance(outcome.predictor, SoftPredictor)
@@ -78,7 +78,7 @@ def test_without_validation_images_the_lowest_loss_is_kept(
 def test_before_the_first_look_the_lowest_loss_is_kept(tmp_path: Path) -> None:
     box = SoftBox()
     with Bench(tmp_path, make_task(box)[0], box) as bench:
-        outcome = Bbt(make_settings(Bbt, {"profile": "released", "budget": 40, "dim": 8})).run(
+        outcome = make_optimizer("bbt", {"profile": "released", "budget": 40, "dim": 8}).run(
             bench.search
         )
     start = soft_start(bench.metered, bench.search.task.start, NAMES).context.numpy()
@@ -86,14 +86,14 @@ def test_before_the_first_look_the_lowest_loss_is_kept(tmp_path: Path) -> None:
 
 
 def test_bptvlm_as_released(tmp_path: Path) -> None:
-    s = make_settings(BptVlm, {"profile": "released"})
+    s = make_optimizer("bptvlm", {"profile": "released"}).settings
     assert (s.dim, s.population, s.tokens, s.sigma) == (500, 30, 8, 1.0)
     box = SoftBox()
     task, _ = make_task(box)
     for dataset, budget in (("dtd", 36_000), ("eurosat", 25_200), ("caltech101", 3_600)):
         bounds = BptVlm(s).bounds(dataclasses.replace(task, dataset=dataset))
         assert bounds.soft_prompt_encodings == budget * len(NAMES)
-    settings = make_settings(BptVlm, {"profile": "released", "budget": 60, "dim": 12})
+    settings = make_optimizer("bptvlm", {"profile": "released", "budget": 60, "dim": 12}).settings
     with Bench(tmp_path, task, box) as bench:
         outcome = BptVlm(settings).run(bench.search)
     assert isinstance(outcome.predictor, SoftPredictor)

@@ -10,7 +10,7 @@ from soft_box import NAMES, Bench, SoftBox, make_task
 
 from llmopt.data.augment import Augmentation
 from llmopt.heads.predictor import HeadedPredictor
-from llmopt.runs.config import make_settings
+from llmopt.search import make_optimizer
 from llmopt.search.soft.cbbt import (
     Cbbt,
     Descent,
@@ -104,7 +104,7 @@ def test_the_search_estimates_the_true_gradient(bench: Bench, own: bool) -> None
     count = start.context.numel()
     # A complete set of directions is exact; sets of their own for the classes are not complete.
     directions = 16 * count if own else count
-    settings = make_settings(Cbbt, {"directions": directions, "own": own, "eps": 0.002})
+    settings = make_optimizer("cbbt", {"directions": directions, "own": own, "eps": 0.002}).settings
     walk = Descent(settings, bench.search, start, 10, trail.fit)
     scores = trail.visit(start.context)
     rng = np.random.default_rng(0)
@@ -149,7 +149,7 @@ def test_the_released_start(tokens: int, words: str) -> None:
 
 
 def test_the_released_step_size_and_epochs(bench: Bench) -> None:
-    settings = make_settings(Cbbt, {"profile": "released"})
+    settings = make_optimizer("cbbt", {"profile": "released"}).settings
     assert (settings.directions, settings.batch, settings.rate) == (256, 32, 2e-3)
     walk = Training(settings, bench.search, 150)
     assert walk.eps == 1 / 16
@@ -160,7 +160,9 @@ def test_the_released_step_size_and_epochs(bench: Bench) -> None:
 
 
 def test_the_adapter_moves_the_features_by_a_fifth(bench: Bench) -> None:
-    settings = make_settings(Cbbt, {"profile": "released", "epochs": 2, "directions": 4})
+    settings = make_optimizer(
+        "cbbt", {"profile": "released", "epochs": 2, "directions": 4}
+    ).settings
     outcome = Cbbt(settings).run(bench.search)
     assert isinstance(outcome.predictor, HeadedPredictor)
     prompt, head = outcome.predictor.base, outcome.predictor.fitted
@@ -180,7 +182,7 @@ def test_the_adapter_moves_the_features_by_a_fifth(bench: Bench) -> None:
 
 def test_the_adapter_learns_beside_the_prompt(bench: Bench) -> None:
     given = {"profile": "released", "directions": 4, "rate": 0.02, "clip": 1e-12, "flip": False}
-    walk = Training(make_settings(Cbbt, given), bench.search, 20)
+    walk = Training(make_optimizer("cbbt", given).settings, bench.search, 20)
     walk.how = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0))  # a crop is another class here
     losses = [walk.advance(step) for step in range(20)]
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.05

@@ -16,18 +16,17 @@ from soft_box import NAMES, Bench, SoftBox, make_task
 
 from llmopt.errors import ConfigError
 from llmopt.predictor import TextPredictor
-from llmopt.runs.config import make_settings
+from llmopt.search import make_optimizer
 from llmopt.search.base import Optimizer, Outcome
 from llmopt.search.soft.bbt import Bbt
 from llmopt.search.soft.bptvlm import BptVlm
 from llmopt.search.soft.cbbt import Cbbt
 from llmopt.search.soft.coop import Coop
-from llmopt.search.soft.craft import Carrot, Craft
+from llmopt.search.soft.craft import Craft
 from llmopt.search.soft.zip import Zip
 from llmopt.spend.journal import read_journal
 from llmopt.spend.ledger import Caps
 from llmopt.task import Task, TestSet
-from llmopt.vision.base import Access
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Case:
         return "-".join([self.kind.name, *(str(v) for v in self.given.values())])
 
     def make(self) -> Optimizer[Any]:
-        return self.kind(make_settings(self.kind, self.given))
+        return make_optimizer(self.kind.name, self.given)
 
 
 SAFE = [
@@ -232,16 +231,6 @@ def test_nothing_on_hand_leads_to_test_images(case: Case, tmp_path: Path) -> Non
     assert not any(isinstance(part, TestSet) for part in parts)
 
 
-@pytest.mark.parametrize("kind", [Bbt, BptVlm, Carrot, Cbbt, Coop, Craft, Zip])
-def test_each_names_its_level_and_profiles(kind: type[Optimizer[Any]]) -> None:
-    assert kind.access == Access.SOFT
-    assert not kind.needs_chat
-    assert next(iter(kind.PROFILES)) == make_settings(kind, {}).profile == "llmopt"
-    assert "released" in kind.PROFILES
-    # The defaults of the class are those of the default profile.
-    assert kind.Settings() == make_settings(kind, {})
-
-
 @pytest.mark.parametrize(
     ("kind", "given"),
     [
@@ -266,12 +255,4 @@ def test_wrong_settings_are_refused_by_name(
 ) -> None:
     (name,) = given
     with pytest.raises(ConfigError, match=name):
-        make_settings(kind, given)
-
-
-def test_carrot_says_that_it_is_craft(tmp_path: Path) -> None:
-    box = SoftBox()
-    task, _ = make_task(box)
-    case = Case(Carrot, {"budget": 20, "population": 4, "dim": 4, "head": "none"})
-    _, outcome = run(case, tmp_path, task, box)
-    assert outcome.summary["same_as"] == "craft"
+        make_optimizer(kind.name, given)

@@ -11,7 +11,7 @@ from soft_box import NAMES, PLAIN, Bench, SoftBox, make_task
 
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.predictor import single
-from llmopt.runs.config import make_settings
+from llmopt.search import make_optimizer
 from llmopt.search.soft import craft_published
 from llmopt.search.soft.craft import Craft, CraftSettings
 from llmopt.search.soft.craft_published import TABLE, Alternation
@@ -30,7 +30,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def alternation(bench: Bench, **given: object) -> Alternation:
     given = {"profile": "released", "population": 6, "dim": 8, "budget": 60, "restarts": 1, **given}
-    settings: CraftSettings = make_settings(Craft, given)
+    settings: CraftSettings = make_optimizer("craft", given).settings
     return Alternation(settings, bench.search)
 
 
@@ -38,8 +38,8 @@ def alternation(bench: Bench, **given: object) -> Alternation:
 
 
 def test_the_published_profiles_differ_as_documented() -> None:
-    released = make_settings(Craft, {"profile": "released"})
-    paper = make_settings(Craft, {"profile": "paper"})
+    released = make_optimizer("craft", {"profile": "released"}).settings
+    paper = make_optimizer("craft", {"profile": "paper"}).settings
     assert (released.dim, released.population, released.lr) == (512, 40, 1e-3)
     assert (released.consistency, paper.consistency) == ("released", "paper")
     assert (released.context, paper.context) == ("draws", "mean")
@@ -56,10 +56,10 @@ def test_the_table_by_data_set(bench: Bench) -> None:
     assert TABLE["imagenet"].hidden == 512
     assert len(TABLE) == 11
     task = dataclasses.replace(bench.search.task, dataset="eurosat")
-    settings = make_settings(Craft, {"profile": "released"})
+    settings = make_optimizer("craft", {"profile": "released"}).settings
     assert craft_published.row(settings, task) is TABLE["eurosat"]
     assert craft_published.row(settings, bench.search.task) is TABLE["caltech101"]
-    other = make_settings(Craft, {"profile": "released", "row": "dtd"})
+    other = make_optimizer("craft", {"profile": "released", "row": "dtd"}).settings
     assert craft_published.row(other, task) is TABLE["dtd"]
 
 
@@ -85,7 +85,7 @@ def test_the_bounds_are_those_of_the_papers_arithmetic() -> None:
     box = SoftBox()
     task, _ = make_task(box, shots=32)  # 160 images of 5 classes
     task = dataclasses.replace(task, dataset="eurosat", shots=16)
-    bounds = Craft(make_settings(Craft, {"profile": "released"})).bounds(task)
+    bounds = make_optimizer("craft", {"profile": "released"}).bounds(task)
     assert bounds.soft_prompt_encodings == (8000 + 200) * 5
     assert bounds.image_encodings == 160 + 32_000
 

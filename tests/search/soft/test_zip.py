@@ -9,7 +9,7 @@ import pytest
 import torch
 from soft_box import NAMES, Bench, SoftBox, make_task
 
-from llmopt.runs.config import make_settings
+from llmopt.search import make_optimizer
 from llmopt.search.soft.machinery.start import soft_start
 from llmopt.search.soft.zip import Reparameterisation, Spsa, Zip, clip, segmented_uniform, spsa
 from llmopt.spend.ledger import Caps
@@ -77,7 +77,7 @@ def test_the_gradient_is_clipped_at_the_root_of_its_dimension() -> None:
 
 
 def test_the_released_schedule(bench: Bench) -> None:
-    settings = make_settings(Zip, {"profile": "released"})
+    settings = make_optimizer("zip", {"profile": "released"}).settings
     assert (settings.tokens, settings.rank, settings.directions, settings.batch) == (8, 5, 5, 128)
     bounds = Zip(settings).bounds(bench.search.task)
     assert bounds.soft_prompt_encodings == 5000 * len(NAMES)
@@ -85,7 +85,7 @@ def test_the_released_schedule(bench: Bench) -> None:
 
 
 def test_a_step_is_as_long_as_the_schedule_says(bench: Bench) -> None:
-    settings = make_settings(Zip, {"profile": "released", "tokens": 2})
+    settings = make_optimizer("zip", {"profile": "released", "tokens": 2}).settings
     walk = Spsa(settings, bench.search, soft_start(bench.metered, bench.search.task.start, NAMES))
     for step in (0, 9):
         before = walk.w.copy()
@@ -97,7 +97,7 @@ def test_a_step_is_as_long_as_the_schedule_says(bench: Bench) -> None:
 
 def test_standing_still_is_no_gain(bench: Bench) -> None:
     """Rounding makes the soft prompt a hair likelier than the template it spells."""
-    outcome = Zip(make_settings(Zip, {"budget": 60, "rate": 1e-9, "standard_errors": 0})).run(
+    outcome = make_optimizer("zip", {"budget": 60, "rate": 1e-9, "standard_errors": 0}).run(
         bench.search
     )
     assert outcome.fallback
@@ -108,13 +108,13 @@ def test_published_calls_are_those_made(tmp_path: Path) -> None:
     box = SoftBox()
     caps = Caps(queries=25 * len(NAMES))
     with Bench(tmp_path, make_task(box)[0], box, caps=caps) as capped:
-        outcome = Zip(make_settings(Zip, {"profile": "released"})).run(capped.search)
+        outcome = make_optimizer("zip", {"profile": "released"}).run(capped.search)
     assert outcome.stop_reason == "budget: queries"
     assert outcome.summary == {"calls_as_published": 20}
 
 
 def test_both_sides_see_the_same_images(bench: Bench) -> None:
-    settings = make_settings(Zip, {"profile": "released", "batch": 4})
+    settings = make_optimizer("zip", {"profile": "released", "batch": 4}).settings
     walk = Spsa(settings, bench.search, soft_start(bench.metered, bench.search.task.start, NAMES))
     walk.advance(0)
     assert bench.box.asked["image_encodings"] == 4

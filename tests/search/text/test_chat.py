@@ -16,7 +16,7 @@ from reach import reachable
 from llmopt.errors import ConfigError, ContentRefused, ContextOverflow, ServiceError
 from llmopt.language.builtin import BuiltinRewriter
 from llmopt.resources import read_lines
-from llmopt.runs.config import make_settings
+from llmopt.search import make_optimizer
 from llmopt.search.base import Outcome
 from llmopt.search.text.chat import Chat, ChatSettings, draw_pool, polish
 from llmopt.spend.journal import read_journal
@@ -35,7 +35,7 @@ def chat(**settings: Any) -> Chat:
     small = {"restarts": 1, "iterations": 3, "pool": 6, "proposals": 3, "k": 2, "polish": False}
     if "profile" in settings:
         small = {}
-    return Chat(make_settings(Chat, {**small, **settings}))
+    return make_optimizer("chat", {**small, **settings})
 
 
 def run(folder: Path, model: Any, optimizer: Chat, **options: Any) -> tuple[Outcome, Any]:
@@ -171,11 +171,11 @@ def test_the_released_profile_gives_up_after_fifteen_useless_replies(tmp_path: P
 
 
 def test_a_profile_is_a_set_of_defaults() -> None:
-    released = make_settings(Chat, {"profile": "released", "k": "5"})
+    released = make_optimizer("chat", {"profile": "released", "k": "5"}).settings
     assert (released.k, released.pool, released.scores) == (5, 80, False)
-    assert make_settings(Chat, {}) == ChatSettings()
+    assert make_optimizer("chat", {}).settings == ChatSettings()
     with pytest.raises(ConfigError, match="did you mean 'released'"):
-        make_settings(Chat, {"profile": "realeased"})
+        make_optimizer("chat", {"profile": "realeased"})
 
 
 # ------------------------------------------------------------------------------ small and equal
