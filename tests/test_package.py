@@ -12,8 +12,8 @@ import llmopt
 from llmopt.resources import prompts_root, read_lines, read_prompt
 
 HEAVY = {
-    "langchain", "langchain_core", "langchain_openai", "open_clip", "openai", "scipy", "timm",
-    "torch", "torchvision",
+    "langchain", "langchain_core", "langchain_openai", "open_clip", "openai", "pydantic",
+    "scipy", "timm", "torch", "torchvision",
 }  # fmt: skip
 
 
