@@ -357,8 +357,9 @@ def stage(
 
 
 def _metered(chat: Any, ledger: Ledger, journal: Journal) -> Any:
+    from llmopt.language.llm import Llm
     from llmopt.language.metered import MeteredChat
-    from llmopt.language.retry import RetrySettings
+    from llmopt.language.settings import LlmSettings
 
-    patience = RetrySettings(attempts=3, first_pause=0.0)
-    return MeteredChat(chat, name="test:model", ledger=ledger, journal=journal, retry=patience)
+    settings = LlmSettings(attempts=3, first_pause=0.0)
+    return MeteredChat(Llm("test:model", settings=settings, model=chat), ledger, journal)

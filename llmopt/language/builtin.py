@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import accumulate, chain
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -52,6 +52,7 @@ class BuiltinRewriter(BaseChatModel):
         seed: the same messages and seed give the same reply.
     """
 
+    llmopt_local: ClassVar[bool] = True
     seed: int = 0
 
     @property

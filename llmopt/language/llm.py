@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmopt.language.prices import FREE_PROVIDERS, Price, price_of, require_price
 from llmopt.language.providers import default_spec, open_chat, split_spec
+from llmopt.language.retry import AT_ONCE, RetrySettings
 from llmopt.language.settings import LlmSettings
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class Llm:
     def free(self) -> bool:
         """Whether it is one of ours, which cost nothing."""
         return self.model is None and self.provider in FREE_PROVIDERS
+
+    @property
+    def retry(self) -> RetrySettings:
+        """The patience to ask with."""
+        return AT_ONCE if self.provider == "replay" else self.settings.retry
 
     def cap_on_usd(self, max_usd: float | None) -> float | None:
         """The cap on money: the given one, or the default where the model is paid for.

@@ -11,7 +11,7 @@ from llmopt.language import wire
 from llmopt.language.prices import Bound
 
 if TYPE_CHECKING:
-    from langchain_core.messages import BaseMessage
+    from langchain_core.messages import AIMessage, BaseMessage
 
 INTENT = "llm_intent"
 REPLY = "llm_reply"
@@ -29,7 +29,17 @@ class ParameterDropped(RetryableError):
 
 @dataclass(frozen=True)
 class Question:
-    """One question; ``text`` is all that decides what the reply may be."""
+    """One question.
+
+    Attributes:
+        messages: the whole conversation.
+        plain: the same as roles and contents.
+        stream, turn: where in the run it stands.
+        sample: how often the same was asked there before.
+        bound: tokens at most.
+        upper: what it may cost at most, by currency.
+        text: all that decides what the reply may be.
+    """
 
     messages: Sequence[BaseMessage]
     plain: list[list[Any]]
@@ -37,6 +47,7 @@ class Question:
     turn: int
     sample: int
     bound: Bound
+    upper: dict[str, float]
     text: str
 
     def key(self, number: int) -> str:
@@ -45,7 +56,7 @@ class Question:
 
     def place(self, number: int) -> dict[str, Any]:
         """Where in the run try ``number`` stands, and what it asks."""
-        request = wire.fingerprint(self.messages)
+        request = wire.sha(wire.canonical(self.plain))
         return {"turn": self.turn, "sample": self.sample, "attempt": number, "request": request}
 
 
@@ -56,6 +67,19 @@ def spend(tokens_in: int, tokens_out: int, usd: float) -> dict[str, float]:
         "llm_tokens_in": tokens_in,
         "llm_tokens_out": tokens_out,
         "llm_usd": usd,
+    }
+
+
+def answer(message: AIMessage, charged: dict[str, float], estimated: bool) -> dict[str, Any]:
+    """The record of a call that was answered."""
+    metadata = message.response_metadata or {}
+    return {
+        "text": str(message.text),
+        "finish_reason": wire.finish_reason(message),
+        "model": str(metadata.get("model_name") or metadata.get("model") or ""),
+        "fingerprint": str(metadata.get("system_fingerprint") or ""),
+        "estimated": estimated,
+        "charged": charged,
     }
 
 

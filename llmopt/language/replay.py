@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -49,6 +49,7 @@ def open_replay(path: Path) -> ReplayChat:
 class ReplayChat(BaseChatModel):
     """Finds what was answered, by the place in the run and the messages."""
 
+    llmopt_local: ClassVar[bool] = True
     _records: dict[_Place, dict[str, Any]] = PrivateAttr(default_factory=dict)
     _by_request: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
 

@@ -48,6 +48,15 @@ class Usage:
     written: int = 0
 
 
+def is_local(model: BaseChatModel) -> bool:
+    """Whether a model runs in this process: it cannot hang, costs nothing and says the same again.
+
+    Such a class says so by ``llmopt_local = True``. Its errors are bugs to show, and its replies
+    need no cache.
+    """
+    return getattr(type(model), "llmopt_local", False) is True
+
+
 def sha(text: str) -> str:
     """SHA-256 of a text, lone surrogates included."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -13,15 +13,16 @@ from langchain_core.messages import AIMessage, HumanMessage
 from llmopt.errors import BudgetExhausted
 from llmopt.language import wire
 from llmopt.language.builtin import BuiltinRewriter
+from llmopt.language.llm import Llm
 from llmopt.language.metered import MeteredChat
 from llmopt.language.replay import open_replay
-from llmopt.language.retry import RetrySettings
+from llmopt.language.settings import LlmSettings
 from llmopt.search.text.conversation import Conversation, Lists
 from llmopt.search.text.replies import parse_reply
 from llmopt.spend.journal import Journal, read_journal
 from llmopt.spend.ledger import Caps, Ledger
 
-QUICK = RetrySettings(attempts=2, first_pause=0.0)
+QUICK = LlmSettings(attempts=2, first_pause=0.0)
 
 
 def question(count: int = 3) -> list[Any]:
@@ -33,7 +34,7 @@ def replay(tmp_path: Path) -> Any:
     folder = tmp_path / "recorded"
     folder.mkdir()
     with Journal(folder / "journal.jsonl") as journal:
-        chat = MeteredChat(BuiltinRewriter(), name="builtin", ledger=Ledger(), journal=journal)
+        chat = MeteredChat(Llm("builtin"), Ledger(), journal)
         for turn in range(3):
             chat.ask(question(), turn=turn)
         chat.ask([HumanMessage("Write 2 templates.")])
@@ -59,9 +60,8 @@ class Sitting:
         self.path = folder / "journal.jsonl"
         self.journal = Journal(self.path)
         self.ledger = Ledger(caps)
-        self.chat = MeteredChat(
-            model, name="test:model", ledger=self.ledger, journal=self.journal, retry=QUICK
-        )
+        llm = Llm("test:model", settings=QUICK, model=model)
+        self.chat = MeteredChat(llm, self.ledger, self.journal)
 
     def __enter__(self) -> Sitting:
         return self
@@ -93,7 +93,7 @@ def test_each_question_is_one_call_journaled_before_it_is_used(tmp_path: Path, m
         for reply in replies:
             assert parse_reply(reply.text, NAMES).templates
             assert not reply.estimated
-            assert not reply.truncated
+            assert reply.finish_reason == "stop"
 
 
 def test_a_resumed_run_finds_every_reply_and_pays_for_none(tmp_path: Path, model: Any) -> None:

@@ -27,9 +27,8 @@ from llmopt.errors import (
     ServiceError,
     ServiceModelNotFound,
 )
+from llmopt.language.llm import Llm
 from llmopt.language.metered import MeteredChat, Reply
-from llmopt.language.prices import Price
-from llmopt.language.providers import open_chat
 from llmopt.language.settings import LlmSettings
 from llmopt.search.text.replies import parse_reply
 from llmopt.spend.journal import Journal
@@ -45,8 +44,8 @@ SETTINGS = LlmSettings(
     breaker=9,
     seed=3,
     structured=True,
+    price="1,4",
 )
-PRICE = Price(1.0, 4.0)
 
 
 @dataclass
@@ -94,16 +93,7 @@ def converse(chat: MeteredChat, turns: int, stream: str = "main") -> Course:
 def meter(url: str, path: Path, caps: Caps | None = None, settings: LlmSettings = SETTINGS):
     """A metered chat with the real client, its ledger and its journal."""
     ledger, journal = Ledger(caps), Journal(path)
-    chat = MeteredChat(
-        open_chat("openai:hostile", base_url=url, settings=settings),
-        name="openai:hostile",
-        ledger=ledger,
-        journal=journal,
-        price=PRICE,
-        max_tokens=settings.max_tokens,
-        retry=settings.retry,
-    )
-    return chat, ledger, journal
+    return MeteredChat(Llm("openai:hostile", url, settings), ledger, journal), ledger, journal
 
 
 def play(server: HostileServer, path: Path, turns: int, caps: Caps | None = None):

@@ -28,16 +28,21 @@ from llmopt.errors import (
     ServiceUnavailable,
 )
 from llmopt.language.cache import ResponseCache
-from llmopt.language.limits import RateLimiter
+from llmopt.language.llm import Llm
 from llmopt.language.metered import MeteredChat
-from llmopt.language.prices import Price
 from llmopt.language.records import INTENT, REPLY
-from llmopt.language.retry import RetrySettings
+from llmopt.language.settings import LlmSettings
 from llmopt.spend.journal import Journal, read_journal
 from llmopt.spend.ledger import Caps, Ledger
 
-QUICK = RetrySettings(attempts=4, first_pause=0.0, call_seconds=5.0, breaker=6)
-PRICE = Price(1.0, 4.0)
+SETTINGS = {
+    "max_tokens": 100,
+    "price": "1,4",
+    "attempts": 4,
+    "first_pause": 0.0,
+    "call_seconds": 5.0,
+    "breaker": 6,
+}
 LOST = ("llm_calls_lost", "llm_tokens_lost", "llm_usd_lost")
 
 
@@ -54,22 +59,28 @@ def _close_journals() -> Iterator[None]:
 class Bench:
     """A metered chat over a scripted model, its journal kept in one file."""
 
-    def __init__(self, path: Path, *script: Any, caps: Caps | None = None, **options: Any) -> None:
-        self.model = options.pop("model", None) or Scripted(script=list(script))
+    def __init__(
+        self,
+        path: Path,
+        *script: Any,
+        caps: Caps | None = None,
+        model: Any = None,
+        seed: int = 0,
+        cache: ResponseCache | None = None,
+        **settings: Any,
+    ) -> None:
+        self.model = model or Scripted(script=list(script))
         self.ledger = Ledger(caps)
         self.journal = Journal(path)
         _opened.append(self.journal)
         self.said: list[str] = []
         self.chat = MeteredChat(
-            self.model,
-            name="test:scripted",
-            ledger=self.ledger,
-            journal=self.journal,
-            max_tokens=options.pop("max_tokens", 100),
-            price=options.pop("price", PRICE),
-            retry=options.pop("retry", QUICK),
+            Llm("test:scripted", settings=LlmSettings(**SETTINGS | settings), model=self.model),
+            self.ledger,
+            self.journal,
+            seed=seed,
+            cache=cache,
             notify=self.said.append,
-            **options,
         )
 
     def ask(self, text: str = "hello", **place: Any) -> str:
@@ -95,7 +106,6 @@ def test_a_reply_is_charged_and_journaled(path: Path) -> None:
     assert (reply.tokens_in, reply.tokens_out, reply.calls) == (10, 5, 1)
     assert reply.usd == pytest.approx(30e-6)
     assert not reply.estimated
-    assert not reply.truncated
     assert bench.spent() == {
         "llm_calls": 1,
         "llm_tokens_in": 10,
@@ -160,7 +170,7 @@ def test_without_usage_the_upper_bound_is_charged(path: Path) -> None:
 
 
 def test_without_a_price_money_is_not_known(path: Path) -> None:
-    bench = Bench(path, price=None)
+    bench = Bench(path, price="")
     assert bench.chat.ask([HumanMessage("hello")]).usd is None
     assert bench.ledger.snapshot()["llm_usd"] is None
 
@@ -217,7 +227,7 @@ def test_an_interrupt_ends_a_pause(path: Path) -> None:
 
 def test_a_call_that_takes_too_long_is_left_behind(path: Path) -> None:
     slow = Scripted(latency=1.0)
-    bench = Bench(path, model=slow, retry=RetrySettings(attempts=1, call_seconds=0.1))
+    bench = Bench(path, model=slow, attempts=1, call_seconds=0.1)
     with pytest.raises(ServiceTimeout, match="gave up after 1 try"):
         bench.ask()
     assert bench.spent()["llm_tokens_out"] == 100
@@ -292,6 +302,16 @@ def test_a_bug_in_our_own_models_is_shown(path: Path, monkeypatch: pytest.Monkey
         Bench(path, model=BuiltinRewriter(seed=1)).ask()
 
 
+def test_only_a_class_that_says_so_is_local(path: Path) -> None:
+    """A model of a user is never taken for one of ours, whatever its module is called."""
+
+    class Foreign(Scripted):
+        pass
+
+    Foreign.__module__ = "llmopt.language.foreign"
+    assert Bench(path, model=Foreign(script=[KeyError("bug")])).ask()
+
+
 def test_an_error_of_no_known_kind_is_an_unreadable_answer(path: Path) -> None:
     bench = Bench(path, KeyError("choices"), "- a {}")
     assert bench.ask() == "- a {}"
@@ -302,7 +322,7 @@ def test_an_error_of_no_known_kind_is_an_unreadable_answer(path: Path) -> None:
 def test_a_reply_that_is_all_thought_says_what_to_set(path: Path) -> None:
     bench = Bench(path, answer("<think>so many options", finish_reason="length"))
     reply = bench.chat.ask([HumanMessage("hello")])
-    assert (reply.text, reply.truncated) == ("", True)
+    assert (reply.text, reply.finish_reason) == ("", "length")
     assert "max_tokens" in bench.said[0]
 
 
@@ -413,7 +433,7 @@ def test_the_cache_answers_another_run(tmp_path: Path) -> None:
 def test_another_seed_or_stream_is_another_sample(tmp_path: Path) -> None:
     cache = ResponseCache(tmp_path / "cache")
     Bench(tmp_path / "a.jsonl", "one", cache=cache).ask()
-    assert Bench(tmp_path / "b.jsonl", "two", cache=cache, sample=1).ask() == "two"
+    assert Bench(tmp_path / "b.jsonl", "two", cache=cache, seed=1).ask() == "two"
     assert Bench(tmp_path / "c.jsonl", "three", cache=cache).ask(stream="x") == "three"
 
 
@@ -501,10 +521,9 @@ def test_threads_cannot_overrun_a_cap_together(tmp_path: Path) -> None:
 
 def test_one_limiter_paces_all(tmp_path: Path) -> None:
     """600 requests a minute are 10 a second once the first minute's stock is gone."""
-    limiter = RateLimiter(requests=600)
+    bench = Bench(tmp_path / "j.jsonl", requests_per_minute=600)
     for _ in range(598):
-        assert limiter.acquire(1) == 0
-    bench = Bench(tmp_path / "j.jsonl", limiter=limiter)
+        bench.chat._caller.wait(1)
     began = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: bench.ask(str(n), stream=str(n)), range(8)))

@@ -19,10 +19,10 @@ from llmopt.errors import (
     RateLimited,
     ServiceUnavailable,
 )
-from llmopt.language.llm import choose_llm
+from llmopt.language.llm import Llm, choose_llm
 from llmopt.language.metered import MeteredChat, open_metered
 from llmopt.language.providers import open_chat
-from llmopt.language.retry import RetrySettings
+from llmopt.language.settings import LlmSettings
 from llmopt.spend.journal import Journal
 from llmopt.spend.ledger import Ledger
 
@@ -40,12 +40,9 @@ def journals() -> Iterator[list[Journal]]:
 def recorded(path: Path, journals: list[Journal], script: list[Any]) -> MeteredChat:
     journals.append(Journal(path))
     return MeteredChat(
-        Scripted(script=script),
-        name="test:scripted",
-        ledger=Ledger(),
-        journal=journals[-1],
-        max_tokens=4096,
-        retry=RetrySettings(first_pause=0.0),
+        Llm("test:scripted", settings=LlmSettings(first_pause=0.0), model=Scripted(script=script)),
+        Ledger(),
+        journals[-1],
     )
 
 

@@ -1,0 +1,97 @@
+"""What is known of a question already: the journal of this run, and the replies of earlier runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmopt.language import records, wire
+from llmopt.language.records import Question
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+    from llmopt.language.cache import ResponseCache
+    from llmopt.language.scrub import Scrubber
+    from llmopt.spend.journal import Journal
+    from llmopt.spend.ledger import Ledger
+
+
+class Recall:
+    """Finds answers, counts what they cost, and writes new ones down.
+
+    Args:
+        ledger: counts what an earlier sitting spent.
+        journal: of this run.
+        cache: replies of earlier runs; None for none.
+        model: whose replies they are.
+        sample: tells runs apart in the cache that ask the same; the run's seed.
+        scrub: masks secrets in whatever is written.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        journal: Journal,
+        cache: ResponseCache | None,
+        model: BaseChatModel,
+        sample: int,
+        scrub: Scrubber,
+    ) -> None:
+        self._ledger = ledger
+        self._journal = journal
+        self._sample = sample
+        self._scrub = scrub
+        self._address = wire.base_url(model)
+        # Headers may hold secrets and may change what the service does: not to be kept.
+        headers = getattr(model, "default_headers", None)
+        self._cache = None if wire.is_local(model) or headers else cache
+
+    def journaled(self, question: Question, number: int) -> dict[str, Any] | None:
+        """What an earlier sitting wrote of a try, counted into the ledger."""
+        key = question.key(number)
+        answer: dict[str, Any] | None = self._journal.recall(records.REPLY, key, question.stream)
+        intents = []
+        while (intent := self._journal.recall(records.INTENT, key, question.stream)) is not None:
+            intents.append(intent)
+        # The last intent led to the answer; every other was cut short by the end of its sitting.
+        for intent in intents if answer is None else intents[:-1]:
+            lost = intent["bound"]
+            self._ledger.record(
+                llm_calls_lost=1,
+                llm_tokens_lost=lost["llm_tokens_in"] + lost["llm_tokens_out"],
+                llm_usd_lost=lost["llm_usd"],
+            )
+        if answer is not None:
+            self._ledger.record(**answer["charged"])
+        return answer
+
+    def cached(self, question: Question) -> dict[str, Any] | None:
+        """A reply of an earlier run, charged like a call so that both runs spend the same."""
+        if self._cache is None or self._scrub.finds(question.text):
+            return None
+        record = self._cache.get(self._cache_key(question))
+        if record is None or not records.is_answer(record):
+            return None
+        with self._ledger.reserve(**question.upper) as reservation:
+            record["charged"]["llm_calls_cached"] = 1
+            self.write(records.REPLY, question, 0, {**question.place(0), **record})
+            reservation.settle(**record["charged"])
+        return record
+
+    def write(
+        self, kind: str, question: Question, number: int, data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Journal a record of a try without secrets; the record as it is written."""
+        clean: dict[str, Any] = records.scrubbed(data, self._scrub)
+        self._journal.pay(kind, question.key(number), question.stream, **clean)
+        return clean
+
+    def keep(self, question: Question, record: dict[str, Any]) -> None:
+        """Put an answer where later runs find it."""
+        if self._cache is not None and not self._scrub.finds(question.text):
+            answer = {name: record[name] for name in records.ANSWER}
+            self._cache.put(self._cache_key(question), answer)
+
+    def _cache_key(self, question: Question) -> str:
+        place = [self._sample, question.stream, question.turn, question.sample]
+        return wire.canonical([question.text, self._address, place])
