@@ -6,17 +6,17 @@ names loads nothing. Packages outside add to it through an entry point of its gr
     [project.entry-points."llmopt.optimizers"]
     mine = "my_package.mine:Mine"
 
-A name of ours cannot be taken by a plug-in. A plug-in that cannot be loaded is an error only for
-whoever asks for it by name.
+A name of ours cannot be taken by a plug-in. A plug-in that cannot be used is an error only for
+whoever asks for it by name; everybody else passes it over, and ``llmopt doctor`` names it.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from pkgutil import resolve_name
 from typing import Any, Generic, TypeVar, cast
 
 from llmopt.errors import ConfigError, LlmoptError, nearest
@@ -48,6 +48,9 @@ class Registry(Generic[T]):
         kind: what one of them is called in errors, such as ``optimizer``.
         group: of entry points, without ``llmopt.``.
         own: name to ``module:attribute``.
+        base: ``module:Class`` that what a plug-in adds must derive from or be one of; any callable
+            will do if it is empty.
+        reserved: names that mean something else where these are given.
         error: raised for a name that is not known.
     """
 
@@ -56,11 +59,16 @@ class Registry(Generic[T]):
         kind: str,
         group: str,
         own: Mapping[str, str],
+        *,
+        base: str = "",
+        reserved: Collection[str] = (),
         error: type[LlmoptError] = ConfigError,
     ) -> None:
         self.kind = kind
         self.group = f"llmopt.{group}"
         self._own = dict(own)
+        self._base = base
+        self._taken = {*own, *reserved}
         self._error = error
 
     def names(self) -> list[str]:
@@ -78,10 +86,10 @@ class Registry(Generic[T]):
 
         Raises:
             LlmoptError: it is unknown (the nearest name is suggested), or a plug-in that cannot be
-                loaded; of the type given for this registry.
+                used; of the type given for this registry.
         """
         if name in self._own:
-            return cast(T, self._load(self._own[name]))
+            return cast(T, resolve_name(self._own[name]))
         if name not in self._outside:
             known = self.names()
             raise self._error(
@@ -90,36 +98,74 @@ class Registry(Generic[T]):
             )
         point = self._outside[name]
         try:
-            return cast(T, self._load(point.value))
-        except Exception as error:  # whatever is wrong in somebody else's package
+            return cast(T, self._load(point))
+        except _BROKEN as error:
             raise self._error(
-                f"{self.kind} '{name}' comes from the plug-in package {_package(point)}, which "
-                f"cannot be loaded: {type(error).__name__}: {error}"
+                f"{self.kind} '{name}' comes from the plug-in package {_package(point)} and cannot "
+                f"be used: {_said(error)}"
             ) from error
 
-    def plugins(self) -> list[Plugin]:
-        """What packages outside add, each loaded to see whether it can be."""
-        found = []
-        for point in entry_points(group=self.group):
-            problem = ""
-            if point.name in self._own:
-                problem = f"the name '{point.name}' is taken by llmopt"
-            else:
-                try:
-                    self._load(point.value)
-                except Exception as error:
-                    problem = f"{type(error).__name__}: {error}"
-            found.append(Plugin(self.kind, point.name, _package(point), problem))
+    def usable(self) -> dict[str, T]:
+        """All of them by name but for plug-ins that cannot be used, which are passed over."""
+        found = {}
+        for name in self.names():
+            if name in self._own or not self._problem(self._outside[name]):
+                found[name] = self.get(name)
         return found
+
+    def plugins(self) -> list[Plugin]:
+        """What packages outside add, each loaded to see whether it can be used."""
+        return [
+            Plugin(self.kind, point.name, _package(point), self._problem(point))
+            for point in self._points
+        ]
+
+    def _problem(self, point: EntryPoint) -> str:
+        if point.name in self._taken:
+            return f"the name '{point.name}' is taken by llmopt"
+        first = self._outside[point.name]
+        if first is not point:
+            return f"the name '{point.name}' is taken by the package {_package(first)}"
+        try:
+            self._load(point)
+        except _BROKEN as error:
+            return _said(error)
+        return ""
+
+    @cached_property
+    def _points(self) -> list[EntryPoint]:
+        # In an order that does not depend on how the file system lists packages.
+        return sorted(entry_points(group=self.group), key=lambda p: (p.name, _package(p)))
 
     @cached_property
     def _outside(self) -> dict[str, EntryPoint]:
-        return {p.name: p for p in entry_points(group=self.group) if p.name not in self._own}
+        outside: dict[str, EntryPoint] = {}
+        for point in self._points:
+            if point.name not in self._taken:
+                outside.setdefault(point.name, point)
+        return outside
 
-    @staticmethod
-    def _load(where: str) -> Any:
-        module, _, attribute = where.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+    def _load(self, point: EntryPoint) -> Any:
+        loaded = point.load()
+        if not self._base:
+            fits, wanted = callable(loaded), "a function"
+        else:
+            base = resolve_name(self._base)
+            fits = isinstance(loaded, base) or (
+                isinstance(loaded, type) and issubclass(loaded, base)
+            )
+            wanted = f"of {base.__module__}.{base.__name__}"
+        if not fits:
+            raise TypeError(f"{point.value} is not {wanted}")
+        return loaded
+
+
+_BROKEN = (Exception, SystemExit)
+"""Whatever an import of somebody else's package may end in."""
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _package(point: EntryPoint) -> str:

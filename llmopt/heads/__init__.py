@@ -42,5 +42,7 @@ HEADS: Final[Registry[type[Head[Any]]]] = Registry(
         "gda": "llmopt.heads.gda:GDA",
         "ridge": "llmopt.heads.ridge:Ridge",
     },
+    base="llmopt.heads.base:Head",
+    reserved=("auto",),
 )
 """What ``--head`` takes, beside ``auto``."""

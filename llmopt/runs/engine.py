@@ -184,7 +184,7 @@ def check_access(box: BlackBox, optimizer: type[Optimizer[Any]]) -> None:
     """
     if box.info.access >= optimizer.access:
         return
-    fitting = [n for n in OPTIMIZERS.names() if OPTIMIZERS.get(n).access <= box.info.access]
+    fitting = [n for n, kind in OPTIMIZERS.usable().items() if kind.access <= box.info.access]
     raise AccessError(
         f"optimizer '{optimizer.name}' needs access level '{optimizer.access}', but "
         f"{box.info.name} offers '{box.info.access}'; with it you can use: {', '.join(fitting)}"

@@ -34,6 +34,7 @@ OPTIMIZERS: Final[Registry[type[Optimizer[Any]]]] = Registry(
         "bptvlm": "llmopt.search.soft.bptvlm:BptVlm",
         "coop": "llmopt.search.soft.coop:Coop",
     },
+    base="llmopt.search.base:Optimizer",
 )
 """What ``--optimizer`` takes."""
 
