@@ -41,6 +41,7 @@ from llmopt.spend.ledger import Ledger
 from llmopt.task import FloatArray, Labelled, Task
 from llmopt.template import PLAIN, Template
 from llmopt.vision.base import BlackBox
+from llmopt.vision.boxes import open_black_box
 from llmopt.vision.metered import MeteredBox
 
 if TYPE_CHECKING:
@@ -161,9 +162,7 @@ def _from_found(config: RunConfig) -> RunConfig:
 def open_box(config: RunConfig, watch: Watch) -> BlackBox:
     """The black box of a config."""
     if config.blackbox:
-        from llmopt.vision.services.http import HttpBlackBox
-
-        return HttpBlackBox(config.blackbox)
+        return open_black_box(config.blackbox)
     from llmopt.vision.openclip import OpenClipBlackBox
 
     watch.stage(f"loading {config.model} {config.pretrained}".strip())

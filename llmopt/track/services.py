@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmopt._optional import require
-from llmopt.errors import ConfigError, nearest
+from llmopt.registry import Registry
 from llmopt.runs.config import RunConfig
 from llmopt.spend.events import Watch
 from llmopt.track.base import Tracker, Tracking, Value
@@ -105,11 +105,17 @@ class TensorBoardTracker(Tracker):
         self._writer.close()
 
 
-TRACKERS: Final[dict[str, type[Tracker]]] = {
-    "mlflow": MlflowTracker,
-    "wandb": WandbTracker,
-    "tensorboard": TensorBoardTracker,
-}
+TRACKERS: Final[Registry[type[Tracker]]] = Registry(
+    "tracker",
+    "trackers",
+    {
+        "mlflow": "llmopt.track.services:MlflowTracker",
+        "wandb": "llmopt.track.services:WandbTracker",
+        "tensorboard": "llmopt.track.services:TensorBoardTracker",
+    },
+    base="llmopt.track.base:Tracker",
+)
+"""What ``--track`` takes."""
 
 
 def track(watch: Watch, name: str, config: RunConfig) -> Tracking:
@@ -118,11 +124,7 @@ def track(watch: Watch, name: str, config: RunConfig) -> Tracking:
     Raises:
         ConfigError: there is no such tracker, or it is not installed.
     """
-    if name not in TRACKERS:
-        raise ConfigError(
-            f"unknown tracker '{name}'{nearest(name, TRACKERS)} (there are: {', '.join(TRACKERS)})"
-        )
-    return Tracking(watch, TRACKERS[name](), name, settings(config))
+    return Tracking(watch, TRACKERS.get(name)(), name, settings(config))
 
 
 def settings(config: RunConfig) -> dict[str, Value]:
