@@ -21,8 +21,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from shapes import RESULTS, knows
 
+from llmopt.runs.compose import Given, choose_model, compose
 from llmopt.runs.config import RunConfig
-from llmopt.runs.engine import open_box, start
+from llmopt.runs.engine import start
 from llmopt.spend.events import Watch
 from llmopt.stats import mean_interval, permutation_test
 from llmopt.vision.base import BlackBox
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "chat_ablations")
     arguments = parser.parse_args()
 
-    box = open_box(RunConfig().resolved(), Watch())
+    box = choose_model(RunConfig()).open(Watch())
     runs = Path(tempfile.mkdtemp(prefix="llmopt-ablations-"))
     gains: dict[str, list[float]] = {}
     rows = []
@@ -90,7 +91,7 @@ def measure(
 ) -> dict[str, Any]:
     """One run's test gain in points, and whether it found the planted word."""
     config = RunConfig(dataset=task, seed=seed, settings=settings, llm=llm, runs=str(runs))
-    result = start(config, box=box)
+    result = start(compose(config, Given(box=box)))
     return {
         "gain": 100 * result["gain"]["test_accuracy"],
         "planted": knows(task, result["best"]["templates"][0]["text"]),

@@ -25,8 +25,9 @@ from typing import Any
 
 from llmopt.data.shapes import SHAPES, TASKS
 from llmopt.runs import folder as run_folder
+from llmopt.runs.compose import Given, choose_model, compose
 from llmopt.runs.config import RunConfig
-from llmopt.runs.engine import open_box, start
+from llmopt.runs.engine import start
 from llmopt.spend.events import Watch
 from llmopt.stats import mean_interval
 from llmopt.vision.base import BlackBox
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "continuous")
     arguments = parser.parse_args()
 
-    box = open_box(RunConfig().resolved(), Watch())
+    box = choose_model(RunConfig()).open(Watch())
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as cache:
         # The published profiles encode each image hundreds of times; that need not stay on disk.
@@ -152,7 +153,7 @@ def measure(
             max_queries=(contexts(shots) + 3) * len(SHAPES),
             runs=str(root),
         )
-        result = start(config, box=box)
+        result = start(compose(config, Given(box=box)))
     ledger, best, said = result["ledger"], result["best"], result["optimizer"]["summary"]
     return {
         "entry": entry,

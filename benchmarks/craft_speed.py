@@ -34,8 +34,9 @@ from torch.nn import functional as F
 
 from llmopt.heads.residual import Refinement
 from llmopt.images import Image
+from llmopt.search import make_optimizer
 from llmopt.search.base import Search
-from llmopt.search.soft.craft_published import CraftReleased, CraftReleasedSettings
+from llmopt.search.soft.craft import Craft, CraftSettings
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.spend.checkpoint import Checkpoints
 from llmopt.spend.events import Progress
@@ -198,7 +199,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for part in ("ask", "tell", "draw"):
         setattr(CmaSearch, part, arithmetic.around(getattr(CmaSearch, part)))
 
-    settings = CraftReleasedSettings(budget=options.budget)
+    settings = make_optimizer("craft", {"profile": "released", "budget": options.budget}).settings
+    assert isinstance(settings, CraftSettings)
     before = measuring.resident()
     measuring.reset_peak()
     with tempfile.TemporaryDirectory() as folder:
@@ -215,7 +217,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             on_progress=padded_round,
         )
         began = time.perf_counter()
-        outcome = CraftReleased(settings).run(search)
+        outcome = Craft(settings).run(search)
         seconds = time.perf_counter() - began - beside
         journal.close()
     generations = options.budget // settings.population

@@ -23,6 +23,7 @@ from llmopt.data.check import check_dataset
 from llmopt.data.loading import load_batches
 from llmopt.data.registry import open_dataset
 from llmopt.data.tasks import make_task
+from llmopt.runs.compose import compose
 from llmopt.runs.config import RunConfig
 from llmopt.runs.engine import start
 from llmopt.vision.openclip import OpenClipBlackBox, load_model
@@ -61,7 +62,9 @@ def main() -> None:
                 dataset="caltech101", data_root=root, model="shapes-tiny", optimizer=optimizer,
                 settings=settings, llm="builtin" if optimizer == "chat" else "", runs=folder,
             )  # fmt: skip
-            seconds = timed(lambda config=config: runs.update({config.optimizer: start(config)}))
+            seconds = timed(
+                lambda config=config: runs.update({config.optimizer: start(compose(config))})
+            )
             result = runs[optimizer]
             runs[optimizer] = {
                 "seconds": round(seconds, 1),

@@ -23,8 +23,9 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from llmopt.language.builtin import BuiltinRewriter
+from llmopt.runs.compose import Given, choose_model, compose
 from llmopt.runs.config import RunConfig
-from llmopt.runs.engine import open_box, start
+from llmopt.runs.engine import start
 from llmopt.spend.events import Watch
 
 RESULTS = Path(__file__).parent / "results"
@@ -91,9 +92,11 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=1.0)
     arguments = parser.parse_args()
 
-    box = open_box(RunConfig().resolved(), Watch())
+    box = choose_model(RunConfig()).open(Watch())
     with serving(arguments.latency) as url, tempfile.TemporaryDirectory() as runs:
-        start(RunConfig(optimizer="zeroshot", runs=runs), box=box)  # the caches are warm for all
+        start(
+            compose(RunConfig(optimizer="zeroshot", runs=runs), Given(box=box))
+        )  # the caches are warm for all
 
         def timed(restarts: int, parallel: int) -> tuple[float, dict[str, Any]]:
             config = RunConfig(
@@ -105,7 +108,7 @@ def main() -> None:
                           "parallel": parallel},
             )  # fmt: skip
             before = time.monotonic()
-            result = start(config, box=box)
+            result = start(compose(config, Given(box=box)))
             return time.monotonic() - before, result
 
         timed(1, 1)

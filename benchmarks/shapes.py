@@ -20,8 +20,9 @@ from typing import Any
 
 from llmopt.data.shapes import TASKS
 from llmopt.runs import folder as run_folder
+from llmopt.runs.compose import Given, choose_model, compose
 from llmopt.runs.config import RunConfig
-from llmopt.runs.engine import open_box, start
+from llmopt.runs.engine import start
 from llmopt.spend.events import Watch
 from llmopt.stats import mean_interval
 from llmopt.vision.base import BlackBox
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "shapes")
     arguments = parser.parse_args()
 
-    box = open_box(RunConfig().resolved(), Watch())
+    box = choose_model(RunConfig()).open(Watch())
     rows: list[dict[str, Any]] = []
     for shots in arguments.shots:
         for optimizer in arguments.optimizers:
@@ -91,7 +92,7 @@ def measure(
         config = RunConfig(
             dataset=task, shots=shots, seed=seed, optimizer=optimizer, llm=llm, runs=str(root)
         )
-        result = start(config, box=box)
+        result = start(compose(config, Given(box=box)))
         seconds = time.monotonic() - before
     template = result["best"]["templates"][0]["text"]
     return {
@@ -141,7 +142,7 @@ def repeated(arguments: argparse.Namespace, box: BlackBox) -> bool:
     config = RunConfig(
         dataset=arguments.tasks[0], llm=arguments.llm, runs=str(arguments.runs / "repeat")
     )
-    first, second = (start(config, box=box) for _ in range(2))
+    first, second = (start(compose(config, Given(box=box))) for _ in range(2))
     for result in (first, second):
         result.pop("run")
         result.pop("seconds")

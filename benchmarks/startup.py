@@ -46,9 +46,9 @@ PARTS = {
     "write templates (built-in rewriter)": ("llmopt.language.builtin", "BuiltinRewriter._generate"),
     "read replies": ("llmopt.search.text.chat", "parse_reply"),
     "score and choose": ("llmopt.vision.metered", "MeteredBox.score_templates"),
-    "load the model": ("llmopt.runs.engine", "open_box"),
+    "load the model": ("llmopt.runs.compose", "ModelChoice.open"),
     "hash the weights": ("llmopt.vision.openclip", "OpenClipBlackBox._sha256"),
-    "list and sample the data set": ("llmopt.runs.engine", "prepare"),
+    "list and sample the data set": ("llmopt.runs.compose", "compose"),
     "write the journal": ("llmopt.spend.journal", "Journal._append"),
 }
 
@@ -110,6 +110,7 @@ def measure_startup() -> dict[str, float]:
 
 def profile_run() -> tuple[float, dict[str, float]]:
     """Seconds of the quickest of some default runs, and the share of each part of it."""
+    from llmopt.runs.compose import compose
     from llmopt.runs.config import RunConfig
     from llmopt.runs.engine import start
 
@@ -122,7 +123,7 @@ def profile_run() -> tuple[float, dict[str, float]]:
             os.environ["LLMOPT_CACHE"] = folder
             clock.seconds = dict.fromkeys(PARTS, 0.0)
             before = time.perf_counter()
-            start(RunConfig(llm="builtin", runs=str(Path(folder) / "runs")))
+            start(compose(RunConfig(llm="builtin", runs=str(Path(folder) / "runs"))))
             runs.append((time.perf_counter() - before, clock.seconds))
     total, seconds = min(runs, key=lambda run: run[0])
     seconds["the rest"] = total - sum(seconds.values())

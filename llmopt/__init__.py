@@ -11,33 +11,63 @@ from typing import TYPE_CHECKING, Any
 from llmopt._version import __version__
 
 if TYPE_CHECKING:
+    from llmopt.api import compare, evaluate, plan, resume, run
     from llmopt.classifier import PromptClassifier, load
-    from llmopt.task import FewShot, Task, TestSet
+    from llmopt.errors import LlmoptError
+    from llmopt.handle import Run
+    from llmopt.heads.base import Head
+    from llmopt.runs.config import RunConfig
+    from llmopt.search.base import Optimizer
+    from llmopt.spend.ledger import Caps
+    from llmopt.task import Task
     from llmopt.template import Template
+    from llmopt.vision.base import Access, BlackBox
 
-_LAZY = {
-    "FewShot": "llmopt.task",
-    "PromptClassifier": "llmopt.classifier",
-    "Task": "llmopt.task",
-    "Template": "llmopt.template",
-    "TestSet": "llmopt.task",
-    "load": "llmopt.classifier",
+_WHERE = {
+    "Access": "vision.base",
+    "BlackBox": "vision.base",
+    "Caps": "spend.ledger",
+    "Head": "heads.base",
+    "LlmoptError": "errors",
+    "Optimizer": "search.base",
+    "PromptClassifier": "classifier",
+    "Run": "handle",
+    "RunConfig": "runs.config",
+    "Task": "task",
+    "Template": "template",
+    "compare": "api",
+    "evaluate": "api",
+    "load": "classifier",
+    "plan": "api",
+    "resume": "api",
+    "run": "api",
 }
 
 __all__ = [
-    "FewShot",
+    "Access",
+    "BlackBox",
+    "Caps",
+    "Head",
+    "LlmoptError",
+    "Optimizer",
     "PromptClassifier",
+    "Run",
+    "RunConfig",
     "Task",
     "Template",
-    "TestSet",
     "__version__",
+    "compare",
+    "evaluate",
     "load",
+    "plan",
+    "resume",
+    "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"llmopt.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'llmopt' has no attribute {name!r}")
 
 

@@ -1,1 +1,279 @@
-"""The front door: what the command line does, for Python."""
+"""The front door: what the command line does, for Python.
+
+Every function takes the options of the command of its name, as keywords, and objects wherever an
+option takes a name::
+
+    found = llmopt.run(dataset="caltech101", shots=1, optimizer="chat", llm="openai:gpt-5.1")
+    found = llmopt.run(task=Task.from_images(images, labels, names), model=my_box)
+
+See :class:`~llmopt.runs.config.RunConfig` for the options.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llmopt.errors import ConfigError
+from llmopt.handle import Run
+from llmopt.runs import engine
+from llmopt.runs import folder as run_folder
+from llmopt.runs.compose import Given, compose
+from llmopt.runs.config import RunConfig
+from llmopt.runs.plan import Plan, make_plan
+from llmopt.search.base import Optimizer
+from llmopt.spend.events import Event, Watch, Watches
+from llmopt.spend.ledger import Caps
+from llmopt.task import Task
+from llmopt.vision.base import BlackBox
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+    from llmopt.comparison.table import Comparison
+
+Callback = Watch | Callable[[Event], None]
+
+_OPTION_OF: Final = {
+    "llm_calls": "max_llm_calls",
+    "llm_tokens": "max_tokens",
+    "llm_usd": "max_usd",
+    "queries": "max_queries",
+    "seconds": "max_seconds",
+}
+
+
+def run(
+    config: RunConfig | None = None,
+    *,
+    task: Task | None = None,
+    optimizer: str | Optimizer[Any] | None = None,
+    model: str | BlackBox | None = None,
+    llm: str | BaseChatModel | None = None,
+    caps: Caps | None = None,
+    callbacks: Iterable[Callback] = (),
+    progress: bool | None = None,
+    track: str | None = None,
+    **options: Any,
+) -> Run:
+    """Search for better prompts on one task, then measure them once on its test images.
+
+    Args:
+        config: options already put together; what is given beside it wins.
+        task: images and class names, in place of ``dataset``; ``shots`` takes a sample of it.
+        optimizer: its name, or one with its settings, such as ``Craft(budget=500)``.
+        model: an open_clip name, or any black box.
+        llm: ``provider:model``, or any LangChain chat model.
+        caps: what may not be passed; or ``max_usd`` and the others as options.
+        callbacks: functions that are told each event (see :mod:`llmopt.spend.events`), or watches.
+        progress: show where the run stands; None is on a terminal and in a notebook.
+        track: ``mlflow``, ``wandb`` or ``tensorboard`` is told as well.
+        options: the other fields of :class:`~llmopt.runs.config.RunConfig`, such as ``dataset``,
+            ``shots``, ``seed``, ``settings``, ``max_queries``, ``runs``.
+
+    Raises:
+        LlmoptError: :class:`~llmopt.errors.UserError` for what the caller can correct,
+            :class:`~llmopt.errors.ServiceError` where the run can be resumed.
+    """
+    given, named = _given(config, task, optimizer, model, llm, caps, options)
+    setup = compose(named, given)
+    with _watching(callbacks, progress, track, setup.config) as watch:
+        result = engine.start(setup, watch)
+        watch.finished(result)
+    return Run(result["run"], given.box)
+
+
+def resume(
+    run: str | Path | Run,
+    *,
+    task: Task | None = None,
+    optimizer: Optimizer[Any] | None = None,
+    model: BlackBox | None = None,
+    llm: BaseChatModel | None = None,
+    skip_unreadable: bool = False,
+    callbacks: Iterable[Callback] = (),
+    progress: bool | None = None,
+    track: str | None = None,
+) -> Run:
+    """Go on where a run stopped, paying for nothing twice; a finished one is given as it is.
+
+    Args:
+        run: the run folder.
+        task, optimizer, model, llm: the objects the run was started with, where it was.
+        skip_unreadable: leave damaged test images out; the few shots stay what they were.
+        callbacks, progress, track: as in :func:`run`.
+
+    Raises:
+        RunFolderError: there is no such run, or it is damaged.
+        ConfigError: an object that the run was started with is missing; all that are are named.
+    """
+    folder = Path(run)
+    config = run_folder.read_run_config(folder)
+    given = Given(task, optimizer, model, llm)
+    with _watching(callbacks, progress, track, config) as watch:
+        if run_folder.is_complete(folder):
+            watch.note(f"{folder} is complete; nothing to do")
+            return Run(folder, model)
+        setup = compose(config, given)
+        if skip_unreadable:
+            setup = dataclasses.replace(setup, skip_unreadable=True)
+        watch.finished(engine.resume(folder, setup, watch))
+    return Run(folder, model)
+
+
+def plan(
+    config: RunConfig | None = None,
+    *,
+    task: Task | None = None,
+    optimizer: str | Optimizer[Any] | None = None,
+    model: str | BlackBox | None = None,
+    llm: str | BaseChatModel | None = None,
+    caps: Caps | None = None,
+    **options: Any,
+) -> Plan:
+    """The most :func:`run` can spend with the same arguments. Opens no model and spends nothing.
+
+    Raises:
+        UserError: as the run itself would.
+    """
+    given, named = _given(config, task, optimizer, model, llm, caps, options)
+    return make_plan(compose(named, given))
+
+
+def compare(
+    optimizers: Sequence[str] = ("zeroshot", "chat"),
+    *,
+    datasets: Sequence[str] = (),
+    shots: Sequence[int] = (1,),
+    seeds: Sequence[int] = (1, 2, 3),
+    equal: str | None = None,
+    published: bool = False,
+    jobs: int = 1,
+    config: RunConfig | None = None,
+    callbacks: Iterable[Callback] = (),
+    progress: bool | None = None,
+    **options: Any,
+) -> Comparison:
+    """Run optimizers × data sets × shots × seeds, or reuse equal runs, as one table.
+
+    Args:
+        optimizers: each ``[NAME=]OPTIMIZER[,KEY=VALUE…]``.
+        datasets: names; by default that of ``options``.
+        shots, seeds: sides of the grid.
+        equal: hold all arms to one cap of this currency.
+        published: set published figures beside.
+        jobs: runs at a time.
+        config, options: what all runs share, as in :func:`run`.
+        callbacks, progress: as in :func:`run`; told of every run that is held in this process.
+
+    Raises:
+        LlmoptError: nothing could be run. What failed beside what did not is in ``failed``.
+    """
+    from llmopt.comparison.run import compare_runs
+
+    base = _config(config, options)
+    with _watching(callbacks, progress) as watch:
+        sides = optimizers, datasets or [base.dataset], shots, seeds
+        return compare_runs(base, *sides, equal, published, jobs, watch)
+
+
+def evaluate(
+    run: str | Path | Run,
+    *,
+    callbacks: Iterable[Callback] = (),
+    progress: bool | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Score a finished run's start and best on test images again.
+
+    Args:
+        run: the run folder.
+        callbacks, progress: as in :func:`run`.
+        changes: other options than the run's: ``dataset``, ``classnames``, ``data_root``,
+            ``skip_unreadable``, ``model``, ``pretrained``, ``device``, ``precision``.
+
+    Returns:
+        Accuracies with intervals and the paired gain, as ``llmopt evaluate --json`` prints them.
+    """
+    from llmopt.runs.remeasure import evaluate_run
+
+    with _watching(callbacks, progress) as watch:
+        return evaluate_run(Path(run), _texts(changes), watch)
+
+
+@contextlib.contextmanager
+def _watching(
+    callbacks: Iterable[Callback],
+    progress: bool | None,
+    track: str | None = None,
+    config: RunConfig | None = None,
+) -> Iterator[Watch]:
+    """Everything that wants to hear of a run."""
+    from llmopt.live import interactive, watching
+
+    hearers = list(callbacks)
+    shown = interactive() if progress is None else progress
+    with watching() if shown else contextlib.nullcontext(Watch()) as screen:
+        hearers.insert(0, screen)
+        if track is not None and config is not None:
+            from llmopt.track.services import track as tracked
+
+            hearers.append(tracked(track, config.resolved(), Watches(hearers).warn))
+        yield Watches(hearers)
+
+
+def _given(
+    config: RunConfig | None,
+    task: Task | None,
+    optimizer: str | Optimizer[Any] | None,
+    model: str | BlackBox | None,
+    llm: str | BaseChatModel | None,
+    caps: Caps | None,
+    options: Mapping[str, Any],
+) -> tuple[Given, RunConfig]:
+    """Objects apart from names, and the config that holds a name for each of them."""
+    values = dict(options)
+    if task is not None and "dataset" in values:
+        raise ConfigError("give either task= or dataset=, not both")
+    if task is not None:
+        values.setdefault("shots", task.shots)
+        values.setdefault("template", task.start.text)
+    if caps is not None:
+        values |= {_OPTION_OF[f.name]: getattr(caps, f.name) for f in dataclasses.fields(caps)}
+    objects: dict[str, Any] = {"task": task}
+    for name, value, kind, place in (
+        ("optimizer", optimizer, Optimizer, "optimizer"),
+        ("model", model, BlackBox, "box"),
+        ("llm", llm, None, "llm"),
+    ):
+        if isinstance(value, str):
+            values[name] = value
+        elif value is not None:
+            if kind is not None and not isinstance(value, kind):
+                raise ConfigError(
+                    f"{name}= takes a name or a {kind.__name__}, not {type(value).__name__}"
+                )
+            objects[place] = value
+    given = Given(**objects)
+    return given, given.named_in(_config(config, values))
+
+
+def _config(config: RunConfig | None, options: Mapping[str, Any]) -> RunConfig:
+    base = {} if config is None else {f.name: getattr(config, f.name) for f in _fields()}
+    return RunConfig.from_mapping({**base, **_texts(options)}, "the options")
+
+
+def _fields() -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(RunConfig)
+
+
+def _texts(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths as texts, and what is None left out."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in options.items()
+        if value is not None
+    }

@@ -20,8 +20,8 @@ from llmopt.errors import ConfigError
 from llmopt.images import as_image
 from llmopt.predictor import Predictor
 from llmopt.runs import folder as run_folder
+from llmopt.runs.compose import choose_model
 from llmopt.runs.config import RunConfig
-from llmopt.runs.engine import open_box
 from llmopt.runs.load import load_predictor, read_found
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
@@ -49,7 +49,7 @@ def load(run: str | Path, **options: Any) -> PromptClassifier:
     if unknown := [name for name in options if name not in allowed]:
         raise ConfigError(f"load() takes {', '.join(allowed)}, not {', '.join(unknown)}")
     values = {name: getattr(config, name) for name in RunConfig.__dataclass_fields__}
-    box = open_box(RunConfig.from_mapping({**values, **options}), Watch())
+    box = choose_model(RunConfig.from_mapping({**values, **options})).open(Watch())
     return PromptClassifier(predictor, box, read_found(folder)["classnames"])
 
 

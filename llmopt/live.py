@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def watching(*, quiet: bool = False, verbose: bool = False) -> Iterator[Watch]:
     watch: _Watch
     if quiet:
         watch = _Quiet(console)
-    elif console.is_terminal:
+    elif _can_redraw(console):
         watch = _Live(console)
     else:
         watch = _Plain(console, verbose)
@@ -58,6 +59,17 @@ def watching(*, quiet: bool = False, verbose: bool = False) -> Iterator[Watch]:
         if watch.folder is not None:
             end.add_note(f"go on with 'llmopt resume {watch.folder}'")
         raise
+
+
+def interactive() -> bool:
+    """Whether somebody sees what is drawn: a terminal, or a notebook that can show widgets."""
+    return _can_redraw(Console(stderr=True))
+
+
+def _can_redraw(console: Console) -> bool:
+    if console.is_jupyter:
+        return find_spec("ipywidgets") is not None
+    return console.is_terminal
 
 
 class _Watch(Watch):

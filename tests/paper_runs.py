@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from llmopt.predictor import Predictor, TextPredictor
-from llmopt.runs import engine
 from llmopt.runs import folder as run_folder
 from llmopt.runs import result as run_result
 from llmopt.runs.config import RunConfig
@@ -120,18 +119,18 @@ def paper_run(
     )
     result = run_result.build(
         folder=folder,
-        config=config,
         task=task,
         info=BoxInfo("shapes-tiny", "", Access.SOFT, "0" * 64),
         optimizer=make_optimizer(optimizer),
+        name=optimizer,
+        llm=config.llm or None,
         outcome=outcome,
         train=(0.4, 0.9),
         val=(0.5, 0.8),
         evaluation=evaluation,
-        test_images=len(true),
         ledger=ledger,
         evaluation_ledger=Ledger(),
         seconds={"total": 12.0, "llm": 1.0, "black_box": 9.0},
     )
-    engine._write(folder, result, outcome, evaluation, classnames)
+    run_result.save(folder, result, outcome, evaluation, classnames)
     return folder

@@ -10,7 +10,6 @@ import typer
 from llmopt.cli import options as o
 
 if TYPE_CHECKING:
-    from llmopt.comparison.execute import Done
     from llmopt.comparison.table import Comparison
 
 GRID = "Grid"
@@ -96,12 +95,9 @@ def compare(
     Stopped at any point, the same command goes on from there.
     """
     given = dict(locals())
+    from llmopt import api
     from llmopt.cli.search import _config
-    from llmopt.comparison import grid
-    from llmopt.comparison.execute import execute
-    from llmopt.comparison.records import read_record
-    from llmopt.comparison.table import compare as tabulate
-    from llmopt.errors import ConfigError
+    from llmopt.comparison.grid import parse_numbers
     from llmopt.live import watching
 
     format = "json" if json else format
@@ -109,32 +105,24 @@ def compare(
     for name in ("optimizer", "dataset", "shots", "seed", "equal", "published", "jobs", "format",
                  "out"):  # fmt: skip
         del given[name]
-    base = _config({**given, "settings": None})
-    arms = [grid.parse_arm(text) for text in optimizer or ["zeroshot", "chat"]]
-    cells = grid.make_grid(
-        base,
-        arms,
-        dataset or [base.dataset],
-        grid.parse_numbers(shots, "shots"),
-        grid.parse_numbers(seed, "seed"),
-    )
-    notes = []
-    if equal:
-        cells, note = grid.hold_equal(cells, equal)
-        notes.append(note)
     with watching(quiet=quiet or format == "json", verbose=verbose) as watch:
-        done = execute(cells, Path(base.runs), jobs, watch)
-    records = [read_record(one.folder, one.cell.arm.name) for one in done if one.folder]
-    if not records:
-        raise next((one.error for one in done if one.error), ConfigError("nothing was run"))
-    found = tabulate(records, [*notes, *_said(done)])
-    if published:
-        found = _with_published(found)
+        found = api.compare(
+            optimizer or ["zeroshot", "chat"],
+            datasets=dataset or (),
+            shots=parse_numbers(shots, "shots"),
+            seeds=parse_numbers(seed, "seed"),
+            equal=equal,
+            published=published,
+            jobs=jobs,
+            config=_config({**given, "settings": None}),
+            callbacks=[watch],
+            progress=False,
+        )
     _show(found, format, out)
-    if any(one.interrupted for one in done):
+    if any(one.interrupted for one in found.done):
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(INTERRUPTED)
-    if failed := [one.error for one in done if one.error]:
+    if failed := [one.error for one in found.done if one.error]:
         raise failed[0]
 
 
@@ -147,26 +135,6 @@ def _check(format: str) -> None:
             f"unknown format '{format}'{nearest(format, ['table', *FORMATS])} "
             f"(there are: table, {', '.join(FORMATS)})"
         )
-
-
-def _said(done: list[Done]) -> list[str]:
-    notes = []
-    if reused := sum(one.reused for one in done):
-        notes.append(f"{reused} of {len(done)} runs were finished before and reused.")
-    notes += [f"{one.cell.title} failed: {one.error}" for one in done if one.error]
-    return notes
-
-
-def _with_published(found: Comparison) -> Comparison:
-    import dataclasses
-
-    from llmopt.comparison.published import beside
-
-    figures = beside(found.rows)
-    notes = found.notes
-    if not figures:
-        notes = (*notes, "No published figures are known for these data sets and shots.")
-    return dataclasses.replace(found, published=tuple(figures), notes=notes)
 
 
 def _show(found: Comparison, format: str, out: Path | None) -> None:

@@ -39,7 +39,6 @@ def export(
     ] = None,
 ) -> None:
     """Write the prompts a run found in the format of another tool."""
-    from llmopt.errors import ConfigError
     from llmopt.export.formats import export as render
     from llmopt.export.formats import save
     from llmopt.live import watching
@@ -49,10 +48,7 @@ def export(
         for warning in exported.warnings:
             watch.warn(warning)
     if out is None:
-        if not exported.text or len(exported.files) > 1:
-            what = "is not text" if not exported.text else "is several files"
-            raise ConfigError(f"format '{format}' {what}; say where it goes with --out")
-        typer.echo(next(iter(exported.files.values())).decode("utf-8-sig"), nl=False)
+        typer.echo(exported.single_text(format), nl=False)
         return
     for path in save(exported, out):
         typer.echo(f"wrote {path}", err=True)

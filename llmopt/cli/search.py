@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,8 @@ import typer
 from llmopt.cli import options as o
 
 if TYPE_CHECKING:
+    from llmopt.handle import Run
     from llmopt.runs.config import RunConfig
-    from llmopt.spend.events import Watch
 
 INTERRUPTED = 130
 
@@ -60,14 +59,14 @@ def run(
 ) -> None:
     """Search for better prompts on one task, then measure them once on its test images."""
     given = dict(locals())
+    from llmopt import api
     from llmopt.live import watching
-    from llmopt.runs.engine import start
 
     del given["track"]
     options = _config(given)
     with watching(quiet=quiet or json, verbose=verbose) as watch:
-        result = _tracked(track, options, watch, lambda told: start(options, told))
-    _finish(result, json=json, quiet=quiet)
+        found = api.run(options, callbacks=[watch], progress=False, track=track)
+    _finish(found, json=json, quiet=quiet)
 
 
 def resume(
@@ -79,31 +78,18 @@ def resume(
     verbose: o.Verbose = False,
 ) -> None:
     """Go on where a run stopped, paying for nothing twice."""
+    from llmopt import api
     from llmopt.live import watching
-    from llmopt.runs.engine import resume
-    from llmopt.runs.folder import read_run_config
 
-    options = read_run_config(run)
-    skip = bool(skip_unreadable)
     with watching(quiet=quiet or json, verbose=verbose) as watch:
-        result = _tracked(
-            track, options, watch, lambda told: resume(run, told, skip_unreadable=skip)
+        found = api.resume(
+            run,
+            skip_unreadable=bool(skip_unreadable),
+            callbacks=[watch],
+            progress=False,
+            track=track,
         )
-    _finish(result, json=json, quiet=quiet)
-
-
-def _tracked(
-    track: str | None, options: RunConfig, watch: Watch, go: Callable[[Watch], dict[str, Any]]
-) -> dict[str, Any]:
-    """The result of ``go``, told to the tracker as well where one is named."""
-    if track is None:
-        return go(watch)
-    from llmopt.track.services import track as tracked
-
-    told = tracked(watch, track, options.resolved())
-    result = go(told)
-    told.finished(result)
-    return result
+    _finish(found, json=json, quiet=quiet)
 
 
 def plan(
@@ -139,10 +125,10 @@ def plan(
 ) -> None:
     """Show the most a run can spend, before anything is spent. Takes the options of 'run'."""
     given = dict(locals())
+    from llmopt import api
     from llmopt.cli.show import print_json, print_plan
-    from llmopt.runs.plan import make_plan
 
-    found = make_plan(_config(given))
+    found = api.plan(_config(given))
     if json:
         print_json(found.to_json())
     else:
@@ -168,12 +154,12 @@ def _config(given: dict[str, Any]) -> RunConfig:
     return RunConfig.from_mapping(values, str(path) if path else "the options")
 
 
-def _finish(result: dict[str, Any], *, json: bool, quiet: bool) -> None:
+def _finish(found: Run, *, json: bool, quiet: bool) -> None:
     from llmopt.cli.show import print_json, print_result
 
     if json:
-        print_json(result)
+        print_json(found.result)
     else:
-        print_result(result, brief=quiet)
-    if result["status"] == "interrupted":
+        print_result(found.result, brief=quiet)
+    if found.status == "interrupted":
         raise typer.Exit(INTERRUPTED)

@@ -58,10 +58,10 @@ def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[
     Raises:
         UserError: before anything is run, if a config cannot be.
     """
-    from llmopt.runs.engine import prepare
+    from llmopt.runs.compose import compose
 
     def resolve(config: RunConfig) -> RunConfig:
-        return prepare(config).config
+        return compose(config).config
 
     configs = {id(cell): cell.config if cell.arm.after else resolve(cell.config) for cell in cells}
     known = known_runs(root)
@@ -127,7 +127,7 @@ def _finish(
 
 def _here(todo: list[tuple[Cell, RunConfig, Path | None]], watch: Watch) -> Iterator[Done]:
     """In this process, with one model for all runs that share it."""
-    from llmopt.runs.engine import open_box
+    from llmopt.runs.compose import choose_model
 
     boxes: dict[tuple[Any, ...], BlackBox] = {}
     for cell, config, folder in todo:
@@ -135,7 +135,7 @@ def _here(todo: list[tuple[Cell, RunConfig, Path | None]], watch: Watch) -> Iter
         try:
             watch.stage(cell.title)
             if name not in boxes:
-                boxes[name] = open_box(config, watch)
+                boxes[name] = choose_model(config).open(watch)
             result = _run(config, folder, watch, boxes[name])
         except LlmoptError as error:
             yield Done(cell, error=error)
@@ -165,9 +165,11 @@ def _elsewhere(
 def _run(
     config: RunConfig, folder: Path | None, watch: Watch, box: BlackBox | None
 ) -> dict[str, Any]:
+    from llmopt.runs.compose import Given, compose
     from llmopt.runs.engine import resume, start
 
-    return start(config, watch, box) if folder is None else resume(folder, watch)
+    setup = compose(config, Given(box=box))
+    return start(setup, watch) if folder is None else resume(folder, setup, watch)
 
 
 def _portable(error: LlmoptError) -> LlmoptError:

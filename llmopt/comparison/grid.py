@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from llmopt.errors import ConfigError, LlmoptError, nearest
 from llmopt.runs import folder as run_folder
+from llmopt.runs.compose import compose
 from llmopt.runs.config import RunConfig, optimizer_of
 from llmopt.runs.plan import make_plan
 from llmopt.search import OPTIMIZERS, setting_names
@@ -274,7 +275,7 @@ def _least_bound(cells: Sequence[Cell], option: str, currency: str) -> float:
         raise ConfigError("--equal seconds needs --max-seconds: what a search takes is not known")
     least: dict[str, float] = {}
     for cell in cells:
-        plan = make_plan(cell.config)
+        plan = make_plan(compose(cell.config))
         rows = {row.name: row.most for row in plan.rows}
         most = rows.get(_BOUNDED[option])
         # The start template alone is no search, so it does not set the bar.

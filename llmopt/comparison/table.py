@@ -6,13 +6,16 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llmopt.comparison.paired import Difference, accuracy, difference
 from llmopt.comparison.records import Record, fair
 from llmopt.stats import holm
+
+if TYPE_CHECKING:
+    from llmopt.comparison.execute import Done
 
 SCHEMA = 1
 SPENDS = (
@@ -106,12 +109,14 @@ class Comparison:
         pairs: every two arms of a task.
         notes: what a reader must know.
         published: other people's figures, if asked for.
+        done: what became of each run, failed and interrupted ones too.
     """
 
     rows: tuple[Row, ...]
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...] = ()
     published: tuple[dict[str, Any], ...] = ()
+    done: tuple[Done, ...] = ()
 
     @property
     def tasks(self) -> list[tuple[str, int, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from llmopt.data.base import Dataset
 from llmopt.data.fewshot import sample
 from llmopt.data.loading import readable
@@ -60,6 +62,18 @@ def make_task(
         provenance=provenance,
         handcrafted=dataset.handcrafted,
     )
+
+
+def fewer(task: Task, shots: int, seed: int) -> Task:
+    """A task with a sample of its images, at most ``shots`` a class for training.
+
+    Raises:
+        ConfigError: ``shots`` is below 1.
+    """
+    if shots >= task.shots:
+        return task
+    train, val = sample(task.train, task.val, shots, seed)
+    return replace(task, train=train, val=val, shots=shots)
 
 
 def open_test(dataset: Dataset, *, skip_unreadable: bool = False) -> TestSet:

@@ -70,6 +70,17 @@ class Exported:
     text: bool
     warnings: list[str] = field(default_factory=list)
 
+    def single_text(self, format: str) -> str:
+        """The one text there is.
+
+        Raises:
+            ConfigError: it is something else, and needs a place on disk.
+        """
+        if not self.text or len(self.files) > 1:
+            what = "is not text" if not self.text else "is several files"
+            raise ConfigError(f"format '{format}' {what}; say where it goes with --out")
+        return next(iter(self.files.values())).decode("utf-8-sig")
+
 
 def export(
     folder: Path,

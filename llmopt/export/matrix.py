@@ -21,7 +21,7 @@ from llmopt.errors import AccessError, ConfigError
 from llmopt.export.recipe import recipe
 from llmopt.predictor import Predictor, TextPredictor
 from llmopt.runs import folder as run_folder
-from llmopt.runs.engine import open_box
+from llmopt.runs.compose import choose_model
 from llmopt.runs.load import load_predictor, read_found
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
@@ -40,7 +40,7 @@ def write(folder: Path, watch: Watch) -> dict[str, bytes]:
     """
     result = run_folder.read_result(folder)
     predictor = load_predictor(folder)
-    box = open_box(run_folder.read_run_config(folder), watch)
+    box = choose_model(run_folder.read_run_config(folder)).open(watch)
     arrays, rest = predictor.state()
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     tensors["text_matrix"] = np.ascontiguousarray(text_matrix(predictor, box))

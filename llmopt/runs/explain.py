@@ -11,7 +11,7 @@ import torch
 from llmopt.errors import ConfigError
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.runs import folder as run_folder
-from llmopt.runs.engine import open_box, prepare
+from llmopt.runs.compose import compose
 from llmopt.runs.load import load_predictor
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import soft_start
@@ -88,14 +88,14 @@ def explain(folder: Path, k: int = 5, watch: Watch | None = None) -> Explanation
             f"run {folder} found no soft prompt but text, which can be read as it is: "
             f"{predictor.describe()}"
         )
-    prepared = prepare(run_folder.read_run_config(folder))
-    task = prepared.task
-    metered = MeteredBox(open_box(prepared.config, watch), Ledger())
+    setup = compose(run_folder.read_run_config(folder))
+    task = setup.task
+    metered = MeteredBox(setup.open_box(watch), Ledger())
     vocabulary = metered.vocabulary
     shared = predictor.context.ndim == 2
     contexts = torch.from_numpy(predictor.context[None] if shared else predictor.context)
     began = None
-    if prepared.optimizer.starts_at_template:
+    if setup.optimizer.settings.profile == "llmopt":  # published starts are their own
         start = soft_start(metered, task.start, task.classnames).context
         began = start if len(start) == contexts.shape[1] else None
     prompts = [_places(vocabulary, context, began, k) for context in contexts]

@@ -106,6 +106,15 @@ def read_result(folder: Path) -> dict[str, Any]:
     return dict(result)
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a run has its final result.
+
+    Raises:
+        RunFolderError: it has one that is damaged.
+    """
+    return (folder / RESULT).is_file() and read_result(folder)["status"] == "complete"
+
+
 def warn_if_interrupted(
     folder: Path, result: Mapping[str, Any], warn: Callable[[str], None]
 ) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 from llmopt.errors import BudgetTooSmall
 from llmopt.heads import HEADS
 from llmopt.heads.bank import default_bank
-from llmopt.heads.predictor import head_names
+from llmopt.runs.compose import Setup
 from llmopt.runs.config import RunConfig
-from llmopt.runs.engine import Prepared, chosen_llm, prepare
 from llmopt.search.base import Bounds
 from llmopt.search.soft.machinery.trail import WIDEST
 
@@ -99,18 +98,18 @@ class Plan:
         }
 
 
-def run_bounds(prepared: Prepared) -> Bounds:
+def run_bounds(setup: Setup) -> Bounds:
     """Upper bounds of a whole run: the search, the head, and the few shots measured at its end."""
-    task, config = prepared.task, prepared.config
-    bounds = prepared.optimizer.bounds(task)
+    task = setup.task
+    bounds = setup.optimizer.bounds(task)
     classes, few = len(task.classnames), len(task.train) + len(task.val)
     contexts = prompts = views = 0
     if bounds.soft_prompt_encodings:
         contexts = 2  # what was found, on training and on validation images
-    if config.head:
+    if setup.heads:
         contexts *= 2
-        views = config.head_views * len(task.train)
-        if any(HEADS.get(name).looks_at_features for name in head_names(config.head)):
+        views = setup.head_views * len(task.train)
+        if any(HEADS.get(name).looks_at_features for name in setup.heads):
             contexts += bool(contexts)  # its text features
             bank = default_bank(task.classnames)  # if the black box gives scores only
             prompts = len(bank.templates) * classes + len(bank.phrases)
@@ -123,42 +122,35 @@ def run_bounds(prepared: Prepared) -> Bounds:
         soft_prompt_encodings=bounds.soft_prompt_encodings + contexts * classes,
         pairs_scored=bounds.pairs_scored
         + ((2 + contexts) * classes + prompts) * (few + views)
-        + (WIDEST * classes if config.head else 0),
+        + (WIDEST * classes if setup.heads else 0),
     )
 
 
-def make_plan(config: RunConfig) -> Plan:
-    """The plan of a config. Opens no model and spends nothing.
-
-    Raises:
-        UserError: as the run itself would.
-    """
-    prepared = prepare(config)
-    config, task = prepared.config, prepared.task
-    bounds = run_bounds(prepared)
+def make_plan(setup: Setup) -> Plan:
+    """The plan of a run. Opens no model and spends nothing."""
+    task, caps = setup.task, setup.caps
+    bounds = run_bounds(setup)
     rows = [Row(f.name, getattr(bounds, f.name)) for f in dataclasses.fields(Bounds)
             if f.name != "llm_calls" and getattr(bounds, f.name)]  # fmt: skip
     queries = bounds.text_encodings + bounds.soft_prompt_encodings
-    rows.append(Row("queries", queries, config.max_queries))
+    rows.append(Row("queries", queries, caps.queries))
     notes = [
         f"{task.labelled_images} labelled images ({len(task.train)} train, {len(task.val)} val), "
         f"{len(task.classnames)} classes",
         "The test images are measured once at the end, apart from this.",
     ]
-    if config.max_queries is not None and config.max_queries < queries:
+    if caps.queries is not None and caps.queries < queries:
         notes.append("The cap on queries ends this search before its last iteration.")
-    if prepared.optimizer.needs_chat:
+    if setup.llm is not None:
         from llmopt.language.plan import chat_bounds
 
-        turns, turn_bytes = prepared.optimizer.talk(task)
-        chat_rows, chat_notes = chat_bounds(
-            chosen_llm(config), config.caps, bounds.llm_calls, turns, turn_bytes
-        )
+        turns, turn_bytes = setup.optimizer.talk(task)
+        chat_rows, chat_notes = chat_bounds(setup.llm, caps, bounds.llm_calls, turns, turn_bytes)
         rows += [Row(*row) for row in chat_rows]
         notes += chat_notes
     title = (
-        f"{config.dataset}, {config.shots}-shot, seed {config.seed}: {config.optimizer}"
-        + (f" with {config.llm}" if prepared.optimizer.needs_chat else "")
-        + f" behind {config.blackbox or config.model}"
+        f"{task.dataset}, {task.shots}-shot, seed {task.seed}: {setup.optimizer.name}"
+        + (f" with {setup.llm.spec}" if setup.llm is not None else "")
+        + f" behind {setup.model.title}"
     )
-    return Plan(title, config, tuple(rows), len(task.classnames), tuple(notes))
+    return Plan(title, setup.config, tuple(rows), len(task.classnames), tuple(notes))

@@ -13,8 +13,8 @@ from llmopt.data.views import class_map
 from llmopt.errors import ConfigError
 from llmopt.predictor import Predictor, TextPredictor, single
 from llmopt.runs import folder as run_folder
+from llmopt.runs.compose import choose_model
 from llmopt.runs.config import RunConfig
-from llmopt.runs.engine import open_box
 from llmopt.runs.load import load_predictor
 from llmopt.runs.measure import evaluate
 from llmopt.spend.events import Watch
@@ -57,7 +57,7 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
     elif moved:
         predictor = _Columns(predictor, _carried(config, own, dataset))
     test = open_test(dataset, skip_unreadable=config.skip_unreadable)
-    box = open_box(config, watch)
+    box = choose_model(config).open(watch)
     ledger = Ledger()
     with run_folder.locked(folder):
         path = folder / run_folder.JOURNAL

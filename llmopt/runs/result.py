@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import save_file
+
 from llmopt._version import __version__
-from llmopt.runs.config import RunConfig
+from llmopt.runs.folder import PREDICTIONS, PREDICTOR, PROMPTS, RESULT
 from llmopt.runs.measure import Evaluation
 from llmopt.search.base import Optimizer, Outcome
+from llmopt.spend.files import replace_atomically, write_text
 from llmopt.spend.ledger import Ledger
 from llmopt.task import Task
 from llmopt.vision.base import BoxInfo
@@ -23,15 +28,15 @@ SCHEMA = 1
 def build(
     *,
     folder: Path,
-    config: RunConfig,
     task: Task,
     info: BoxInfo,
     optimizer: Optimizer[Any],
+    name: str,
+    llm: str | None,
     outcome: Outcome,
     train: tuple[float | None, float | None],
     val: tuple[float | None, float | None],
     evaluation: Evaluation | None,
-    test_images: int,
     ledger: Ledger,
     evaluation_ledger: Ledger,
     seconds: dict[str, float],
@@ -39,26 +44,28 @@ def build(
     """The result of a run.
 
     Args:
+        optimizer, name: the search, and the name it was asked for by.
+        llm: the language model it asked, or None.
         train, val: accuracies of the start and of what was found; None without such images.
         evaluation: on the test images, or None if they were not opened (an interrupted run).
         seconds: ``total``, ``llm``, ``black_box``.
     """
     interrupted = outcome.stop_reason == "interrupted"
     gain = evaluation.gain if evaluation else None
-    alias = {} if optimizer.name == config.optimizer else {"same_as": optimizer.name}
+    alias = {} if optimizer.name == name else {"same_as": optimizer.name}
     return {
         "schema": SCHEMA,
         "run": str(folder),
         "status": "interrupted" if interrupted else "complete",
         "stop_reason": outcome.stop_reason,
         "task": {
-            "dataset": config.dataset,
+            "dataset": task.dataset,
             "classes": len(task.classnames),
             "shots": task.shots,
             "seed": task.seed,
             "train_images": len(task.train),
             "val_images": len(task.val),
-            "test_images": test_images,
+            "test_images": len(evaluation.labels) if evaluation else 0,
             "split_sha256": task.split_sha256,
             "split": task.provenance,
         },
@@ -69,9 +76,9 @@ def build(
             "weights_sha256": info.weights_sha256,
         },
         "optimizer": {
-            "name": config.optimizer,
+            "name": name,
             "settings": optimizer.as_given(),
-            "llm": config.llm or None,
+            "llm": llm,
             "summary": {**outcome.summary, **alias},
         },
         "baseline": {
@@ -102,6 +109,31 @@ def build(
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "versions": versions(),
     }
+
+
+def save(
+    folder: Path,
+    result: dict[str, Any],
+    outcome: Outcome,
+    evaluation: Evaluation | None,
+    classnames: Sequence[str],
+) -> None:
+    """Write the files of a run; ``result.json`` last, since it says that the others are there."""
+    ranked = [dataclasses.asdict(template) for template in outcome.templates]
+    found = {"schema": SCHEMA, "templates": ranked, "classnames": list(classnames)}
+    write_text(folder / PROMPTS, _json(found))
+    tensors, state = outcome.predictor.state()
+    with replace_atomically(folder / PREDICTOR) as path:
+        save_file(tensors, path, {"predictor": json.dumps(state)})
+    if evaluation is not None:
+        arrays = {name: getattr(evaluation, name) for name in ("labels", "baseline", "best")}
+        with replace_atomically(folder / PREDICTIONS) as path:
+            save_file(arrays, path)
+    write_text(folder / RESULT, _json(result))
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def versions() -> dict[str, str]:

@@ -30,19 +30,23 @@ class Tracker(ABC):
 
 
 class Tracking(Watch):
-    """A watch that tells a tracker, and passes everything on to another watch.
+    """A watch that tells a tracker.
 
     Args:
-        watch: what people look at.
-        tracker: told as well, until it fails.
+        tracker: told until it fails.
+        warn: told if it does.
         name: of the tracker, for the warning.
         settings: of the run.
     """
 
     def __init__(
-        self, watch: Watch, tracker: Tracker, name: str, settings: Mapping[str, Value]
+        self,
+        tracker: Tracker,
+        warn: Callable[[str], None],
+        name: str,
+        settings: Mapping[str, Value],
     ) -> None:
-        self._watch = watch
+        self._complain = warn
         self._tracker: Tracker | None = tracker
         self._name = name
         self._settings = settings
@@ -52,28 +56,10 @@ class Tracking(Watch):
     def started(self, folder: Path, ledger: Ledger) -> None:
         """Start the tracker's run."""
         self._folder, self._ledger = folder, ledger
-        self._watch.started(folder, ledger)
         self._tell(lambda tracker: tracker.start(folder.name, self._settings))
-
-    def stage(self, text: str) -> None:
-        """Passed on."""
-        self._watch.stage(text)
-
-    def images(self, done: int, total: int) -> None:
-        """Passed on."""
-        self._watch.images(done, total)
-
-    def note(self, text: str) -> None:
-        """Passed on."""
-        self._watch.note(text)
-
-    def warn(self, text: str) -> None:
-        """Passed on."""
-        self._watch.warn(text)
 
     def progress(self, progress: Progress) -> None:
         """Log where the search stands and what it has spent."""
-        self._watch.progress(progress)
         known = {
             "train_accuracy": progress.train_accuracy,
             "val_accuracy": progress.val_accuracy,
@@ -105,6 +91,6 @@ class Tracking(Watch):
             what(self._tracker)
         except Exception as error:  # whatever a tracker does wrong, the run goes on
             self._tracker = None
-            self._watch.warn(
+            self._complain(
                 f"{self._name} failed ({type(error).__name__}: {error}); the run goes on without it"
             )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from llmopt._optional import require
-from llmopt.registry import Registry
+from llmopt.errors import ConfigError, nearest
 from llmopt.runs.config import RunConfig
-from llmopt.spend.events import Watch
 from llmopt.track.base import Tracker, Tracking, Value
 
 PROJECT: Final = "llmopt"
@@ -105,26 +104,29 @@ class TensorBoardTracker(Tracker):
         self._writer.close()
 
 
-TRACKERS: Final[Registry[type[Tracker]]] = Registry(
-    "tracker",
-    "trackers",
-    {
-        "mlflow": "llmopt.track.services:MlflowTracker",
-        "wandb": "llmopt.track.services:WandbTracker",
-        "tensorboard": "llmopt.track.services:TensorBoardTracker",
-    },
-    base="llmopt.track.base:Tracker",
-)
-"""What ``--track`` takes."""
+TRACKERS: Final[dict[str, type[Tracker]]] = {
+    "mlflow": MlflowTracker,
+    "wandb": WandbTracker,
+    "tensorboard": TensorBoardTracker,
+}
 
 
-def track(watch: Watch, name: str, config: RunConfig) -> Tracking:
-    """A watch that tells the tracker called ``name`` as well.
+def track(name: str, config: RunConfig, warn: Callable[[str], None]) -> Tracking:
+    """A watch that tells the tracker called ``name``.
+
+    Args:
+        name: of the tracker.
+        config: whose settings it is told.
+        warn: told if the tracker fails; the run goes on without it.
 
     Raises:
         ConfigError: there is no such tracker, or it is not installed.
     """
-    return Tracking(watch, TRACKERS.get(name)(), name, settings(config))
+    if name not in TRACKERS:
+        raise ConfigError(
+            f"unknown tracker '{name}'{nearest(name, TRACKERS)} (there are: {', '.join(TRACKERS)})"
+        )
+    return Tracking(TRACKERS[name](), warn, name, settings(config))
 
 
 def settings(config: RunConfig) -> dict[str, Value]:

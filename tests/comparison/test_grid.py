@@ -32,6 +32,7 @@ from llmopt.comparison.transfer import parse_model
 from llmopt.errors import ConfigError, ServiceError
 from llmopt.runs import engine
 from llmopt.runs import folder as run_folder
+from llmopt.runs.compose import ModelChoice, Setup
 from llmopt.runs.config import RunConfig
 from llmopt.spend.events import Watch
 
@@ -135,7 +136,8 @@ class Engine:
         self.started: list[RunConfig] = []
         self.fails: str = ""
 
-    def start(self, config: RunConfig, watch: Watch, box: Any = None) -> dict[str, Any]:
+    def start(self, setup: Setup, watch: Watch) -> dict[str, Any]:
+        config = setup.config
         if config.optimizer == self.fails:
             raise ServiceError("the service is gone")
         self.started.append(config)
@@ -152,7 +154,7 @@ class Engine:
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     fake = Engine(tmp_path)
     monkeypatch.setattr(engine, "start", fake.start)
-    monkeypatch.setattr(engine, "open_box", lambda config, watch: object())
+    monkeypatch.setattr(ModelChoice, "open", lambda self, watch: object())
     return fake
 
 

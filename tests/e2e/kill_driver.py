@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from fakes import FakeBox
+from running import resume, start
 from worlds import config
 
 from llmopt.language.builtin import BuiltinRewriter
-from llmopt.runs import engine
+from llmopt.runs.compose import ModelChoice
 from llmopt.spend import journal
 from llmopt.spend.events import Watch
 
@@ -88,7 +89,7 @@ def rig() -> None:
         box.before = clock.tick
         return box
 
-    engine.open_box = open_box
+    ModelChoice.open = open_box  # type: ignore[method-assign]
 
 
 def in_child(work: Callable[[], object]) -> bool:
@@ -136,9 +137,9 @@ def play(root: Path, name: str, kills: list[int]) -> dict[str, Any]:
             clock.count, clock.last = 0, last
             found = sorted((home / "runs").glob("*/config.toml"))
             if found:
-                engine.resume(found[0].parent, Warned(warnings))
+                resume(found[0].parent, Warned(warnings))
             else:
-                engine.start(wanted, Warned(warnings))
+                start(wanted, Warned(warnings))
             (home / "instants").write_text(str(clock.count))
 
         return work

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from miniatures import KEYS, TRAINABLE, build
+from running import start
 from safetensors.torch import save_file
 
 from llmopt._torchvision import ensure_operators
 from llmopt.data.check import check_dataset
-from llmopt.runs import engine
 from llmopt.runs.config import RunConfig
 from llmopt.runs.remeasure import evaluate_run
 from llmopt.spend.events import Watch
@@ -89,7 +89,7 @@ def test_every_file_is_found_and_sound(data: Path, key: str) -> None:
 @pytest.mark.parametrize("optimizer", SEARCHES)
 @pytest.mark.parametrize("key", TRAINABLE)
 def test_a_whole_run(model: str, data: Path, tmp_path: Path, key: str, optimizer: str) -> None:
-    result = engine.start(config(model, data, tmp_path, key, optimizer))
+    result = start(config(model, data, tmp_path, key, optimizer))
     task = result["task"]
     assert result["status"] == "complete"
     assert task["dataset"] == key
@@ -104,7 +104,7 @@ def test_a_whole_run(model: str, data: Path, tmp_path: Path, key: str, optimizer
 def test_a_classifier_of_imagenet_is_carried_over(
     model: str, data: Path, tmp_path: Path, optimizer: str
 ) -> None:
-    result = engine.start(config(model, data, tmp_path, "imagenet", optimizer))
+    result = start(config(model, data, tmp_path, "imagenet", optimizer))
     for key in sorted(set(KEYS) - set(TRAINABLE)):
         found = evaluate_run(Path(result["run"]), {"dataset": key}, Watch())
         assert found["dataset"] == key

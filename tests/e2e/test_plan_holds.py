@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running import start
 
-from llmopt.runs import engine
+from llmopt.runs.compose import compose
 from llmopt.runs.config import RunConfig
 from llmopt.runs.plan import make_plan
 
@@ -47,8 +48,8 @@ def test_no_run_spends_more_than_its_plan(
     config = RunConfig(
         optimizer=optimizer, settings=settings, shots=2, head=head, runs=str(tmp_path)
     )
-    most = {row.name: row.most for row in make_plan(config).rows}
-    result = engine.start(config)
+    most = {row.name: row.most for row in make_plan(compose(config)).rows}
+    result = start(config)
     spent = result["ledger"]
     for name in ("image_encodings", "text_encodings", "soft_prompt_encodings", "pairs_scored"):
         assert spent[name] <= (most.get(name) or 0), name
@@ -70,15 +71,15 @@ def test_a_budget_is_not_exceeded_by_one_context(
     if optimizer == "cbbt":
         settings["adapter"] = False
     config = RunConfig(optimizer=optimizer, settings=settings, runs=str(tmp_path))
-    result = engine.start(config)
+    result = start(config)
     contexts = result["ledger"]["soft_prompt_encodings"] / result["task"]["classes"]
     assert 1 < contexts <= budget
 
 
 def test_views_for_a_head_are_in_the_plan_and_in_the_ledger(tmp_path: Path) -> None:
     config = RunConfig(optimizer="zeroshot", shots=4, head="gda", head_views=3, runs=str(tmp_path))
-    most = {row.name: row.most for row in make_plan(config).rows}
-    result = engine.start(config)
+    most = {row.name: row.most for row in make_plan(compose(config)).rows}
+    result = start(config)
     assert result["task"]["train_images"] == 48
     assert result["ledger"]["image_encodings"] == 48 * 4 + result["task"]["val_images"]
     for name in ("image_encodings", "text_encodings", "pairs_scored"):

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from fakes import NAMES, FakeBox, write_folder
 from reach import reachable
+from running import resume, start
 from safetensors.numpy import load_file
 from worlds import SMALL, config, read, settled
 
+from llmopt.data.tasks import open_test
 from llmopt.errors import (
     AccessError,
     BudgetTooSmall,
@@ -25,9 +27,8 @@ from llmopt.errors import (
     UserError,
 )
 from llmopt.predictor import single
-from llmopt.runs import engine
 from llmopt.runs import result as run_result
-from llmopt.runs.engine import resume, start
+from llmopt.runs.compose import ModelChoice, compose
 from llmopt.runs.folder import create, locked
 from llmopt.runs.measure import Evaluation
 from llmopt.search.base import Outcome, Search
@@ -80,7 +81,7 @@ def root(tmp_path: Path) -> Path:
 def box(monkeypatch: pytest.MonkeyPatch) -> FakeBox:
     """The box every run of the test opens."""
     one = FakeBox()
-    monkeypatch.setattr(engine, "open_box", lambda config, watch: one)
+    monkeypatch.setattr(ModelChoice, "open", lambda self, watch: one)
     return one
 
 
@@ -156,7 +157,7 @@ def test_the_ledger_says_what_the_box_says(
     root: Path, monkeypatch: pytest.MonkeyPatch, access: Access, optimizer: str
 ) -> None:
     one = FakeBox(access)
-    monkeypatch.setattr(engine, "open_box", lambda config, watch: one)
+    monkeypatch.setattr(ModelChoice, "open", lambda self, watch: one)
     settings = {"random": {"evaluations": 10}, "chat": SMALL}.get(optimizer, {})
     result, _ = run(config(root, optimizer=optimizer, settings=settings))
     spent: Counter[str] = Counter()
@@ -189,9 +190,9 @@ def test_test_images_are_opened_once_after_the_search(
         return original(self, search)
 
     monkeypatch.setattr(ZeroShot, "run", spy)
-    opened = engine.open_test
     monkeypatch.setattr(
-        engine, "open_test", lambda data, **how: held.append(opened(data, **how)) or held[-1]
+        "llmopt.runs.compose.open_test",
+        lambda data, **how: held.append(open_test(data, **how)) or held[-1],
     )
     _, folder = run(config(root, optimizer="zeroshot"))
     assert len(held) == len(seen) == 1
@@ -223,7 +224,7 @@ def test_side_by_side_is_the_same_run(root: Path, box: FakeBox, parallel: int) -
 
 
 def test_a_task_at_chance_is_called_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "open_box", lambda config, watch: FakeBox(flat=True))
+    monkeypatch.setattr(ModelChoice, "open", lambda self, watch: FakeBox(flat=True))
     result, _ = run(config(root, optimizer="zeroshot"))
     assert result["at_chance"]
     assert result["best"]["test_accuracy"] == 0.2
@@ -375,7 +376,7 @@ def test_ctrl_c_ends_with_the_best_so_far_and_resume_completes(
 def test_ctrl_c_before_the_search_is_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = FakeBox()
     one.before = lambda: signal.raise_signal(signal.SIGINT)
-    monkeypatch.setattr(engine, "open_box", lambda config, watch: one)
+    monkeypatch.setattr(ModelChoice, "open", lambda self, watch: one)
     with pytest.raises(KeyboardInterrupt):
         run(config(root))
     one.before = lambda: None
@@ -400,7 +401,7 @@ def test_an_interrupt_counts_wherever_it_comes(
     root: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     one = FakeBox()
-    monkeypatch.setattr(engine, "open_box", lambda config, watch: one)
+    monkeypatch.setattr(ModelChoice, "open", lambda self, watch: one)
     settings = {"random": {"evaluations": 80}, "handcrafted": {"templates": "generic"}}[optimizer]
     wanted = config(root, optimizer=optimizer, settings=settings)
     whole, _ = run(wanted)
@@ -492,7 +493,7 @@ def test_a_journal_without_its_beginning_is_refused(root: Path, box: FakeBox) ->
 
 
 def test_a_folder_in_use_is_left_alone(root: Path, box: FakeBox) -> None:
-    folder = create(engine.prepare(config(root)).config)
+    folder = create(compose(config(root)).config)
     with locked(folder), pytest.raises(RunFolderError, match="in use by another process"):
         resume(folder)
     assert not (folder / "journal.jsonl").exists()
@@ -500,7 +501,7 @@ def test_a_folder_in_use_is_left_alone(root: Path, box: FakeBox) -> None:
 
 
 def test_a_journal_that_cannot_be_written(root: Path, box: FakeBox) -> None:
-    folder = create(engine.prepare(config(root)).config)
+    folder = create(compose(config(root)).config)
     (folder / "journal.jsonl").mkdir()
     with pytest.raises(RunFolderError, match=r"cannot write .*journal\.jsonl"):
         resume(folder)
@@ -518,7 +519,7 @@ def test_what_changed_since_is_said(
             return BoxInfo("fake", "", Access.FEATURES, "1" * 64, logit_scale=10.0)
 
     boxes: list[FakeBox] = [FakeBox()]
-    monkeypatch.setattr(engine, "open_box", lambda config, watch: boxes[0])
+    monkeypatch.setattr(ModelChoice, "open", lambda self, watch: boxes[0])
     _, folder = run(config(root), Ears(interrupt_at(3)))
     match change:
         case "version":

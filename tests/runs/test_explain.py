@@ -2,11 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from running import start
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from llmopt.errors import ConfigError
-from llmopt.runs import engine
 from llmopt.runs.config import RunConfig
 from llmopt.runs.explain import explain
 from llmopt.vision.openclip import OpenClipBlackBox
@@ -14,7 +14,7 @@ from llmopt.vision.openclip import OpenClipBlackBox
 
 def run(root: Path, optimizer: str, **settings: object) -> Path:
     config = RunConfig(optimizer=optimizer, settings=settings, runs=str(root))  # type: ignore[arg-type]
-    return Path(engine.start(config)["run"])
+    return Path(start(config)["run"])
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import NAMES, FakeBox, make_task, write_folder
+from running import start
 from safetensors.numpy import load_file, save_file
 from worlds import config, read
 
 from llmopt.errors import RunFolderError
 from llmopt.predictor import TextPredictor, single
-from llmopt.runs.engine import start
 from llmopt.runs.folder import create, read_run_config
 from llmopt.runs.load import load_predictor, predictor_from_state, summarize
 from llmopt.spend.ledger import Ledger

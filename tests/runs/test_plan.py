@@ -7,7 +7,7 @@ import pytest
 from fakes import NAMES, FakeBox, make_task, stage, write_folder
 
 from llmopt.errors import BudgetTooSmall, ConfigError
-from llmopt.runs import engine
+from llmopt.runs.compose import ModelChoice, compose
 from llmopt.runs.config import RunConfig
 from llmopt.runs.plan import Plan, Row, make_plan
 from llmopt.search import OPTIMIZERS, make_optimizer
@@ -26,12 +26,12 @@ def _opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("a plan opens no model")
 
-    monkeypatch.setattr(engine, "open_box", refuse)
+    monkeypatch.setattr(ModelChoice, "open", refuse)
 
 
 def plan(data: Path, **options: Any) -> Plan:
     options = {"shots": 2, "llm": "builtin", **options}
-    return make_plan(RunConfig(dataset=f"folder:{data}", **options))
+    return make_plan(compose(RunConfig(dataset=f"folder:{data}", **options)))
 
 
 def most(plan: Plan) -> dict[str, float | None]:

@@ -11,8 +11,7 @@ from paper_runs import paper_run
 
 from llmopt.data.shapes import SHAPES
 from llmopt.errors import ConfigError
-from llmopt.runs import remeasure as transfer
-from llmopt.runs.config import RunConfig
+from llmopt.runs.compose import ModelChoice
 from llmopt.runs.remeasure import evaluate_run
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.spend.events import Watch
@@ -27,11 +26,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Models that were to be loaded."""
     found: list[tuple[str, str]] = []
 
-    def open_box(config: RunConfig, watch: Watch) -> Any:
-        found.append((config.model, config.pretrained))
+    def opening(self: ModelChoice, watch: Watch) -> Any:
+        found.append((self.model, self.pretrained))
         raise Opened
 
-    monkeypatch.setattr(transfer, "open_box", open_box)
+    monkeypatch.setattr(ModelChoice, "open", opening)
     return found
 
 

@@ -14,7 +14,7 @@ from paper_runs import paper_run
 
 from llmopt.errors import ConfigError
 from llmopt.runs.config import RunConfig
-from llmopt.spend.events import Progress, Watch
+from llmopt.spend.events import Progress, Watch, Watches
 from llmopt.spend.ledger import Ledger
 from llmopt.track.base import Tracker, Tracking
 from llmopt.track.services import TensorBoardTracker, settings, track
@@ -67,7 +67,7 @@ class Broken(Tracker):
             raise RuntimeError("no network")
 
 
-def drive(watch: Tracking, folder: Path) -> None:
+def drive(watch: Watch, folder: Path) -> None:
     """What a run tells its watch."""
     ledger = Ledger()
     watch.started(folder, ledger)
@@ -83,7 +83,7 @@ def drive(watch: Tracking, folder: Path) -> None:
 @pytest.mark.parametrize("at", ["start", "log", "finish"])
 def test_a_tracker_that_fails_is_left_behind(at: str, tmp_path: Path) -> None:
     ear, broken = Ear(), Broken(at)
-    drive(Tracking(ear, broken, "broken", {}), paper_run(tmp_path))
+    drive(Watches([ear, Tracking(broken, ear.warn, "broken", {})]), paper_run(tmp_path))
     warnings = [h for h in ear.heard if str(h).startswith("warning")]
     assert warnings == ["warning: broken failed (RuntimeError: no network); "
                         "the run goes on without it"]  # fmt: skip
@@ -101,7 +101,7 @@ def test_mlflow_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     config = RunConfig(settings={"restarts": 2})
     folder = paper_run(tmp_path)
-    drive(track(Ear(), "mlflow", config), folder)
+    drive(track("mlflow", config, print), folder)
     named = [name for name, _ in calls]
     assert named[:3] == ["set_experiment", "start_run", "log_params"]
     assert calls[2][1][0][0]["settings.restarts"] == 2
@@ -136,7 +136,7 @@ def test_wandb_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     wandb.Artifact = Artifact  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    drive(track(Ear(), "wandb", RunConfig()), paper_run(tmp_path))
+    drive(track("wandb", RunConfig(), print), paper_run(tmp_path))
     assert [entry[0] for entry in logged[:2]] == [1, 2]
     assert "result.json" in logged[2]
     assert logged[3] == "finished"
@@ -147,16 +147,16 @@ def test_tensorboard_writes_events(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
     folder = paper_run(tmp_path)
     tracker = TensorBoardTracker(tmp_path / "board")
-    drive(Tracking(Ear(), tracker, "tensorboard", settings(RunConfig())), folder)
+    drive(Tracking(tracker, print, "tensorboard", settings(RunConfig())), folder)
     assert list((tmp_path / "board" / folder.name).glob("events.*"))
 
 
 def test_unknown_and_absent_trackers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="did you mean 'mlflow'"):
-        track(Watch(), "mlfow", RunConfig())
+        track("mlfow", RunConfig(), print)
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(ConfigError, match=r"pip install 'llmopt\[mlflow\]'"):
-        track(Watch(), "mlflow", RunConfig())
+        track("mlflow", RunConfig(), print)
 
 
 def test_settings_are_flat() -> None:

@@ -1,0 +1,72 @@
+"""A whole comparison: from arms as texts to the table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmopt.comparison import grid
+from llmopt.comparison.execute import Done, execute
+from llmopt.comparison.records import read_record
+from llmopt.comparison.table import Comparison, compare
+from llmopt.errors import ConfigError
+from llmopt.runs.config import RunConfig
+from llmopt.spend.events import Watch
+
+
+def compare_runs(
+    base: RunConfig,
+    arms: Sequence[str],
+    datasets: Sequence[str],
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    equal: str | None,
+    published: bool,
+    jobs: int,
+    watch: Watch,
+) -> Comparison:
+    """Run what has not been run, and set everything beside each other.
+
+    Args:
+        base: options that all runs share.
+        arms: each ``[NAME=]OPTIMIZER[,KEY=VALUE…]``.
+        datasets, shots, seeds: sides of the grid.
+        equal: hold all arms to one cap of this currency.
+        published: set published figures beside.
+        jobs: runs at a time.
+        watch: told how it goes.
+
+    Raises:
+        LlmoptError: no run could be finished; what ended the first of them.
+    """
+    parsed = [grid.parse_arm(text) for text in arms]
+    cells = grid.make_grid(base, parsed, datasets, shots, seeds)
+    notes = []
+    if equal:
+        cells, note = grid.hold_equal(cells, equal)
+        notes.append(note)
+    done = execute(cells, Path(base.runs), jobs, watch)
+    records = [read_record(one.folder, one.cell.arm.name) for one in done if one.folder]
+    if not records:
+        raise next((one.error for one in done if one.error), ConfigError("nothing was run"))
+    found = compare(records, [*notes, *_said(done)])
+    found = dataclasses.replace(found, done=tuple(done))
+    return _with_published(found) if published else found
+
+
+def _said(done: Sequence[Done]) -> list[str]:
+    notes = []
+    if reused := sum(one.reused for one in done):
+        notes.append(f"{reused} of {len(done)} runs were finished before and reused.")
+    return [*notes, *(f"{one.cell.title} failed: {one.error}" for one in done if one.error)]
+
+
+def _with_published(found: Comparison) -> Comparison:
+    from llmopt.comparison.published import beside
+
+    figures = beside(found.rows)
+    notes = found.notes
+    if not figures:
+        notes = (*notes, "No published figures are known for these data sets and shots.")
+    return dataclasses.replace(found, published=tuple(figures), notes=notes)

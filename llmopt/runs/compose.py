@@ -1,0 +1,307 @@
+"""From options to everything a run needs: the one place that resolves names and reads data.
+
+A :class:`~llmopt.runs.config.RunConfig` says what is wanted in names; objects made in Python may
+stand in for some of them (:class:`Given`). :func:`compose` turns both into a :class:`Setup`, and
+what comes after it never looks at the config again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llmopt.data.base import Dataset, ListedDataset, Which
+from llmopt.data.registry import open_dataset
+from llmopt.data.tasks import fewer, make_task, open_test
+from llmopt.errors import AccessError, ConfigError
+from llmopt.heads.predictor import head_names
+from llmopt.runs import folder as run_folder
+from llmopt.runs.config import RunConfig
+from llmopt.search import OPTIMIZERS, make_optimizer
+from llmopt.search.base import Optimizer
+from llmopt.spend.events import Watch
+from llmopt.spend.ledger import Caps
+from llmopt.task import Labelled, Task, TestSet
+from llmopt.template import PLAIN, Template
+from llmopt.vision.base import BlackBox
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+    from llmopt.language.llm import Llm
+
+OBJECT: Final = "python:"
+"""What the name of an object begins with in a config; it has to be given again to go on."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Objects in place of names.
+
+    Attributes:
+        task: in place of ``dataset``.
+        optimizer: in place of ``optimizer`` and ``settings``.
+        box: in place of ``model``, or the config's own model where it is open already.
+        llm: in place of ``llm``.
+    """
+
+    task: Task | None = None
+    optimizer: Optimizer[Any] | None = None
+    box: BlackBox | None = None
+    llm: BaseChatModel | None = None
+
+    def named_in(self, config: RunConfig) -> RunConfig:
+        """The config with a name for each object."""
+        changes: dict[str, Any] = {}
+        if self.task is not None:
+            changes["dataset"] = f"{OBJECT}{self.task.dataset}"
+        if self.box is not None:
+            changes["model"] = f"{OBJECT}{self.box.info.name}"
+        if self.llm is not None:
+            changes["llm"] = f"{OBJECT}{type(self.llm).__name__}"
+        if self.optimizer is not None:
+            changes |= _named(self.optimizer)
+        return dataclasses.replace(config, **changes)
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A black box, chosen but not open.
+
+    Attributes:
+        model, pretrained, device, precision, batch_size: of an open_clip model.
+        address: of another kind of box, in place of it.
+        box: one that is open already.
+    """
+
+    model: str = ""
+    pretrained: str = ""
+    address: str = ""
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    box: BlackBox | None = None
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.address or self.model
+
+    def open(self, watch: Watch) -> BlackBox:
+        """The box.
+
+        Raises:
+            UserError: it cannot be had.
+            ServiceError: it is remote, and does not answer.
+        """
+        if self.box is not None:
+            return self.box
+        if self.address:
+            from llmopt.vision.services.http import HttpBlackBox
+
+            return HttpBlackBox(self.address)
+        from llmopt.vision.openclip import OpenClipBlackBox
+
+        watch.stage(f"loading {self.model} {self.pretrained}".strip())
+        return OpenClipBlackBox(
+            self.model,
+            self.pretrained,
+            device=self.device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+        )
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run that can start: everything is found and fits together, nothing is spent.
+
+    Attributes:
+        config: with every default filled in, as the run folder keeps it.
+        task: class names and few shots.
+        dataset: whose test images measure the run; None if there are none.
+        optimizer: the search.
+        model: the black box, not open yet.
+        llm: the language model, not open yet; None if the search asks none.
+        heads: tried after the search.
+        head_views: augmented views of each training image for them.
+        caps: what may not be passed.
+        skip_unreadable: leave damaged test images out.
+    """
+
+    config: RunConfig
+    task: Task
+    dataset: Dataset | None
+    optimizer: Optimizer[Any]
+    model: ModelChoice
+    llm: Llm | None
+    heads: tuple[str, ...]
+    head_views: int
+    caps: Caps
+    skip_unreadable: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the optimizer was asked for as, which may be an alias."""
+        return self.config.optimizer.removeprefix(OBJECT)
+
+    def open_box(self, watch: Watch) -> BlackBox:
+        """The black box, if it offers what the optimizer needs.
+
+        Raises:
+            AccessError: it offers less; the message names the optimizers that would work.
+        """
+        box = self.model.open(watch)
+        if box.info.access < self.optimizer.access:
+            fitting = [
+                n for n, kind in OPTIMIZERS.usable().items() if kind.access <= box.info.access
+            ]
+            raise AccessError(
+                f"optimizer '{self.optimizer.name}' needs access level '{self.optimizer.access}', "
+                f"but {box.info.name} offers '{box.info.access}'; with it you can use: "
+                f"{', '.join(fitting)}"
+            )
+        return box
+
+    def open_test(self) -> tuple[TestSet | None, int]:
+        """The test images, and how many were left out; for the end of a run, once."""
+        if self.dataset is None:
+            return None, 0
+        test = open_test(self.dataset, skip_unreadable=self.skip_unreadable)
+        return test, len(self.dataset.split("test")) - len(test)
+
+
+def compose(config: RunConfig, given: Given | None = None) -> Setup:
+    """Everything a run needs. Opens no model and spends nothing.
+
+    Args:
+        config: what is wanted.
+        given: objects in place of some of its names.
+
+    Raises:
+        UserError: something is unknown, missing or does not fit.
+    """
+    given = given or Given()
+    _all_given(config, given)
+    config = config.resolved()
+    heads = head_names(config.head) if config.head else ()
+    optimizer = given.optimizer or make_optimizer(config.optimizer, config.settings, config.head)
+    llm = None
+    if optimizer.needs_chat:
+        llm = _llm(config, given.llm)
+        max_usd = llm.cap_on_usd(config.max_usd)
+        config = dataclasses.replace(config, llm=llm.spec, max_usd=max_usd)
+    if config.init_from:
+        config = _from_found(config)
+    start = Template(config.template)
+    if given.task is not None:
+        dataset = _dataset_of(given.task)
+        task = dataclasses.replace(
+            fewer(given.task, config.shots, config.seed), seed=config.seed, start=start, test=None
+        )
+    else:
+        dataset = choose_dataset(config)
+        task = make_task(
+            dataset, config.shots, config.seed, start, skip_unreadable=config.skip_unreadable
+        )
+    return Setup(
+        config,
+        task,
+        dataset,
+        optimizer,
+        choose_model(config, given.box),
+        llm,
+        heads,
+        config.head_views,
+        config.caps,
+        config.skip_unreadable,
+    )
+
+
+def choose_model(config: RunConfig, box: BlackBox | None = None) -> ModelChoice:
+    """The black box of a config; ``box`` if that is open already."""
+    config = config.resolved()
+    return ModelChoice(
+        config.model,
+        config.pretrained,
+        config.blackbox,
+        config.device,
+        config.precision,
+        config.batch_size,
+        box,
+    )
+
+
+def choose_dataset(config: RunConfig) -> Dataset:
+    """The data set of a config, under the class names it asks for."""
+    names = {"classnames": config.classnames} if config.classnames else {}
+    return open_dataset(config.dataset, Path(config.resolved().data_root), **names)
+
+
+def _all_given(config: RunConfig, given: Given) -> None:
+    """Refuse names of objects that are not here."""
+    wanted = {
+        "task": (config.dataset, given.task),
+        "optimizer": (config.optimizer, given.optimizer),
+        "model": (config.model, given.box),
+        "llm": (config.llm, given.llm),
+    }
+    missing = {
+        argument: name
+        for argument, (name, there) in wanted.items()
+        if name.startswith(OBJECT) and there is None
+    }
+    if missing:
+        listed = ", ".join(f"{argument}= ({name})" for argument, name in missing.items())
+        raise ConfigError(
+            f"this run was made in Python with objects that have no name; give them again: {listed}"
+        )
+
+
+def _llm(config: RunConfig, model: BaseChatModel | None) -> Llm:
+    from llmopt.language.llm import Llm, choose_llm
+    from llmopt.language.settings import LlmSettings
+
+    if model is None:
+        return choose_llm(config.llm, config.llm_base_url, config.llm_settings)
+    return Llm(config.llm, settings=LlmSettings.from_mapping(config.llm_settings), model=model)
+
+
+def _named(optimizer: Optimizer[Any]) -> dict[str, Any]:
+    """An optimizer as options of a config, if it is one of the registry."""
+    name, settings = optimizer.name, optimizer.as_given()
+    if name in OPTIMIZERS:
+        same = make_optimizer(name, settings)
+        if type(same) is type(optimizer) and same.settings == optimizer.settings:
+            return {"optimizer": name, "settings": settings}
+    return {"optimizer": f"{OBJECT}{name}"}
+
+
+def _dataset_of(task: Task) -> Dataset | None:
+    """A task's own test images as the data set that measures it."""
+    if task.test is None:
+        return None
+    parts: Mapping[Which, Labelled] = {"test": task.test}
+    names = task.classnames
+    return ListedDataset(task.dataset, names, names, parts, task.provenance, task.handcrafted)
+
+
+def _from_found(config: RunConfig) -> RunConfig:
+    """The config with the best template of the finished run that the search is to begin at."""
+    folder = Path(config.init_from).absolute()
+    config = dataclasses.replace(config, init_from=str(folder))
+    if not folder.is_dir() and config.template != PLAIN:
+        return config  # taken when the run began; the other one is not needed any more
+    templates = run_folder.read_result(folder)["best"]["templates"]
+    if not templates:
+        raise ConfigError(f"--init-from {folder}: that run found no text template to start from")
+    found = str(max(templates, key=lambda t: t["weight"])["text"])
+    if config.template not in (PLAIN, found):
+        raise ConfigError(
+            f"give either --init-from {folder}, which found {found!r}, "
+            f"or --template {config.template!r}"
+        )
+    return dataclasses.replace(config, template=found)
