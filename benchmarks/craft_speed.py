@@ -34,9 +34,8 @@ from torch.nn import functional as F
 
 from llmopt.heads.residual import Refinement
 from llmopt.images import Image
-from llmopt.search import make_optimizer
 from llmopt.search.base import Search
-from llmopt.search.soft.craft import Craft, CraftSettings
+from llmopt.search.soft.craft_published import CraftReleased, CraftReleasedSettings
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.spend.checkpoint import Checkpoints
 from llmopt.spend.events import Progress
@@ -199,8 +198,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for part in ("ask", "tell", "draw"):
         setattr(CmaSearch, part, arithmetic.around(getattr(CmaSearch, part)))
 
-    settings = make_optimizer("craft", {"profile": "released", "budget": options.budget}).settings
-    assert isinstance(settings, CraftSettings)
+    settings = CraftReleasedSettings(budget=options.budget)
     before = measuring.resident()
     measuring.reset_peak()
     with tempfile.TemporaryDirectory() as folder:
@@ -217,7 +215,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             on_progress=padded_round,
         )
         began = time.perf_counter()
-        outcome = Craft(settings).run(search)
+        outcome = CraftReleased(settings).run(search)
         seconds = time.perf_counter() - began - beside
         journal.close()
     generations = options.budget // settings.population

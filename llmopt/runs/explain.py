@@ -95,7 +95,7 @@ def explain(folder: Path, k: int = 5, watch: Watch | None = None) -> Explanation
     shared = predictor.context.ndim == 2
     contexts = torch.from_numpy(predictor.context[None] if shared else predictor.context)
     began = None
-    if setup.optimizer.settings.profile == "llmopt":  # published starts are their own
+    if setup.optimizer.starts_at_template:
         start = soft_start(metered, task.start, task.classnames).context
         began = start if len(start) == contexts.shape[1] else None
     prompts = [_places(vocabulary, context, began, k) for context in contexts]

@@ -128,7 +128,8 @@ def test_it_says_what_it_is(name: str) -> None:
     settings = kind.Settings
     assert dataclasses.is_dataclass(settings)
     assert settings.__dataclass_params__.frozen
-    described = (inspect.getdoc(settings) or "") + (inspect.getdoc(inspect.getmodule(kind)) or "")
+    documents = [inspect.getmodule(kind), *settings.__mro__]
+    described = "".join(inspect.getdoc(one) or "" for one in documents)
     for field in dataclasses.fields(settings):
         assert field.name in described, f"{name}: setting {field.name} is not described"
 

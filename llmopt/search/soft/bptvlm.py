@@ -1,20 +1,20 @@
 """BPT-VLM (Yu et al., "Black-box Prompt Tuning for Vision-Language Model as a Service", IJCAI
-2023), the part that prompts the text tower.
+2023), the part that prompts the text tower, from the user's template.
 
 Access: ``soft``. (Its visual prompts need soft vectors in the image tower, which no black box here
-takes, and every image encoded again for each candidate.) The context has no words of its own,
+takes, and every image encoded again for each candidate.) As published the context has no words of
+its own; here it begins at p0, the words of the start template,
 
-    ``P = reshape(A z, (m, e))``,   A_ij ~ N(0, (std_emb / (sqrt(D) sigma))^2),              (1)
+    ``P = p0 + reshape(A z, (m, e))``,   A_ij ~ N(0, (std_emb / (sqrt(D) sigma))^2),         (1)
 
 and z minimises the cross-entropy of all training images by CMA-ES.
+
+The default differs from the published algorithm (:mod:`llmopt.search.soft.bptvlm_published`) in:
 
 =============== ========================================== =====================================
 setting         ``released``                               ``llmopt`` (default)
 =============== ========================================== =====================================
-start           8 zero vectors                             the words of the start template
-dim D           500                                        the same
-population      30                                         the same
-sigma           1                                          the same
+start p0        8 zero vectors                             the words of the start template
 budget          36,000 (DTD), 25,200 (UCF101, EuroSAT,     CraFT's, by shots
                 Cars), 18,000 (SUN397), 14,400 (ImageNet),
                 3,600 elsewhere
@@ -23,129 +23,104 @@ result          the lowest training loss ever seen         the mean of the distr
                                                            start template
 =============== ========================================== =====================================
 
-Queries: K soft-prompt encodings a candidate.
+Queries: K soft-prompt encodings a candidate, and one context more a generation, for its mean.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Annotated, ClassVar
 
-import torch
+from annotated_types import Ge, Gt
 
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
-from llmopt.search.soft.machinery.checks import check_range
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.search.soft.machinery.evolution import Evolution, cma_seed
-from llmopt.search.soft.machinery.images import Encoded
-from llmopt.search.soft.machinery.schedules import steps_allowed
-from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
-from llmopt.search.soft.machinery.start import SoftStart, plain_names, soft_start
+from llmopt.search.soft.machinery.schedules import check_budget, steps_allowed
+from llmopt.search.soft.machinery.start import SoftStart, soft_start
 from llmopt.search.soft.machinery.subspace import Subspace, bbt_std, gaussian
-from llmopt.search.soft.machinery.trail import bounds as trail_bounds
-from llmopt.search.soft.machinery.walk import follow, march
+from llmopt.search.soft.machinery.trail import trail_bounds
+from llmopt.search.soft.machinery.walk import follow
+from llmopt.settings import Settings
 from llmopt.task import Task
 from llmopt.vision.base import Access
 
-_BUDGETS: Final = {
-    "dtd": 36_000,
-    "ucf101": 25_200,
-    "eurosat": 25_200,
-    "stanford_cars": 25_200,
-    "sun397": 18_000,
-    "imagenet": 14_400,
-}
-
 
 @dataclass(frozen=True)
-class BptVlmSettings:
-    """Settings of ``bptvlm``; the table above has their values in the profile ``released``.
+class CmaSettings(Settings):
+    """Settings of the search, in either form.
 
     Attributes:
-        profile: ``llmopt`` or ``released``.
-        budget: contexts scored; None is by shots (``llmopt``) or by data set (``released``).
-        tokens: m (``released``).
+        budget: contexts scored.
         dim: D.
         population: candidates a generation.
         sigma: step size at the start.
-        views: augmented views of each training image (``llmopt``).
-        standard_errors: how many a gain over the start must exceed to be kept (``llmopt``).
     """
 
-    profile: str = "llmopt"
     budget: int | None = None
-    tokens: int = 8
-    dim: int = 500
-    population: int = 30
-    sigma: float = 1.0
-    views: int = 0
-    standard_errors: float = 1.0
+    dim: Annotated[int, Ge(2)] = 500
+    population: Annotated[int, Ge(4)] = 30
+    sigma: Annotated[float, Gt(0)] = 1.0
+
+    def evolution(self, search: Search, start: SoftStart) -> tuple[Subspace, CmaSearch]:
+        """The subspace (1) around a start, and the search in it."""
+        std = bbt_std(search.box.embedding_std, self.dim, self.sigma)
+        projection = gaussian(
+            search.rng("bptvlm", "projection"), start.context.numel(), self.dim, std
+        )
+        cma = CmaSearch(self.dim, self.sigma, self.population, cma_seed(search, "bptvlm"))
+        return Subspace(start.context, projection), cma
+
+
+@dataclass(frozen=True)
+class BptVlmSettings(CmaSettings):
+    """Settings of ``bptvlm``.
+
+    Attributes:
+        budget: contexts scored; None is 2,000 at 1 shot, 4,000 at 2 to 4, 8,000 above.
+        views: augmented views of each training image.
+        standard_errors: how many a gain over the start must exceed to be kept.
+    """
+
+    views: Annotated[int, Ge(0)] = 0
+    standard_errors: Annotated[float, Ge(0)] = 1.0
 
     def __post_init__(self) -> None:
-        check_range("tokens", self.tokens, 1, 64)
-        check_range("dim", self.dim, 2)
-        check_range("population", self.population, 4)
-        check_range("sigma", self.sigma, 1e-9)
-        check_range("views", self.views, 0)
-        check_range("standard_errors", self.standard_errors, 0)
-        if self.budget is not None:
-            own = self.profile == "llmopt"
-            check_range("budget", self.budget, self.population + 2 * own)
+        super().__post_init__()
+        check_budget(self.budget, self.population + 2)
 
 
 class BptVlm(Optimizer[BptVlmSettings]):
     """Black-box tuning of text prompts for vision-language models."""
 
     name = "bptvlm"
+    form = "llmopt"
+    FORMS: ClassVar = {
+        "llmopt": "llmopt.search.soft.bptvlm:BptVlm",
+        "released": "llmopt.search.soft.bptvlm_published:BptVlmReleased",
+    }
     access = Access.SOFT
     Settings = BptVlmSettings
-    PROFILES: ClassVar[Any] = {"llmopt": {}, "released": {}}
-    ONLY: ClassVar = {
-        "tokens": frozenset({"released"}),
-        **dict.fromkeys(("views", "standard_errors"), frozenset({"llmopt"})),
-    }
+    starts_at_template = True
 
     def bounds(self, task: Task) -> Bounds:
         """Exact, unless a rule of CMA-ES ends the search early."""
         s, steps = self.settings, self._steps(task)
-        candidates = steps * s.population
-        if s.profile == "llmopt":
-            return trail_bounds(task, s.views, steps + 1, candidates)
-        classes, images = len(task.classnames), len(task.train)
-        return Bounds(images, 0, candidates * classes, candidates * classes * images)
+        return trail_bounds(task, s.views, steps + 1, steps * s.population)
 
     def run(self, search: Search) -> Outcome:
-        """Run the profile's algorithm."""
-        s, task, box = self.settings, search.task, search.box
-        cma = CmaSearch(s.dim, s.sigma, s.population, cma_seed(search, "bptvlm"))
-        if s.profile == "llmopt":
-            start = soft_start(box, task.start, task.classnames)
-            subspace = self._subspace(search, start)
-            return follow(
-                search,
-                start.names,
-                lambda fit: Evolution(search, start.names, subspace, cma, fit),
-                self._steps(task),
-                views=s.views,
-                standard_errors=s.standard_errors,
-            )
-        width = box.embed_text("a").shape[1]
-        start = SoftStart(torch.zeros(s.tokens, width), plain_names(task.classnames))
-        subspace = self._subspace(search, start)
-        walk = Evolution(search, start.names, subspace, cma, Encoded.of(box, task.train))
-        reason = march(search, walk, self._steps(task))
-        calls = {"calls_as_published": cma.generation * s.population}
-        predictor = SoftPredictor(walk.best_context.numpy(), start.names)
-        return Outcome(predictor, reason, summary=calls)
-
-    def _subspace(self, search: Search, start: SoftStart) -> Subspace:
-        s = self.settings
-        std = bbt_std(search.box.embedding_std, s.dim, s.sigma)
-        rng = search.rng("bptvlm", "projection")
-        return Subspace(start.context, gaussian(rng, start.context.numel(), s.dim, std))
+        """Evolve from the template; end with the likeliest waypoint or the template itself."""
+        s, task = self.settings, search.task
+        start = soft_start(search.box, task.start, task.classnames)
+        subspace, cma = s.evolution(search, start)
+        return follow(
+            search,
+            start.names,
+            lambda fit: Evolution(search, start.names, subspace, cma, fit),
+            self._steps(task),
+            views=s.views,
+            standard_errors=s.standard_errors,
+        )
 
     def _steps(self, task: Task) -> int:
-        s = self.settings
-        if s.profile == "released":
-            return (s.budget or _BUDGETS.get(task.dataset, 3_600)) // s.population
-        return steps_allowed(s.budget, task.shots, s.population)
+        return steps_allowed(self.settings.budget, task.shots, self.settings.population)

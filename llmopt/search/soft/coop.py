@@ -1,4 +1,5 @@
-"""CoOp (Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022).
+"""CoOp (Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022), from the user's
+template and on images encoded once.
 
 Access: white box. It differentiates through the text tower, so it is no black-box method: it stands
 here as the upper reference for the others. The black box must be of level ``soft`` and give
@@ -8,126 +9,119 @@ The context p minimises the cross-entropy of the few shots,
 
     ``min_p  mean_i CE(tau x_i . t(p), y_i)``                                                (1)
 
-by SGD with momentum, its rate on a cosine over the epochs after a first one at 1e-5.
+by SGD with momentum, its rate on a cosine over the epochs.
+
+The default differs from the published algorithm (:mod:`llmopt.search.soft.coop_published`) in:
 
 ======================== ======================================== ==============================
 setting                  ``released``                             ``llmopt`` (default)
 ======================== ======================================== ==============================
 start                    16 random vectors, N(0, 0.02^2), or, if  the words of the start template
                          ``words`` are given, theirs
-rate                     2e-3                                     0.1 of a word's spread
-momentum, weight decay   0.9, 5e-4                                0.9, 0
+rate                     2e-3, after a first epoch at 1e-5        0.1 of a word's spread
+weight decay             5e-4                                     0
 images                   batches of 32, augmented and encoded     the same batches, of images
                          anew in every epoch                      encoded once
-epochs                   50 at 1 shot, 100 at 2 to 4, 200 above;  the same
-                         50 on ImageNet
 result                   the last step                            chosen on validation images
 ======================== ======================================== ==============================
 
 The class name stands at the end; CoOp's middle and front positions are left out.
 
-Queries: each step encodes K soft prompts, one context for every class.
+Queries: each step encodes K soft prompts, one context for every class; one context more an epoch,
+for the choice in the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import numpy.typing as npt
 import torch
+from annotated_types import Ge, Interval
 from torch.nn import functional as F
 
-from llmopt.data.augment import Augmentation
 from llmopt.errors import AccessError
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
-from llmopt.search.soft.machinery.checks import check_range
-from llmopt.search.soft.machinery.images import Encoded, fresh_batch
+from llmopt.search.soft.machinery.images import Encoded
 from llmopt.search.soft.machinery.schedules import by_shots, cosine_rate, per_epoch
-from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
-from llmopt.search.soft.machinery.start import (
-    SoftStart,
-    check_room,
-    plain_names,
-    soft_start,
-    words_start,
-)
+from llmopt.search.soft.machinery.start import SoftStart, soft_start
 from llmopt.search.soft.machinery.torch_state import pack, unpack
-from llmopt.search.soft.machinery.trail import bounds as trail_bounds
-from llmopt.search.soft.machinery.walk import Walk, follow, march
+from llmopt.search.soft.machinery.trail import trail_bounds
+from llmopt.search.soft.machinery.walk import Walk, follow
+from llmopt.settings import Settings
 from llmopt.task import Task
 from llmopt.vision.base import Access, BlackBox
 
 
 @dataclass(frozen=True)
-class CoopSettings:
-    """Settings of ``coop``; the table above has their values in the profile ``released``.
+class SgdSettings(Settings):
+    """Settings of the descent, in either form.
 
     Attributes:
-        profile: ``llmopt`` or ``released``.
-        epochs: passes over the images; None is by shots.
-        tokens: length of a random context (``released``).
-        words: start from these instead, as "a photo of a" (``released``).
+        epochs: passes over the images; None is 50 at 1 shot, 100 at 2 to 4, 200 above, and 50 on
+            ImageNet.
         class_specific: a context for each class.
-        rate: of SGD; 0 is a tenth of the spread of the token embeddings.
+        rate: of SGD.
         momentum: of SGD.
         decay: L2 penalty in the gradient.
         batch: images a step.
-        views: augmented views of each training image (``llmopt``).
-        flip: mirror half of the augmented images (``released``).
-        standard_errors: how many a gain over the start must exceed to be kept (``llmopt``).
     """
 
-    profile: str = "llmopt"
-    epochs: int | None = None
-    tokens: int = 16
-    words: str = ""
+    epochs: Annotated[int, Ge(1)] | None = None
     class_specific: bool = False
-    rate: float = 0.0
-    momentum: float = 0.9
-    decay: float = 0.0
-    batch: int = 32
-    views: int = 0
-    flip: bool = True
-    standard_errors: float = 1.0
+    rate: Annotated[float, Ge(0)] = 0.0
+    momentum: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    decay: Annotated[float, Ge(0)] = 0.0
+    batch: Annotated[int, Ge(1)] = 32
 
-    def __post_init__(self) -> None:
-        check_range("tokens", self.tokens, 1, 64)
-        check_range("batch", self.batch, 1)
-        check_range("momentum", self.momentum, 0, 1)
-        for name in ("rate", "decay", "views", "standard_errors"):
-            check_range(name, getattr(self, name), 0)
+    def epochs_of(self, task: Task) -> int:
+        """The epochs set, or those that CoOp takes for a task."""
         if self.epochs is not None:
-            check_range("epochs", self.epochs, 1)
+            return self.epochs
+        return 50 if task.dataset == "imagenet" else by_shots(task.shots, 50, 100, 200)
+
+
+@dataclass(frozen=True)
+class CoopSettings(SgdSettings):
+    """Settings of ``coop``; a rate of 0 is a tenth of the spread of the token embeddings.
+
+    Attributes:
+        views: augmented views of each training image.
+        standard_errors: how many a gain over the start must exceed to be kept.
+    """
+
+    views: Annotated[int, Ge(0)] = 0
+    standard_errors: Annotated[float, Ge(0)] = 1.0
 
 
 class Sgd(Walk):
-    """The algorithm; one step is one epoch.
+    """The descent; one step of the walk is one epoch.
 
     Args:
-        settings: of ``coop``.
+        settings: of the algorithm.
         search: task and black box.
         start: where the context stands at first.
-        epochs: length of the cosine.
-        rate: its top.
+        images: those of a step of SGD, by its number.
+        batches: steps of SGD in an epoch.
+        rate: top of the cosine.
         warm_up_rate: of the first epoch.
-        fit: the images; None augments and encodes them anew in every epoch.
     """
 
     def __init__(
         self,
-        settings: CoopSettings,
+        settings: SgdSettings,
         search: Search,
         start: SoftStart,
-        epochs: int,
+        images: Callable[[int], Encoded],
+        batches: int,
         rate: float,
         warm_up_rate: float,
-        fit: Encoded | None = None,
     ) -> None:
-        self.settings, self.search, self.names, self.fit = settings, search, start.names, fit
-        self.epochs, self.rate, self.warm_up_rate = epochs, rate, warm_up_rate
+        self.search, self.names, self.images = search, start.names, images
+        self.epochs, self.cost = settings.epochs_of(search.task), batches
+        self.rate, self.warm_up_rate = rate, warm_up_rate
         context = start.context
         if settings.class_specific:
             context = context.expand(len(start.names), *context.shape)
@@ -135,12 +129,10 @@ class Sgd(Walk):
         self.sgd = torch.optim.SGD(
             [self.p], lr=rate, momentum=settings.momentum, weight_decay=settings.decay
         )
-        images = len(fit) if fit else len(search.task.train)
-        self.cost = per_epoch(images, settings.batch)
 
     @property
     def context(self) -> torch.Tensor:
-        """p."""
+        """(m, e) context p, or (K, m, e) with one for each class."""
         return self.p.detach().clone()
 
     def advance(self, step: int, scores: torch.Tensor | None = None) -> float:
@@ -150,11 +142,11 @@ class Sgd(Walk):
         )
         total = 0.0
         for number in range(step * self.cost, (step + 1) * self.cost):
-            images = self._batch(number)
+            images = self.images(number)
             logits = self.search.box.soft_logits(
                 images.features, self.p[None], self.names, grad=True
             )[0]
-            loss = F.cross_entropy(logits, images.labels.to(logits.device))
+            loss = F.cross_entropy(logits, images.labels.to(logits.device))  # (1)
             self.sgd.zero_grad()
             torch.autograd.backward(loss)
             self.sgd.step()
@@ -171,90 +163,71 @@ class Sgd(Walk):
             self.p.copy_(torch.from_numpy(state["p"]))
         unpack(self.sgd, state)
 
-    def _batch(self, number: int) -> Encoded:
-        size = self.settings.batch
-        if self.fit is None:
-            how = Augmentation(scale=(0.08, 1.0), flip=self.settings.flip)
-            return fresh_batch(self.search, number, size, how)
-        epoch, place = divmod(number, self.cost)
-        order = self.search.rng("epoch", epoch).permutation(len(self.fit))
-        return self.fit[order[place * size : (place + 1) * size]]
+
+def check_gradients(box: BlackBox) -> None:
+    """Refuse a black box that gives no gradients.
+
+    Raises:
+        AccessError: it names the box and what to do.
+    """
+    if not box.gives_gradients:
+        raise AccessError(
+            f"optimizer 'coop' needs gradients, which {box.info.name} does not give; use a "
+            "model that runs here, with --model, or craft, cbbt, zip or bbt"
+        )
 
 
 class Coop(Optimizer[CoopSettings]):
     """Context optimisation, the white-box reference."""
 
     name = "coop"
+    form = "llmopt"
+    FORMS: ClassVar = {
+        "llmopt": "llmopt.search.soft.coop:Coop",
+        "released": "llmopt.search.soft.coop_published:CoopReleased",
+    }
     access = Access.SOFT
     Settings = CoopSettings
-    PROFILES: ClassVar = {"llmopt": {}, "released": {"rate": 2e-3, "decay": 5e-4}}
-    ONLY: ClassVar = {
-        **dict.fromkeys(("tokens", "words", "flip"), frozenset({"released"})),
-        **dict.fromkeys(("views", "standard_errors"), frozenset({"llmopt"})),
-    }
+    starts_at_template = True
 
     def check(self, box: BlackBox, task: Task) -> None:
-        """As every optimizer, and room for the vectors of the published start."""
+        """As every optimizer, and that there are gradients."""
         super().check(box, task)
-        if not box.gives_gradients:
-            raise AccessError(
-                f"optimizer 'coop' needs gradients, which {box.info.name} does not give; use a "
-                "model that runs here, with --model, or craft, cbbt, zip or bbt"
-            )
-        if self.settings.profile == "released":
-            check_room(box, self.settings.tokens, task.classnames)
+        check_gradients(box)
 
     def bounds(self, task: Task) -> Bounds:
         """Exact."""
-        s, epochs, classes = self.settings, self._epochs(task), len(task.classnames)
-        if s.profile == "llmopt":
-            images = len(task.train) * (1 + s.views)
-            steps = epochs * per_epoch(images, s.batch)
-            walk = trail_bounds(task, s.views, epochs + 1, 0)
-            pairs = steps * min(s.batch, images) * classes
-            return Bounds(
-                image_encodings=walk.image_encodings,
-                text_encodings=walk.text_encodings,
-                soft_prompt_encodings=walk.soft_prompt_encodings + steps * classes,
-                pairs_scored=walk.pairs_scored + pairs,
-            )
-        size = min(s.batch, len(task.train))
-        steps = epochs * per_epoch(len(task.train), s.batch)
-        return Bounds(
-            image_encodings=steps * size,
-            soft_prompt_encodings=steps * classes,
-            pairs_scored=steps * classes * size,
+        s, epochs, classes = self.settings, self.settings.epochs_of(task), len(task.classnames)
+        images = len(task.train) * (1 + s.views)
+        steps = epochs * per_epoch(images, s.batch)
+        walk = trail_bounds(task, s.views, epochs + 1, 0)
+        return replace(
+            walk,
+            soft_prompt_encodings=walk.soft_prompt_encodings + steps * classes,
+            pairs_scored=walk.pairs_scored + steps * min(s.batch, images) * classes,
         )
 
     def run(self, search: Search) -> Outcome:
-        """Run the profile's schedule."""
+        """Descend from the template; end with the likeliest epoch or the template itself."""
         s, task, box = self.settings, search.task, search.box
-        epochs = self._epochs(task)
-        if s.profile == "llmopt":
-            start = soft_start(box, task.start, task.classnames)
-            rate = s.rate or 0.1 * box.embedding_std
-            return follow(
-                search,
-                start.names,
-                lambda fit: Sgd(s, search, start, epochs, rate, rate, fit),
-                epochs,
-                views=s.views,
-                standard_errors=s.standard_errors,
-            )
-        start = self._published_start(search)
-        walk = Sgd(s, search, start, epochs, s.rate, 1e-5)
-        reason = march(search, walk, epochs)
-        return Outcome(SoftPredictor(walk.context.numpy(), start.names), reason)
+        start = soft_start(box, task.start, task.classnames)
+        rate = s.rate or 0.1 * box.embedding_std
 
-    def _published_start(self, search: Search) -> SoftStart:
-        classnames = search.task.classnames
-        if self.settings.words:
-            return words_start(search.box, self.settings.words, classnames)
-        width = search.box.embed_text("a").shape[1]
-        p0 = search.rng("coop", "start").normal(0.0, 0.02, (self.settings.tokens, width))
-        return SoftStart(torch.from_numpy(p0.astype(np.float32)), plain_names(classnames))
+        def make(fit: Encoded) -> Sgd:
+            batches = per_epoch(len(fit), s.batch)
 
-    def _epochs(self, task: Task) -> int:
-        if self.settings.epochs is not None:
-            return self.settings.epochs
-        return 50 if task.dataset == "imagenet" else by_shots(task.shots, 50, 100, 200)
+            def images(number: int) -> Encoded:
+                epoch, place = divmod(number, batches)
+                order = search.rng("epoch", epoch).permutation(len(fit))
+                return fit[order[place * s.batch : (place + 1) * s.batch]]
+
+            return Sgd(s, search, start, images, batches, rate, rate)
+
+        return follow(
+            search,
+            start.names,
+            make,
+            s.epochs_of(task),
+            views=s.views,
+            standard_errors=s.standard_errors,
+        )

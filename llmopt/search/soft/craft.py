@@ -21,9 +21,9 @@ and the head
 
 so that each is pulled towards what the other predicts.
 
-``released`` and ``paper`` alternate the two as published; :mod:`llmopt.search.soft.craft_published`
-says how, and what the two differ in. The default, ``llmopt``, keeps the parts and mends what made
-them unsafe with few images:
+``profile=released`` and ``profile=paper`` alternate the two as published
+(:mod:`llmopt.search.soft.craft_published`). The default keeps the parts and mends what made them
+unsafe with few images:
 
 * A has orthogonal columns after BBT's scale rule, so that ``A z`` starts at the size of a word's
   embedding (published: up to 200 times that), and few enough of them for CMA-ES to learn their
@@ -56,136 +56,85 @@ its mean, and one for the head.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Gt
 
 from llmopt.heads import HEADS
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
-from llmopt.search.soft import craft_published as published
-from llmopt.search.soft.machinery.checks import check_choice, check_range
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.search.soft.machinery.evolution import Evolution, Restarts, cma_seed
 from llmopt.search.soft.machinery.images import Encoded
-from llmopt.search.soft.machinery.schedules import steps_allowed
+from llmopt.search.soft.machinery.schedules import check_budget, check_choice, steps_allowed
 from llmopt.search.soft.machinery.scoring import cross_entropy, kl
 from llmopt.search.soft.machinery.start import soft_start
 from llmopt.search.soft.machinery.subspace import Subspace, orthonormal
-from llmopt.search.soft.machinery.trail import bounds as trail_bounds
+from llmopt.search.soft.machinery.trail import trail_bounds
 from llmopt.search.soft.machinery.walk import Walk, follow
+from llmopt.settings import Settings
 from llmopt.task import Task
 from llmopt.vision.base import Access
 
 
 @dataclass(frozen=True)
-class CraftSettings:
+class CraftSettings(Settings):
     """Settings of ``craft``.
 
     Attributes:
-        profile: ``llmopt``, ``released`` or ``paper``.
         budget: contexts scored to find the prompt; None is 2,000, 4,000 or 8,000 by shots.
         dim: D.
         population: contexts a generation.
         restarts: searches from the start, each in a subspace of its own, that share the budget;
-            fewer where it is too small for a generation of each (``llmopt``).
-        alpha: size of A z at the start, in standard deviations of the token embeddings (``llmopt``;
-            the published scales are in the table of :mod:`llmopt.search.soft.craft_published`).
-        weight: w of (5) (``llmopt``; likewise).
-        head: a head of :mod:`llmopt.heads` to try in the end (``llmopt``).
-        views: augmented views of each training image (``llmopt``).
-        standard_errors: how many a gain must exceed to be kept (``llmopt``).
-        row: the data set whose line of the published table is taken; empty is the task's own, or
-            caltech101's where there is none.
-        context: ``draws`` or ``mean`` (published).
-        consistency: order of the KL in (3), ``released`` or ``paper`` (published).
-        feature_norm: norm of image features that the head's training forgets to divide by; 1
-            forgets nothing (published).
-        lr, decay: of the head's AdamW (published).
-        flip: mirror half of the augmented images (published).
+            fewer where it is too small for a generation of each.
+        alpha: size of A z at the start, in standard deviations of the token embeddings.
+        weight: w of (5).
+        head: a head of :mod:`llmopt.heads` to try in the end.
+        views: augmented views of each training image.
+        standard_errors: how many a gain must exceed to be kept.
     """
 
-    profile: str = "llmopt"
     budget: int | None = None
-    dim: int = 32
-    population: int = 16
-    restarts: int = 4
-    alpha: float = 1.0
-    weight: float = 0.1
+    dim: Annotated[int, Ge(2)] = 32
+    population: Annotated[int, Ge(4)] = 16
+    restarts: Annotated[int, Ge(1)] = 4
+    alpha: Annotated[float, Gt(0)] = 1.0
+    weight: Annotated[float, Ge(0)] = 0.1
     head: str = "residual"
-    views: int = 0
-    standard_errors: float = 1.0
-    row: str = ""
-    context: str = "draws"
-    consistency: str = "released"
-    feature_norm: float = 10.0
-    lr: float = 1e-3
-    decay: float = 0.0
-    flip: bool = True
+    views: Annotated[int, Ge(0)] = 0
+    standard_errors: Annotated[float, Ge(0)] = 1.0
 
     def __post_init__(self) -> None:
-        check_range("dim", self.dim, 2)
-        check_range("population", self.population, 4)
-        check_range("restarts", self.restarts, 1)
-        for name in ("alpha", "feature_norm", "lr"):
-            check_range(name, getattr(self, name), 1e-9)
-        for name in ("weight", "views", "standard_errors", "decay"):
-            check_range(name, getattr(self, name), 0)
-        check_choice("head", self.head, tuple(HEADS))
-        check_choice("row", self.row, ("", *published.TABLE))
-        check_choice("context", self.context, ("draws", "mean"))
-        check_choice("consistency", self.consistency, ("released", "paper"))
-        if self.budget is not None:
-            own = self.profile == "llmopt"
-            check_range("budget", self.budget, self.population + 2 * own)
-
-
-_PUBLISHED = {"dim": 512, "population": 40, "restarts": 1}
+        super().__post_init__()
+        check_choice("head", self.head, HEADS.names())
+        check_budget(self.budget, self.population + 2)
 
 
 class Craft(Optimizer[CraftSettings]):
     """Collaborative fine-tuning of a soft prompt and a head."""
 
     name = "craft"
+    form = "llmopt"
+    FORMS: ClassVar = {
+        "llmopt": "llmopt.search.soft.craft:Craft",
+        "released": "llmopt.search.soft.craft_published:CraftReleased",
+        "paper": "llmopt.search.soft.craft_published:CraftPaper",
+    }
     access = Access.SOFT
     Settings = CraftSettings
     HEADLESS: ClassVar = {"head": "none"}
-    PROFILES: ClassVar = {
-        "llmopt": {},
-        "released": _PUBLISHED,
-        "paper": {
-            **_PUBLISHED,
-            "context": "mean",
-            "consistency": "paper",
-            "feature_norm": 1.0,
-            "decay": 0.01,
-        },
-    }
-    ONLY: ClassVar = {
-        **dict.fromkeys(
-            ("restarts", "alpha", "weight", "head", "views", "standard_errors"),
-            frozenset({"llmopt"}),
-        ),
-        **dict.fromkeys(
-            ("row", "context", "consistency", "feature_norm", "lr", "decay", "flip"),
-            frozenset({"released", "paper"}),
-        ),
-    }
+    starts_at_template = True
 
     def bounds(self, task: Task) -> Bounds:
         """Exact, unless a rule of CMA-ES ends the search early."""
         s = self.settings
-        if s.profile != "llmopt":
-            return published.bounds(s, task)
         searches, generations = self._searches(task)
         steps = searches * generations
         return trail_bounds(task, s.views, steps + 1, steps * s.population, s.head)
 
     def run(self, search: Search) -> Outcome:
-        """Run the profile's algorithm."""
-        s = self.settings
-        if s.profile != "llmopt":
-            return published.Alternation(s, search).run()
-        task, box = search.task, search.box
+        """Evolve from the template, then fit the head; end with what is convincingly better."""
+        s, task, box = self.settings, search.task, search.box
         start = soft_start(box, task.start, task.classnames)
         size = start.context.numel()
         dim = min(s.dim, size)

@@ -1,6 +1,8 @@
-"""CraFT as published: a generation of the prompt and an epoch of the head in turns.
+"""CraFT as published (Wang et al., ICML 2024): a generation of the prompt and an epoch of the head
+in turns.
 
-Equations are numbered as in :mod:`llmopt.search.soft.craft`. One turn of the released code:
+Access: ``soft``. Equations are numbered as in :mod:`llmopt.search.soft.craft`. One turn of the
+released code:
 
 1. CMA-ES asks for a population of z, each is scored by (3) on features encoded once, one random
    view of each training image; it is told the values.
@@ -37,36 +39,38 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from annotated_types import Ge, Gt
 
 from llmopt.data.augment import Augmentation
 from llmopt.heads.base import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.heads.residual import Refinement, refinement_loss
-from llmopt.search.base import Bounds, Outcome, Search
+from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.soft.craft import Craft
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.search.soft.machinery.ending import Ending
 from llmopt.search.soft.machinery.images import Encoded, view
+from llmopt.search.soft.machinery.schedules import check_budget, check_choice
 from llmopt.search.soft.machinery.scoring import cross_entropy, kl, score
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import words_start
 from llmopt.search.soft.machinery.subspace import Subspace, gaussian
 from llmopt.search.soft.machinery.torch_state import below, pack, unpack
+from llmopt.settings import Settings
 from llmopt.spend.events import Progress
 from llmopt.task import Task
-
-if TYPE_CHECKING:
-    from llmopt.search.soft.craft import CraftSettings
+from llmopt.vision.base import Access
 
 CONTEXT: Final = "a photo of a"
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A data set's line in the released configuration.
 
     Attributes:
@@ -92,17 +96,17 @@ class Row:
     best: bool = False
 
 
-_MOST: Final = Row(5, 1, 0.2, 0.1, 4)
+_MOST: Final = TableRow(5, 1, 0.2, 0.1, 4)
 
 TABLE: Final = {
     "caltech101": _MOST,
-    "dtd": Row(5, 0.02, 1, 0.001, 1),
-    "eurosat": Row(5, 0.02, 1, 0.01, 1),
-    "fgvc_aircraft": Row(0, 0.02, 0.2, 0.1, 4),
-    "food101": Row(0, 1, 0.2, 1, 1),
-    "imagenet": Row(0, 1, 0, 0, 1, hidden=512, crop=0.08, best=True),
+    "dtd": TableRow(5, 0.02, 1, 0.001, 1),
+    "eurosat": TableRow(5, 0.02, 1, 0.01, 1),
+    "fgvc_aircraft": TableRow(0, 0.02, 0.2, 0.1, 4),
+    "food101": TableRow(0, 1, 0.2, 1, 1),
+    "imagenet": TableRow(0, 1, 0, 0, 1, hidden=512, crop=0.08, best=True),
     "oxford_flowers": _MOST,
-    "oxford_pets": Row(5, 0.02, 0.2, 0.1, 1, batch=64),
+    "oxford_pets": TableRow(5, 0.02, 0.2, 0.1, 1, batch=64),
     "stanford_cars": _MOST,
     "sun397": _MOST,
     "ucf101": _MOST,
@@ -110,36 +114,67 @@ TABLE: Final = {
 """The released settings by data set; other data sets take those that most have."""
 
 
-def row(settings: CraftSettings, task: Task) -> Row:
-    """The line of the table that a task goes by."""
-    return TABLE[settings.row] if settings.row else TABLE.get(task.dataset, _MOST)
+@dataclass(frozen=True)
+class CraftReleasedSettings(Settings):
+    """Settings of ``craft`` with ``profile=released``; the defaults are those of the released code.
+
+    Attributes:
+        budget: contexts scored to find the prompt; None is 2,000, 4,000 or 8,000 by shots.
+        dim: D.
+        population: contexts a generation.
+        row: the data set whose line of :data:`TABLE` is taken; empty is the task's own, or
+            caltech101's where there is none.
+        context: of step 2: the mean of a fresh population (``draws``) or of the distribution
+            (``mean``).
+        consistency: order of the KL in (3), ``released`` or ``paper``.
+        feature_norm: norm of image features that the head's training forgets to divide by; 1
+            forgets nothing.
+        lr, decay: of the head's AdamW.
+        flip: mirror half of the augmented images.
+    """
+
+    budget: int | None = None
+    dim: Annotated[int, Ge(2)] = 512
+    population: Annotated[int, Ge(4)] = 40
+    row: str = ""
+    context: Literal["draws", "mean"] = "draws"
+    consistency: Literal["released", "paper"] = "released"
+    feature_norm: Annotated[float, Gt(0)] = 10.0
+    lr: Annotated[float, Gt(0)] = 1e-3
+    decay: Annotated[float, Ge(0)] = 0.0
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("row", self.row, ["", *TABLE])
+        check_budget(self.budget, self.population)
+
+    def line(self, task: Task) -> TableRow:
+        """The line of the table that a task goes by."""
+        return TABLE[self.row] if self.row else TABLE.get(task.dataset, _MOST)
+
+    def evaluations(self, task: Task) -> int:
+        """The budget set, or fitness evaluations by shots; ImageNet's were fewer."""
+        few = task.shots <= 4 or task.dataset == "imagenet"
+        return self.budget or (2000 if task.shots == 1 else 4000 if few else 8000)
 
 
-def evaluations(task: Task) -> int:
-    """Fitness evaluations by shots; ImageNet's were fewer."""
-    if task.shots == 1:
-        return 2000
-    return 4000 if task.shots <= 4 or task.dataset == "imagenet" else 8000
+@dataclass(frozen=True)
+class CraftPaperSettings(CraftReleasedSettings):
+    """Settings of ``craft`` with ``profile=paper``: the paper's values of the same settings."""
 
-
-def bounds(settings: CraftSettings, task: Task) -> Bounds:
-    """Exact, unless a rule of CMA-ES ends the search early."""
-    line, images, classes = row(settings, task), len(task.train), len(task.classnames)
-    turns = (settings.budget or evaluations(task)) // settings.population
-    scored = turns * settings.population
-    return Bounds(
-        image_encodings=images * (1 + turns),
-        soft_prompt_encodings=(scored + turns * math.ceil(images / line.batch)) * classes,
-        pairs_scored=(scored + turns) * images * classes,
-    )
+    context: Literal["draws", "mean"] = "mean"
+    consistency: Literal["released", "paper"] = "paper"
+    feature_norm: Annotated[float, Gt(0)] = 1.0
+    decay: Annotated[float, Ge(0)] = 0.01
 
 
 class Alternation:
     """The algorithm; its parts are made at once and cost nothing yet."""
 
-    def __init__(self, settings: CraftSettings, search: Search) -> None:
+    def __init__(self, settings: CraftReleasedSettings, search: Search) -> None:
         task, box = search.task, search.box
-        self.settings, self.search, self.row = settings, search, row(settings, task)
+        self.settings, self.search, self.row = settings, search, settings.line(task)
         self.start = words_start(box, CONTEXT, task.classnames)
         self.subspace = Subspace(self.start.context, self._projection())
         self.cma = CmaSearch(
@@ -160,7 +195,7 @@ class Alternation:
 
     def run(self) -> Outcome:
         """Alternate until the budget is spent; return the last prompt and head."""
-        search, budget = self.search, self.settings.budget or evaluations(self.search.task)
+        search, budget = self.search, self.settings.evaluations(self.search.task)
         turns = budget // self.settings.population
         with Ending() as ending:
             fixed = self._encode(0)
@@ -274,3 +309,36 @@ class Alternation:
             self.best = float(tensors["best"][0])
             self.head.load(below("head.", tensors))
             unpack(self.adam, tensors)
+
+
+class CraftReleased(Optimizer[CraftReleasedSettings]):
+    """Collaborative fine-tuning of a soft prompt and a head, as released."""
+
+    name = Craft.name
+    form = "released"
+    FORMS = Craft.FORMS
+    access = Access.SOFT
+    Settings: ClassVar[type[CraftReleasedSettings]] = CraftReleasedSettings
+    HEADLESS = None
+
+    def bounds(self, task: Task) -> Bounds:
+        """Exact, unless a rule of CMA-ES ends the search early."""
+        s, images, classes = self.settings, len(task.train), len(task.classnames)
+        turns = s.evaluations(task) // s.population
+        scored, batches = turns * s.population, math.ceil(images / s.line(task).batch)
+        return Bounds(
+            image_encodings=images * (1 + turns),
+            soft_prompt_encodings=(scored + turns * batches) * classes,
+            pairs_scored=(scored + turns) * images * classes,
+        )
+
+    def run(self, search: Search) -> Outcome:
+        """Alternate until the budget is spent; return the last prompt and head."""
+        return Alternation(self.settings, search).run()
+
+
+class CraftPaper(CraftReleased):
+    """Collaborative fine-tuning of a soft prompt and a head, as the paper describes it."""
+
+    form = "paper"
+    Settings = CraftPaperSettings

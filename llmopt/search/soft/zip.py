@@ -1,5 +1,5 @@
 """ZIP (Park et al., "ZIP: An Efficient Zeroth-order Prompt Tuning for Black-box Vision-Language
-Models", ICLR 2025).
+Models", ICLR 2025), from the user's template and with rates in units of the token embeddings.
 
 Access: ``soft``. The m context tokens are moved by a low-rank matrix with a shared row, each row of
 it mapped into the embedding space by a fixed Fastfood transform,
@@ -15,11 +15,12 @@ trained by two-sided SPSA at rates ``a_k = a / (k + o)^alpha`` and widths ``c_k 
 the entries of D_j of random sign and size uniform in [0.5, 1]. The norm of g is clipped at
 ``sqrt(delta)``, the scale of the estimate's standard deviation: a threshold without tuning. (4)
 
+The default differs from the published algorithm (:mod:`llmopt.search.soft.zip_published`) in:
+
 ================ ========================================= ========================================
 setting          ``released``                              ``llmopt`` (default)
 ================ ========================================= ========================================
 p0               8 random vectors, N(0, 0.02^2)            the words of the start template
-o, alpha, gamma  1, 0.4, 0.1                               the same
 a, c             0.01, 0.01                                0.5, 0.5 spreads of the token embeddings
 images           batches of 128, augmented and encoded     all at once, encoded once
                  anew in every step
@@ -27,34 +28,33 @@ length           500 steps of 5 directions (5,000 calls)   CraFT's budget of con
 result           the last step                             chosen on validation images
 ================ ========================================= ========================================
 
-Queries: 2 contexts a direction and step, K soft-prompt encodings each. The paper counts a context
-on a batch of images as one call and does not count the images it encodes for it.
+Queries: 2 contexts a direction and step, K soft-prompt encodings each; one context more a step, for
+the choice in the end.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from annotated_types import Ge, Gt
 
-from llmopt.data.augment import Augmentation
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
-from llmopt.search.soft.machinery.checks import check_range
 from llmopt.search.soft.machinery.fastfood import Fastfood
-from llmopt.search.soft.machinery.images import Encoded, fresh_batch
-from llmopt.search.soft.machinery.schedules import steps_allowed
+from llmopt.search.soft.machinery.images import Encoded
+from llmopt.search.soft.machinery.schedules import check_budget, steps_allowed
 from llmopt.search.soft.machinery.scoring import cross_entropy, score
-from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
-from llmopt.search.soft.machinery.start import SoftStart, check_room, plain_names, soft_start
-from llmopt.search.soft.machinery.trail import bounds as trail_bounds
-from llmopt.search.soft.machinery.walk import Walk, follow, march
+from llmopt.search.soft.machinery.start import SoftStart, soft_start
+from llmopt.search.soft.machinery.trail import trail_bounds
+from llmopt.search.soft.machinery.walk import Walk, follow
+from llmopt.settings import Settings
 from llmopt.task import Task
-from llmopt.vision.base import Access, BlackBox
+from llmopt.vision.base import Access
 
 Array = npt.NDArray[np.float64]
 
@@ -63,52 +63,44 @@ BUDGET: Final = 500
 
 
 @dataclass(frozen=True)
-class ZipSettings:
-    """Settings of ``zip``; the table above has their values in the profile ``released``.
+class SpsaSettings(Settings):
+    """Settings of equations (1) to (3), in either form.
 
     Attributes:
-        profile: ``llmopt`` or ``released``.
-        budget: contexts scored; None is 2,000 at 1 shot, 4,000 at 2 to 4, 8,000 above (``llmopt``)
-            or 5,000 (``released``).
-        tokens: m (``released``).
         rank: r.
         directions: of a step.
         rate: a.
         width: c.
         offset: o.
         alpha, gamma: how fast rates and widths fall.
-        batch: images a step (``released``).
-        views: augmented views of each training image (``llmopt``).
-        flip: mirror half of the augmented images (``released``).
-        standard_errors: how many a gain over the start must exceed to be kept (``llmopt``).
     """
 
-    profile: str = "llmopt"
+    rank: Annotated[int, Ge(1)] = 5
+    directions: Annotated[int, Ge(1)] = 5
+    rate: Annotated[float, Gt(0)] = 0.5
+    width: Annotated[float, Gt(0)] = 0.5
+    offset: Annotated[float, Ge(0)] = 1.0
+    alpha: Annotated[float, Ge(0)] = 0.4
+    gamma: Annotated[float, Ge(0)] = 0.1
+
+
+@dataclass(frozen=True)
+class ZipSettings(SpsaSettings):
+    """Settings of ``zip``; rate and width are in standard deviations of the token embeddings.
+
+    Attributes:
+        budget: contexts scored; None is 2,000 at 1 shot, 4,000 at 2 to 4, 8,000 above.
+        views: augmented views of each training image.
+        standard_errors: how many a gain over the start must exceed to be kept.
+    """
+
     budget: int | None = None
-    tokens: int = 8
-    rank: int = 5
-    directions: int = 5
-    rate: float = 0.5
-    width: float = 0.5
-    offset: float = 1.0
-    alpha: float = 0.4
-    gamma: float = 0.1
-    batch: int = 128
-    views: int = 0
-    flip: bool = True
-    standard_errors: float = 1.0
+    views: Annotated[int, Ge(0)] = 0
+    standard_errors: Annotated[float, Ge(0)] = 1.0
 
     def __post_init__(self) -> None:
-        check_range("tokens", self.tokens, 1, 64)
-        for name in ("rank", "directions", "batch"):
-            check_range(name, getattr(self, name), 1)
-        for name in ("offset", "alpha", "gamma", "views", "standard_errors"):
-            check_range(name, getattr(self, name), 0)
-        for name in ("rate", "width"):
-            check_range(name, getattr(self, name), 1e-9)
-        if self.budget is not None:
-            own = self.profile == "llmopt"
-            check_range("budget", self.budget, 2 * self.directions + 2 * own)
+        super().__post_init__()
+        check_budget(self.budget, 2 * self.directions + 2)
 
 
 class Reparameterisation:
@@ -158,33 +150,33 @@ def clip(gradient: Array) -> Array:
 
 
 class Spsa(Walk):
-    """The algorithm, on images fitted all at once or drawn in batches.
+    """Steps of SPSA in the space of (1) and (2).
 
     Args:
-        settings: of ``zip``.
+        settings: of the algorithm.
         search: task and black box.
         start: where the context stands at first.
+        images: those of a step, by its number.
         unit: of the rates and widths.
-        fit: the images; None draws augmented batches.
     """
 
     def __init__(
         self,
-        settings: ZipSettings,
+        settings: SpsaSettings,
         search: Search,
         start: SoftStart,
+        images: Callable[[int], Encoded],
         unit: float = 1.0,
-        fit: Encoded | None = None,
     ) -> None:
         self.settings, self.search, self.names = settings, search, start.names
-        self.unit, self.fit = unit, fit
+        self.images, self.unit = images, unit
         self.space = Reparameterisation(search.rng("zip", "space"), start.context, settings.rank)
         self.w = self.space.start.copy()
         self.cost = 2 * settings.directions
 
     @property
     def context(self) -> torch.Tensor:
-        """At w."""
+        """(m, e) context of the current numbers w."""
         return self.space.contexts(self.w)
 
     def advance(self, step: int, scores: torch.Tensor | None = None) -> float:
@@ -194,8 +186,7 @@ class Spsa(Walk):
             s.rate * self.unit / (k + s.offset) ** s.alpha,
             s.width * self.unit / k**s.gamma,
         )
-        how = Augmentation(scale=(0.08, 1.0), flip=s.flip)
-        images = self.fit or fresh_batch(self.search, step, s.batch, how)
+        images = self.images(step)
         directions = segmented_uniform(
             self.search.rng("zip", "directions", step), s.directions, len(self.w)
         )
@@ -208,7 +199,7 @@ class Spsa(Walk):
             lambda logits: cross_entropy(logits.double(), images.labels),
         ).numpy()
         plus, minus = np.split(losses, 2)
-        self.w = self.w - rate * clip(spsa(plus, minus, directions, width))
+        self.w = self.w - rate * clip(spsa(plus, minus, directions, width))  # (3), (4)
         return float(losses.mean())
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -224,58 +215,32 @@ class Zip(Optimizer[ZipSettings]):
     """Zeroth-order intrinsic-dimensional prompt tuning."""
 
     name = "zip"
+    form = "llmopt"
+    FORMS: ClassVar = {
+        "llmopt": "llmopt.search.soft.zip:Zip",
+        "released": "llmopt.search.soft.zip_published:ZipReleased",
+    }
     access = Access.SOFT
     Settings = ZipSettings
-    PROFILES: ClassVar = {"llmopt": {}, "released": {"rate": 0.01, "width": 0.01}}
-    ONLY: ClassVar = {
-        **dict.fromkeys(("tokens", "batch", "flip"), frozenset({"released"})),
-        **dict.fromkeys(("views", "standard_errors"), frozenset({"llmopt"})),
-    }
-
-    def check(self, box: BlackBox, task: Task) -> None:
-        """As every optimizer, and room for the vectors of the published start."""
-        super().check(box, task)
-        if self.settings.profile == "released":
-            check_room(box, self.settings.tokens, task.classnames)
+    starts_at_template = True
 
     def bounds(self, task: Task) -> Bounds:
         """Exact."""
         s, steps = self.settings, self._steps(task)
-        contexts = 2 * s.directions * steps
-        if s.profile == "llmopt":
-            return trail_bounds(task, s.views, steps + 1, contexts)
-        size, classes = min(s.batch, len(task.train)), len(task.classnames)
-        return Bounds(
-            image_encodings=steps * size,
-            soft_prompt_encodings=contexts * classes,
-            pairs_scored=contexts * classes * size,
-        )
+        return trail_bounds(task, s.views, steps + 1, 2 * s.directions * steps)
 
     def run(self, search: Search) -> Outcome:
-        """Run the profile's algorithm."""
+        """Walk from the template; end with the likeliest waypoint or the template itself."""
         s, task, box = self.settings, search.task, search.box
-        steps = self._steps(task)
-        if s.profile == "llmopt":
-            start = soft_start(box, task.start, task.classnames)
-            return follow(
-                search,
-                start.names,
-                lambda fit: Spsa(s, search, start, box.embedding_std, fit),
-                steps,
-                views=s.views,
-                standard_errors=s.standard_errors,
-            )
-        width = box.embed_text("a").shape[1]
-        p0 = search.rng("zip", "start").normal(0.0, 0.02, (s.tokens, width))
-        start = SoftStart(torch.from_numpy(p0.astype(np.float32)), plain_names(task.classnames))
-        walk = Spsa(s, search, start)
-        reason = march(search, walk, steps)
-        scored = int(search.ledger["soft_prompt_encodings"]) // len(task.classnames)
-        calls = {"calls_as_published": scored}
-        return Outcome(SoftPredictor(walk.context.numpy(), start.names), reason, summary=calls)
+        start = soft_start(box, task.start, task.classnames)
+        return follow(
+            search,
+            start.names,
+            lambda fit: Spsa(s, search, start, lambda step: fit, box.embedding_std),
+            self._steps(task),
+            views=s.views,
+            standard_errors=s.standard_errors,
+        )
 
     def _steps(self, task: Task) -> int:
-        s = self.settings
-        if s.profile == "released":
-            return (s.budget or 5000) // (2 * s.directions)
-        return steps_allowed(s.budget, task.shots, 2 * s.directions)
+        return steps_allowed(self.settings.budget, task.shots, 2 * self.settings.directions)

@@ -8,19 +8,18 @@ import pytest
 import torch
 from soft_box import NAMES, Bench, SoftBox, make_task
 
-from llmopt.search import make_optimizer
-from llmopt.search.soft.bbt import Bbt, Looking
-from llmopt.search.soft.bptvlm import BptVlm
+from llmopt.search.soft.bbt_published import BbtReleased, BbtReleasedSettings, Looking
+from llmopt.search.soft.bptvlm_published import BptVlmReleased, BptVlmReleasedSettings
 from llmopt.search.soft.machinery.evolution import Evolution, hinge
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import soft_start
 
 
 def test_the_released_settings() -> None:
-    s = make_optimizer("bbt", {"profile": "released"}).settings
+    s = BbtReleasedSettings()
     assert (s.dim, s.population, s.sigma, s.alpha) == (500, 20, 1.0, 1.0)
     task, _ = make_task(SoftBox())
-    bounds = Bbt(s).bounds(task)
+    bounds = BbtReleased(s).bounds(task)
     # 8,000 calls, and a look at the validation images every 100.
     assert bounds.soft_prompt_encodings == (8000 + 80) * len(NAMES)
 
@@ -49,9 +48,9 @@ def test_the_best_on_the_validation_images_is_kept(
         assert self.kept_accuracy >= before
 
     monkeypatch.setattr(Looking, "_look", watch)
-    settings = make_optimizer("bbt", {"profile": "released", "budget": 600, "dim": 10}).settings
+    settings = BbtReleasedSettings(budget=600, dim=10)
     with Bench(tmp_path, task, box) as bench:
-        outcome = Bbt(settings).run(bench.search)
+        outcome = BbtReleased(settings).run(bench.search)
     assert len(looks) == 6
     assert isinstance(outcome.predictor, SoftPredictor)
     expected = walks[-1].subspace.contexts(looks[-1][1]).numpy()
@@ -68,9 +67,9 @@ def test_without_validation_images_the_lowest_loss_is_kept(
     monkeypatch.setattr(
         Evolution, "__init__", lambda self, *a, **k: (init(self, *a, **k), walks.append(self))[0]
     )
-    settings = make_optimizer("bbt", {"profile": "released", "budget": 200, "dim": 10}).settings
+    settings = BbtReleasedSettings(budget=200, dim=10)
     with Bench(tmp_path, task, box) as bench:
-        outcome = Bbt(settings).run(bench.search)
+        outcome = BbtReleased(settings).run(bench.search)
     assert isinstance(outcome.predictor, SoftPredictor)
     np.testing.assert_array_equal(outcome.predictor.context, walks[0].best_context.numpy())
 
@@ -78,23 +77,21 @@ def test_without_validation_images_the_lowest_loss_is_kept(
 def test_before_the_first_look_the_lowest_loss_is_kept(tmp_path: Path) -> None:
     box = SoftBox()
     with Bench(tmp_path, make_task(box)[0], box) as bench:
-        outcome = make_optimizer("bbt", {"profile": "released", "budget": 40, "dim": 8}).run(
-            bench.search
-        )
+        outcome = BbtReleased(budget=40, dim=8).run(bench.search)
     start = soft_start(bench.metered, bench.search.task.start, NAMES).context.numpy()
     assert np.abs(outcome.predictor.context - start).max() > 1e-3
 
 
 def test_bptvlm_as_released(tmp_path: Path) -> None:
-    s = make_optimizer("bptvlm", {"profile": "released"}).settings
+    s = BptVlmReleasedSettings()
     assert (s.dim, s.population, s.tokens, s.sigma) == (500, 30, 8, 1.0)
     box = SoftBox()
     task, _ = make_task(box)
     for dataset, budget in (("dtd", 36_000), ("eurosat", 25_200), ("caltech101", 3_600)):
-        bounds = BptVlm(s).bounds(dataclasses.replace(task, dataset=dataset))
+        bounds = BptVlmReleased(s).bounds(dataclasses.replace(task, dataset=dataset))
         assert bounds.soft_prompt_encodings == budget * len(NAMES)
-    settings = make_optimizer("bptvlm", {"profile": "released", "budget": 60, "dim": 12}).settings
+    settings = BptVlmReleasedSettings(budget=60, dim=12)
     with Bench(tmp_path, task, box) as bench:
-        outcome = BptVlm(settings).run(bench.search)
+        outcome = BptVlmReleased(settings).run(bench.search)
     assert isinstance(outcome.predictor, SoftPredictor)
     assert outcome.predictor.context.shape == (8, 16)

@@ -10,20 +10,17 @@ from soft_box import NAMES, Bench, SoftBox, make_task
 
 from llmopt.data.augment import Augmentation
 from llmopt.heads.predictor import HeadedPredictor
-from llmopt.search import make_optimizer
-from llmopt.search.soft.cbbt import (
-    Cbbt,
-    Descent,
-    Point,
+from llmopt.search.soft.cbbt import CbbtSettings, Descent, class_wise, orthogonal, two_sided
+from llmopt.search.soft.cbbt_published import (
+    CbbtReleased,
+    CbbtReleasedSettings,
     Training,
-    _words,
-    class_wise,
     one_sided,
-    orthogonal,
+    released_words,
     sphere,
-    two_sided,
 )
 from llmopt.search.soft.machinery.images import Encoded
+from llmopt.search.soft.machinery.point import Point
 from llmopt.search.soft.machinery.scoring import cross_entropy
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import soft_start
@@ -104,7 +101,7 @@ def test_the_search_estimates_the_true_gradient(bench: Bench, own: bool) -> None
     count = start.context.numel()
     # A complete set of directions is exact; sets of their own for the classes are not complete.
     directions = 16 * count if own else count
-    settings = make_optimizer("cbbt", {"directions": directions, "own": own, "eps": 0.002}).settings
+    settings = CbbtSettings(directions=directions, own=own, eps=0.002)
     walk = Descent(settings, bench.search, start, 10, trail.fit)
     scores = trail.visit(start.context)
     rng = np.random.default_rng(0)
@@ -145,25 +142,23 @@ def test_a_few_axes_leave_the_start_in_place() -> None:
      (8, "a photo of a a photo of a")],
 )  # fmt: skip
 def test_the_released_start(tokens: int, words: str) -> None:
-    assert _words(tokens) == words
+    assert released_words(tokens) == words
 
 
 def test_the_released_step_size_and_epochs(bench: Bench) -> None:
-    settings = make_optimizer("cbbt", {"profile": "released"}).settings
+    settings = CbbtReleasedSettings()
     assert (settings.directions, settings.batch, settings.rate) == (256, 32, 2e-3)
     walk = Training(settings, bench.search, 150)
     assert walk.eps == 1 / 16
-    bounds = Cbbt(settings).bounds(bench.search.task)
+    bounds = CbbtReleased(settings).bounds(bench.search.task)
     # 10 images are one batch: 150 epochs of 257 contexts, and one an epoch for the adapter.
     assert bounds.soft_prompt_encodings == 150 * 258 * len(NAMES)
     assert bounds.image_encodings == 150 * 10
 
 
 def test_the_adapter_moves_the_features_by_a_fifth(bench: Bench) -> None:
-    settings = make_optimizer(
-        "cbbt", {"profile": "released", "epochs": 2, "directions": 4}
-    ).settings
-    outcome = Cbbt(settings).run(bench.search)
+    settings = CbbtReleasedSettings(epochs=2, directions=4)
+    outcome = CbbtReleased(settings).run(bench.search)
     assert isinstance(outcome.predictor, HeadedPredictor)
     prompt, head = outcome.predictor.base, outcome.predictor.fitted
     assert isinstance(prompt, SoftPredictor)
@@ -181,8 +176,8 @@ def test_the_adapter_moves_the_features_by_a_fifth(bench: Bench) -> None:
 
 
 def test_the_adapter_learns_beside_the_prompt(bench: Bench) -> None:
-    given = {"profile": "released", "directions": 4, "rate": 0.02, "clip": 1e-12, "flip": False}
-    walk = Training(make_optimizer("cbbt", given).settings, bench.search, 20)
+    settings = CbbtReleasedSettings(directions=4, rate=0.02, clip=1e-12, flip=False)
+    walk = Training(settings, bench.search, 20)
     walk.how = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0))  # a crop is another class here
     losses = [walk.advance(step) for step in range(20)]
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.05

@@ -16,14 +16,19 @@ from soft_box import NAMES, Bench, SoftBox, make_task
 
 from llmopt.errors import ConfigError
 from llmopt.predictor import TextPredictor
-from llmopt.search import make_optimizer
 from llmopt.search.base import Optimizer, Outcome
 from llmopt.search.soft.bbt import Bbt
+from llmopt.search.soft.bbt_published import BbtReleased
 from llmopt.search.soft.bptvlm import BptVlm
+from llmopt.search.soft.bptvlm_published import BptVlmReleased
 from llmopt.search.soft.cbbt import Cbbt
+from llmopt.search.soft.cbbt_published import CbbtReleased
 from llmopt.search.soft.coop import Coop
+from llmopt.search.soft.coop_published import CoopReleased
 from llmopt.search.soft.craft import Craft
+from llmopt.search.soft.craft_published import CraftPaper, CraftReleased
 from llmopt.search.soft.zip import Zip
+from llmopt.search.soft.zip_published import ZipReleased
 from llmopt.spend.journal import read_journal
 from llmopt.spend.ledger import Caps
 from llmopt.task import Task, TestSet
@@ -37,10 +42,10 @@ class Case:
     given: dict[str, Any]
 
     def __str__(self) -> str:
-        return "-".join([self.kind.name, *(str(v) for v in self.given.values())])
+        return "-".join([self.kind.name, self.kind.form, *(str(v) for v in self.given.values())])
 
     def make(self) -> Optimizer[Any]:
-        return make_optimizer(self.kind.name, self.given)
+        return self.kind(**self.given)
 
 
 SAFE = [
@@ -55,18 +60,16 @@ SAFE = [
     Case(Coop, {"epochs": 4, "class_specific": True, "batch": 4}),
 ]
 PUBLISHED = [
-    Case(Craft, {"profile": "released", "budget": 60, "population": 10, "dim": 8}),
-    Case(Craft, {"profile": "paper", "budget": 60, "population": 10, "dim": 9, "row": "dtd"}),
-    Case(
-        Craft, {"profile": "released", "budget": 60, "population": 10, "dim": 9, "row": "imagenet"}
-    ),
-    Case(Bbt, {"profile": "released", "budget": 200, "dim": 8}),
-    Case(BptVlm, {"profile": "released", "budget": 60, "population": 10, "dim": 10}),
-    Case(Cbbt, {"profile": "released", "epochs": 3, "directions": 4, "batch": 4}),
-    Case(Cbbt, {"profile": "released", "epochs": 3, "directions": 4, "adapter": False}),
-    Case(Zip, {"profile": "released", "budget": 60, "batch": 4}),
-    Case(Coop, {"profile": "released", "epochs": 4, "batch": 4}),
-    Case(Coop, {"profile": "released", "epochs": 4, "words": "a photo of a"}),
+    Case(CraftReleased, {"budget": 60, "population": 10, "dim": 8}),
+    Case(CraftPaper, {"budget": 60, "population": 10, "dim": 9, "row": "dtd"}),
+    Case(CraftReleased, {"budget": 60, "population": 10, "dim": 9, "row": "imagenet"}),
+    Case(BbtReleased, {"budget": 200, "dim": 8}),
+    Case(BptVlmReleased, {"budget": 60, "population": 10, "dim": 10}),
+    Case(CbbtReleased, {"epochs": 3, "directions": 4, "batch": 4}),
+    Case(CbbtReleased, {"epochs": 3, "directions": 4, "adapter": False}),
+    Case(ZipReleased, {"budget": 60, "batch": 4}),
+    Case(CoopReleased, {"epochs": 4, "batch": 4}),
+    Case(CoopReleased, {"epochs": 4, "words": "a photo of a"}),
 ]
 ALL = [*SAFE, *PUBLISHED]
 every = pytest.mark.parametrize("case", ALL, ids=str)
@@ -235,13 +238,13 @@ def test_nothing_on_hand_leads_to_test_images(case: Case, tmp_path: Path) -> Non
     ("kind", "given"),
     [
         (Craft, {"dim": 1}),
-        (Craft, {"row": "caltech"}),
-        (Craft, {"context": "median"}),
+        (CraftReleased, {"row": "caltech"}),
+        (CraftReleased, {"context": "median"}),
         (Craft, {"head": "residul"}),
         (Craft, {"budget": 3}),
         (Bbt, {"loss": "mse"}),
         (Bbt, {"sigma": 0.0}),
-        (BptVlm, {"tokens": 0}),
+        (BptVlmReleased, {"tokens": 0}),
         (Cbbt, {"directions": 0}),
         (Cbbt, {"eps": 0.0}),
         (Zip, {"width": 0.0}),
@@ -255,4 +258,4 @@ def test_wrong_settings_are_refused_by_name(
 ) -> None:
     (name,) = given
     with pytest.raises(ConfigError, match=name):
-        make_optimizer(kind.name, given)
+        kind(**given)

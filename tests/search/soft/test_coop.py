@@ -8,10 +8,12 @@ import pytest
 import torch
 from soft_box import NAMES, Bench, SoftBox, make_task
 
+from llmopt.data.augment import Augmentation
 from llmopt.errors import AccessError, ConfigError
 from llmopt.predictor import single
-from llmopt.search import make_optimizer
 from llmopt.search.soft.coop import Coop, CoopSettings, Sgd
+from llmopt.search.soft.coop_published import CoopReleased, CoopReleasedSettings
+from llmopt.search.soft.machinery.images import fresh_batch
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import soft_start
 from llmopt.vision.openclip import OpenClipBlackBox
@@ -28,29 +30,29 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def test_the_released_schedule(shots: int, epochs: int) -> None:
     box = SoftBox()
     task, _ = make_task(box, shots=shots)
-    s = make_optimizer("coop", {"profile": "released"}).settings
+    s = CoopReleasedSettings()
     assert (s.tokens, s.rate, s.momentum, s.decay, s.batch) == (16, 2e-3, 0.9, 5e-4, 32)
     steps = epochs * max(1, 5 * shots // 32)
-    bounds = Coop(s).bounds(task)
+    bounds = CoopReleased(s).bounds(task)
     assert bounds.soft_prompt_encodings == steps * len(NAMES)
     assert bounds.image_encodings == steps * min(32, 5 * shots)
 
 
 def test_a_random_start_or_words(bench: Bench) -> None:
-    coop = make_optimizer("coop", {"profile": "released"})
-    start = coop._published_start(bench.search)
+    coop = CoopReleased()
+    start = coop._start(bench.search)
     assert start.context.shape == (16, 16)
     assert float(start.context.std()) == pytest.approx(0.02, rel=0.2)
-    words = make_optimizer("coop", {"profile": "released", "words": "a photo of a"})
+    words = CoopReleased(words="a photo of a")
     expected = bench.metered.embed_text("a photo of a")
-    np.testing.assert_array_equal(words._published_start(bench.search).context.numpy(), expected)
+    np.testing.assert_array_equal(words._start(bench.search).context.numpy(), expected)
 
 
 def test_one_step_is_sgd_on_the_cross_entropy(bench: Bench) -> None:
-    settings = make_optimizer("coop", {"profile": "released", "batch": 64, "flip": False}).settings
+    settings = CoopReleasedSettings()
     start = soft_start(bench.metered, bench.search.task.start, NAMES)
-    walk = Sgd(settings, bench.search, start, 50, 2e-3, 1e-5)
-    images = walk._batch(0)
+    images = fresh_batch(bench.search, 0, 64, Augmentation(scale=(0.08, 1.0), flip=False))
+    walk = Sgd(settings, bench.search, start, lambda number: images, 1, 2e-3, 1e-5)
     p = start.context.clone().requires_grad_()
     logits = bench.metered.soft_logits(images.features, p[None], start.names, grad=True)[0]
     (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, images.labels), p)
@@ -63,7 +65,7 @@ def test_one_step_is_sgd_on_the_cross_entropy(bench: Bench) -> None:
 def test_it_finds_a_planted_prompt(tmp_path: Path, class_specific: bool) -> None:
     box = SoftBox()
     task, test = make_task(box, shots=4)
-    settings = make_optimizer("coop", {"class_specific": class_specific, "epochs": 60}).settings
+    settings = CoopSettings(class_specific=class_specific, epochs=60)
     with Bench(tmp_path, task, box) as bench:
         outcome = Coop(settings).run(bench.search)
         scores = outcome.predictor.scores(bench.metered, test)
@@ -86,6 +88,6 @@ def test_a_box_without_gradients_is_refused_before_anything_is_spent(tmp_path: P
 def test_too_many_vectors_are_refused_before_anything_is_spent() -> None:
     box = OpenClipBlackBox(device="cpu")
     task, _ = make_task(SoftBox())
-    optimizer = make_optimizer("coop", {"profile": "released", "tokens": 64})
+    optimizer = CoopReleased(tokens=64)
     with pytest.raises(ConfigError, match=r"tokens=64 leaves no room.*'circle'.* is the most"):
         optimizer.check(box, task)

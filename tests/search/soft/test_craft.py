@@ -11,10 +11,14 @@ from soft_box import NAMES, PLAIN, Bench, SoftBox, make_task
 
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.predictor import single
-from llmopt.search import make_optimizer
-from llmopt.search.soft import craft_published
 from llmopt.search.soft.craft import Craft, CraftSettings
-from llmopt.search.soft.craft_published import TABLE, Alternation
+from llmopt.search.soft.craft_published import (
+    TABLE,
+    Alternation,
+    CraftPaperSettings,
+    CraftReleased,
+    CraftReleasedSettings,
+)
 from llmopt.search.soft.machinery.images import Encoded
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.trail import Trail
@@ -29,17 +33,17 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def alternation(bench: Bench, **given: object) -> Alternation:
-    given = {"profile": "released", "population": 6, "dim": 8, "budget": 60, "restarts": 1, **given}
-    settings: CraftSettings = make_optimizer("craft", given).settings
-    return Alternation(settings, bench.search)
+    return Alternation(
+        CraftReleasedSettings(**{"population": 6, "dim": 8, "budget": 60, **given}), bench.search
+    )
 
 
 # --- the released configuration ------------------------------------------------------------------
 
 
 def test_the_published_profiles_differ_as_documented() -> None:
-    released = make_optimizer("craft", {"profile": "released"}).settings
-    paper = make_optimizer("craft", {"profile": "paper"}).settings
+    released = CraftReleasedSettings()
+    paper = CraftPaperSettings()
     assert (released.dim, released.population, released.lr) == (512, 40, 1e-3)
     assert (released.consistency, paper.consistency) == ("released", "paper")
     assert (released.context, paper.context) == ("draws", "mean")
@@ -56,11 +60,11 @@ def test_the_table_by_data_set(bench: Bench) -> None:
     assert TABLE["imagenet"].hidden == 512
     assert len(TABLE) == 11
     task = dataclasses.replace(bench.search.task, dataset="eurosat")
-    settings = make_optimizer("craft", {"profile": "released"}).settings
-    assert craft_published.row(settings, task) is TABLE["eurosat"]
-    assert craft_published.row(settings, bench.search.task) is TABLE["caltech101"]
-    other = make_optimizer("craft", {"profile": "released", "row": "dtd"}).settings
-    assert craft_published.row(other, task) is TABLE["dtd"]
+    settings = CraftReleasedSettings()
+    assert settings.line(task) is TABLE["eurosat"]
+    assert settings.line(bench.search.task) is TABLE["caltech101"]
+    other = CraftReleasedSettings(row="dtd")
+    assert other.line(task) is TABLE["dtd"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +81,7 @@ def test_the_table_by_data_set(bench: Bench) -> None:
 )
 def test_budgets_by_shots(bench: Bench, shots: int, dataset: str, expected: int) -> None:
     task = dataclasses.replace(bench.search.task, shots=shots, dataset=dataset)
-    assert craft_published.evaluations(task) == expected
+    assert CraftReleasedSettings().evaluations(task) == expected
 
 
 def test_the_bounds_are_those_of_the_papers_arithmetic() -> None:
@@ -85,7 +89,7 @@ def test_the_bounds_are_those_of_the_papers_arithmetic() -> None:
     box = SoftBox()
     task, _ = make_task(box, shots=32)  # 160 images of 5 classes
     task = dataclasses.replace(task, dataset="eurosat", shots=16)
-    bounds = make_optimizer("craft", {"profile": "released"}).bounds(task)
+    bounds = CraftReleased().bounds(task)
     assert bounds.soft_prompt_encodings == (8000 + 200) * 5
     assert bounds.image_encodings == 160 + 32_000
 
@@ -135,7 +139,7 @@ def divergence(target: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("profile", ["released", "paper"])
 def test_the_prompt_is_pulled_in_the_direction_of_its_profile(bench: Bench, profile: str) -> None:
-    walk = alternation(bench, profile=profile, row="food101")  # w = 1
+    walk = alternation(bench, consistency=profile, row="food101")  # w = 1
     images = Encoded.of(bench.metered, bench.search.task.train)
     asked: list[np.ndarray] = []
     ask = walk.cma.ask

@@ -9,9 +9,11 @@ import pytest
 import torch
 from soft_box import NAMES, Bench, SoftBox, make_task
 
-from llmopt.search import make_optimizer
+from llmopt.data.augment import Augmentation
+from llmopt.search.soft.machinery.images import fresh_batch
 from llmopt.search.soft.machinery.start import soft_start
 from llmopt.search.soft.zip import Reparameterisation, Spsa, Zip, clip, segmented_uniform, spsa
+from llmopt.search.soft.zip_published import ZipReleased, ZipReleasedSettings
 from llmopt.spend.ledger import Caps
 
 
@@ -20,6 +22,14 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     box = SoftBox()
     with Bench(tmp_path, make_task(box)[0], box) as bench:
         yield bench
+
+
+def spsa_walk(bench: Bench, settings: ZipReleasedSettings) -> Spsa:
+    search, how = bench.search, Augmentation()
+    start = soft_start(bench.metered, search.task.start, NAMES)
+    return Spsa(
+        settings, search, start, lambda step: fresh_batch(search, step, settings.batch, how)
+    )
 
 
 def test_eight_tokens_are_417_numbers_that_start_at_p0() -> None:
@@ -77,16 +87,16 @@ def test_the_gradient_is_clipped_at_the_root_of_its_dimension() -> None:
 
 
 def test_the_released_schedule(bench: Bench) -> None:
-    settings = make_optimizer("zip", {"profile": "released"}).settings
+    settings = ZipReleasedSettings()
     assert (settings.tokens, settings.rank, settings.directions, settings.batch) == (8, 5, 5, 128)
-    bounds = Zip(settings).bounds(bench.search.task)
+    bounds = ZipReleased(settings).bounds(bench.search.task)
     assert bounds.soft_prompt_encodings == 5000 * len(NAMES)
     assert bounds.image_encodings == 500 * 10
 
 
 def test_a_step_is_as_long_as_the_schedule_says(bench: Bench) -> None:
-    settings = make_optimizer("zip", {"profile": "released", "tokens": 2}).settings
-    walk = Spsa(settings, bench.search, soft_start(bench.metered, bench.search.task.start, NAMES))
+    settings = ZipReleasedSettings(tokens=2)
+    walk = spsa_walk(bench, settings)
     for step in (0, 9):
         before = walk.w.copy()
         walk.advance(step)
@@ -97,9 +107,7 @@ def test_a_step_is_as_long_as_the_schedule_says(bench: Bench) -> None:
 
 def test_standing_still_is_no_gain(bench: Bench) -> None:
     """Rounding makes the soft prompt a hair likelier than the template it spells."""
-    outcome = make_optimizer("zip", {"budget": 60, "rate": 1e-9, "standard_errors": 0}).run(
-        bench.search
-    )
+    outcome = Zip(budget=60, rate=1e-9, standard_errors=0).run(bench.search)
     assert outcome.fallback
     assert outcome.accuracies is not None
 
@@ -108,14 +116,14 @@ def test_published_calls_are_those_made(tmp_path: Path) -> None:
     box = SoftBox()
     caps = Caps(queries=25 * len(NAMES))
     with Bench(tmp_path, make_task(box)[0], box, caps=caps) as capped:
-        outcome = make_optimizer("zip", {"profile": "released"}).run(capped.search)
+        outcome = ZipReleased().run(capped.search)
     assert outcome.stop_reason == "budget: queries"
     assert outcome.summary == {"calls_as_published": 20}
 
 
 def test_both_sides_see_the_same_images(bench: Bench) -> None:
-    settings = make_optimizer("zip", {"profile": "released", "batch": 4}).settings
-    walk = Spsa(settings, bench.search, soft_start(bench.metered, bench.search.task.start, NAMES))
+    settings = ZipReleasedSettings(batch=4)
+    walk = spsa_walk(bench, settings)
     walk.advance(0)
     assert bench.box.asked["image_encodings"] == 4
     assert bench.box.asked["soft_prompt_encodings"] == 10 * len(NAMES)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+
+from llmopt.errors import ConfigError, nearest
 
 
 def per_epoch(count: int, size: int) -> int:
@@ -29,3 +32,17 @@ def steps_allowed(budget: int | None, shots: int, cost: int) -> int:
     The search scores where it stands before each of them and after the last as well.
     """
     return ((budget or by_shots(shots, 2000, 4000, 8000)) - 1) // (cost + 1)
+
+
+def check_budget(budget: int | None, least: int) -> None:
+    """Refuse a budget of contexts that does not pay for a step."""
+    if budget is not None and budget < least:
+        raise ConfigError(f"setting budget={budget} must be {least} or more")
+
+
+def check_choice(setting: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a word that is not among those a table or a registry holds."""
+    if value not in (known := list(known)):
+        raise ConfigError(
+            f"setting {setting}={value!r} must be one of: {', '.join(known)}{nearest(value, known)}"
+        )

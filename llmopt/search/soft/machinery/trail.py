@@ -143,7 +143,9 @@ class Trail:
         return log_likelihoods(scores / divisor, labels), correct(scores, labels)
 
 
-def bounds(task: Task, views: int, visits: int, candidates: int, head: str = "none") -> Bounds:
+def trail_bounds(
+    task: Task, views: int, visits: int, candidates: int, head: str = "none"
+) -> Bounds:
     """Upper bounds of a search with a trail.
 
     Args:
@@ -188,7 +190,9 @@ def conclude(
     choice = Choice(None, 0.0, 0.0) if trail is None else trail.choose(standard_errors)
     summary: dict[str, Any] = {"gain_nats": round(choice.gain, 4), "gain_se": round(choice.se, 4)}
     if not len(search.task.val):
-        summary["judged_on"] = "the training images, for want of others; it flatters"
+        summary["judged_on"] = (
+            "the training images: there are no validation images; this figure is optimistic"
+        )
     if trail is None or choice.index is None:
         start = single(search.task.start, search.task.classnames)
         known = None if trail is None else trail.accuracies(None)
