@@ -59,7 +59,7 @@ class Search:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=tuple(spawn)))
 
     def event(self, kind: str, stream: str = "main", **data: Any) -> bool:
-        """Journal a step; false if an earlier sitting of this run wrote it already."""
+        """Journal a step; false if this run wrote it already, before it was resumed."""
         return self.journal.event(kind, stream, **data)
 
     def save(self, tensors: Mapping[str, npt.NDArray[Any]], state: Mapping[str, Any]) -> None:
@@ -174,9 +174,14 @@ class Optimizer(ABC, Generic[S]):
 
         Raises:
             ConfigError: an unknown name (the nearest is suggested), the name of a setting that only
-                other forms have (they are named), or a wrong value.
+                other forms have (they are named), another form's profile, or a wrong value.
         """
-        own = {f.name for f in fields(cls.Settings)}
+        own, given = {f.name for f in fields(cls.Settings)}, dict(given)
+        if cls.FORMS and (form := given.pop("profile", cls.form)) != cls.form:
+            raise ConfigError(
+                f"{cls.__name__} is the profile '{cls.form}' of '{cls.name}'; for '{form}' use "
+                f"llmopt.search.make_optimizer('{cls.name}', {{'profile': '{form}'}})"
+            )
         for name in given:
             works_in = [] if name in own else cls._forms_with(name)
             if works_in:

@@ -136,7 +136,7 @@ class Sgd(Walk):
         return self.p.detach().clone()
 
     def advance(self, step: int, scores: torch.Tensor | None = None) -> float:
-        """One epoch."""
+        """Pass over the images once; returns the mean loss, in nats."""
         self.sgd.param_groups[0]["lr"] = cosine_rate(
             step, self.epochs, self.rate, self.warm_up_rate
         )
@@ -196,7 +196,7 @@ class Coop(Optimizer[CoopSettings]):
         check_gradients(box)
 
     def bounds(self, task: Task) -> Bounds:
-        """Exact."""
+        """Upper bounds of the spend; exact."""
         s, epochs, classes = self.settings, self.settings.epochs_of(task), len(task.classnames)
         images = len(task.train) * (1 + s.views)
         steps = epochs * per_epoch(images, s.batch)

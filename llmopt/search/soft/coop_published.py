@@ -63,7 +63,7 @@ class CoopReleased(Optimizer[CoopReleasedSettings]):
         check_room(box, self.settings.tokens, task.classnames)
 
     def bounds(self, task: Task) -> Bounds:
-        """Exact."""
+        """Upper bounds of the spend; exact."""
         s, classes, images = self.settings, len(task.classnames), len(task.train)
         steps, size = s.epochs_of(task) * per_epoch(images, s.batch), min(s.batch, images)
         return Bounds(

@@ -66,8 +66,6 @@ from llmopt.spend.events import Progress
 from llmopt.task import Task
 from llmopt.vision.base import Access
 
-CONTEXT: Final = "a photo of a"
-
 
 @dataclass(frozen=True)
 class TableRow:
@@ -175,7 +173,7 @@ class Alternation:
     def __init__(self, settings: CraftReleasedSettings, search: Search) -> None:
         task, box = search.task, search.box
         self.settings, self.search, self.row = settings, search, settings.line(task)
-        self.start = words_start(box, CONTEXT, task.classnames)
+        self.start = words_start(box, "a photo of a", task.classnames)
         self.subspace = Subspace(self.start.context, self._projection())
         self.cma = CmaSearch(
             settings.dim,

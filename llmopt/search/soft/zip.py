@@ -225,7 +225,7 @@ class Zip(Optimizer[ZipSettings]):
     starts_at_template = True
 
     def bounds(self, task: Task) -> Bounds:
-        """Exact."""
+        """Upper bounds of the spend; exact."""
         s, steps = self.settings, self._steps(task)
         return trail_bounds(task, s.views, steps + 1, 2 * s.directions * steps)
 

@@ -67,7 +67,7 @@ class ZipReleased(Optimizer[ZipReleasedSettings]):
         check_room(box, self.settings.tokens, task.classnames)
 
     def bounds(self, task: Task) -> Bounds:
-        """Exact."""
+        """Upper bounds of the spend; exact."""
         s, steps = self.settings, self._steps()
         contexts = 2 * s.directions * steps
         size, classes = min(s.batch, len(task.train)), len(task.classnames)

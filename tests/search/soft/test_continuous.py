@@ -27,7 +27,7 @@ from llmopt.search.soft.coop import Coop
 from llmopt.search.soft.coop_published import CoopReleased
 from llmopt.search.soft.craft import Craft
 from llmopt.search.soft.craft_published import CraftPaper, CraftReleased
-from llmopt.search.soft.zip import Zip
+from llmopt.search.soft.zip import Zip, ZipSettings
 from llmopt.search.soft.zip_published import ZipReleased
 from llmopt.spend.journal import read_journal
 from llmopt.spend.ledger import Caps
@@ -259,3 +259,12 @@ def test_wrong_settings_are_refused_by_name(
     (name,) = given
     with pytest.raises(ConfigError, match=name):
         kind(**given)
+
+
+def test_a_class_is_one_profile() -> None:
+    assert Zip(budget=60, profile="llmopt").settings == ZipSettings(budget=60)
+    assert Zip(**Zip(budget="60").as_given()).settings == ZipSettings(budget=60)
+    with pytest.raises(ConfigError, match="profile 'llmopt' of 'zip'; for 'released' use"):
+        Zip(profile="released")
+    with pytest.raises(TypeError, match="not both"):
+        Zip(ZipSettings(), budget=60)

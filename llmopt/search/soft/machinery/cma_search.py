@@ -28,21 +28,13 @@ class CmaSearch:
     Args:
         dim: D.
         sigma: initial step size; the initial mean is 0.
-        population: candidates a generation (lambda); 0 is ``4 + floor(3 ln D)``.
+        population: candidates a generation (lambda).
         seed: of all draws.
         bound: keep every coordinate within ``[-bound, bound]``; 0 is no bound.
-        diagonal: adapt variances only (sep-CMA-ES), for large D.
     """
 
     def __init__(
-        self,
-        dim: int,
-        sigma: float,
-        population: int,
-        seed: int,
-        *,
-        bound: float = 0.0,
-        diagonal: bool = False,
+        self, dim: int, sigma: float, population: int, seed: int, *, bound: float = 0.0
     ) -> None:
         # pycma would otherwise seed and use NumPy's global generator.
         self._random = np.random.RandomState(seed)
@@ -50,12 +42,10 @@ class CmaSearch:
             "randn": self._random.randn,
             "seed": np.nan,
             "verbose": -9,
-            "CMA_diagonal": diagonal,
+            "popsize": population,
             # Where pycma defaults to two-point adaptation it does not allow a second ask().
             "AdaptSigma": _pycma().sigma_adaptation.CMAAdaptSigmaCSA,
         }
-        if population:
-            options["popsize"] = population
         if bound:
             options["bounds"] = [-bound, bound]
         self._cma = _pycma().CMAEvolutionStrategy(np.zeros(dim), sigma, options)

@@ -116,12 +116,12 @@ class Restarts(Walk):
 
     @property
     def context(self) -> torch.Tensor:
-        """Where the evolution under way stands."""
+        """(m, e) context of the evolution in progress."""
         return self.now.context
 
     @property
     def figures(self) -> Mapping[str, float]:
-        """Those of the evolution under way."""
+        """Those of the evolution in progress."""
         return {"restart": self.number + 1, **self.now.figures}
 
     @property
@@ -138,7 +138,7 @@ class Restarts(Walk):
         return self.now.advance(step)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """That of the evolution under way; those before it are done."""
+        """That of the evolution in progress; those before it are done."""
         return {"restart": np.array([self.number]), **self.now.state()}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -64,8 +64,3 @@ def kl(target: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
     """``KL(target || of)`` of two (..., N, K) logits, averaged over the N images: (...)."""
     log_p, log_q = target.log_softmax(-1), of.log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).mean(-1)
-
-
-def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Fraction of (N, K) logits whose largest is the label's."""
-    return float((logits.argmax(-1).cpu() == labels).float().mean())

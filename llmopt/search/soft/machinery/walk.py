@@ -1,6 +1,6 @@
 """A search that moves a soft prompt step by step, and the two ways to run one.
 
-:func:`follow` is the safe way, of every default profile: it starts at the user's template, looks at
+:func:`follow` is the safe way, of our own forms: it starts at the user's template, looks at
 each waypoint on the plain images, and ends with the likeliest or with the template itself.
 :func:`march` is the published way: it ends wherever the last step led.
 """
