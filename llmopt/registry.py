@@ -40,6 +40,12 @@ class Plugin:
     package: str
     problem: str = ""
 
+    @property
+    def note(self) -> str:
+        """Where it comes from and what is wrong with it, one line."""
+        whence = f"from the plug-in package {self.package}"
+        return f"{whence}, and cannot be used: {self.problem}" if self.problem else whence
+
 
 class Registry(Generic[T]):
     """Things of one kind by name.
@@ -101,8 +107,8 @@ class Registry(Generic[T]):
             return cast(T, self._load(point))
         except _BROKEN as error:
             raise self._error(
-                f"{self.kind} '{name}' comes from the plug-in package {_package(point)} and cannot "
-                f"be used: {_said(error)}"
+                f"{self.kind} '{name}' is "
+                f"{Plugin(self.kind, name, _package(point), _said(error)).note}"
             ) from error
 
     def usable(self) -> dict[str, T]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -66,3 +68,30 @@ def open_clip() -> ModuleType:
 
     ensure_operators()
     return importlib.import_module("open_clip")
+
+
+@pytest.fixture
+def install_package(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, Mapping[str, Mapping[str, str]], Mapping[str, str]], None]:
+    """Puts a package where Python looks for some: name, entry points by group, modules by name."""
+    site = tmp_path_factory.mktemp("site")
+    monkeypatch.syspath_prepend(str(site))
+
+    def install(
+        package: str, points: Mapping[str, Mapping[str, str]], modules: Mapping[str, str]
+    ) -> None:
+        info = site / f"{package.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        text = ""
+        for group, entries in points.items():
+            lines = [f"{name} = {where}" for name, where in entries.items()]
+            text += "\n".join([f"[llmopt.{group}]", *lines, ""])
+        (info / "entry_points.txt").write_text(text)
+        for name, code in modules.items():
+            (site / f"{name}.py").write_text(code)
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+
+    return install

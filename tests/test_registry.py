@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,39 +15,30 @@ from llmopt.registry import Plugin, Registry
 
 OWN = {"path": "pathlib:Path", "posix": "pathlib:PosixPath"}
 MODULES = {
-    "good": "from pathlib import Path\nclass Mine(Path): pass\n",
-    "raises": "raise OSError('no such device')",
-    "leaves": "raise SystemExit(3)",
-    "typo": "import nothing_of_this_name",
-    "other": "class Mine: pass\nnumber = 3\n",
+    "plug_good": "from pathlib import Path\nclass Mine(Path): pass\n",
+    "plug_raises": "raise OSError('no such device')",
+    "plug_leaves": "raise SystemExit(3)",
+    "plug_typo": "import nothing_of_this_name",
+    "plug_other": "class Mine: pass\nnumber = 3\n",
 }
-
-Install = Callable[..., None]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Puts a package with these entry points where Python looks for packages."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for module, text in MODULES.items():
-        (tmp_path / f"plug_{module}.py").write_text(text)
+def install(install_package: Any) -> Callable[..., None]:
+    """Installs a package with such entry points."""
 
-    def write(package: str, **points: str) -> None:
-        info = tmp_path / f"{package.replace('-', '_')}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        lines = [f"{name} = plug_{where}" for name, where in points.items()]
-        (info / "entry_points.txt").write_text("\n".join(["[llmopt.paths]", *lines, ""]))
-        importlib.invalidate_caches()
+    def install(package: str, **points: str) -> None:
+        where = {name: f"plug_{value}" for name, value in points.items()}
+        install_package(package, {"paths": where}, MODULES)
 
-    return write
+    return install
 
 
 def paths(own: dict[str, str] = OWN, base: str = "pathlib:Path") -> Registry[type[Path]]:
     return Registry("path", "paths", own, base=base, reserved=("auto",), error=DatasetError)
 
 
-def test_ours_come_first_and_plug_ins_join_them(install: Install) -> None:
+def test_ours_come_first_and_plug_ins_join_them(install: Callable[..., None]) -> None:
     install("package-b", zebra="good:Mine")
     install("package-a", mine="good:Mine")
     registry = paths()
@@ -75,7 +66,7 @@ def test_ours_come_first_and_plug_ins_join_them(install: Install) -> None:
     ],
 )
 def test_a_broken_plug_in_is_named_and_passed_over(
-    install: Install, where: str, problem: str
+    install: Callable[..., None], where: str, problem: str
 ) -> None:
     install("package", broken=where, mine="good:Mine")
     registry = paths()
@@ -85,17 +76,19 @@ def test_a_broken_plug_in_is_named_and_passed_over(
     with pytest.raises(DatasetError) as raised:
         registry.get("broken")
     assert str(raised.value) == (
-        f"path 'broken' comes from the plug-in package package 1.0 and cannot be used: {problem}"
+        f"path 'broken' is from the plug-in package package 1.0, and cannot be used: {problem}"
     )
 
 
-def test_where_no_class_is_asked_for_anything_that_can_be_called_will_do(install: Install) -> None:
+def test_where_no_class_is_asked_for_anything_that_can_be_called_will_do(
+    install: Callable[..., None],
+) -> None:
     install("package", mine="good:Mine", broken="other:number")
     problems = [plugin.problem for plugin in paths(base="").plugins()]
     assert problems == ["TypeError: plug_other:number is not a function", ""]
 
 
-def test_a_name_that_is_taken_stays_with_its_owner(install: Install) -> None:
+def test_a_name_that_is_taken_stays_with_its_owner(install: Callable[..., None]) -> None:
     install("package-z", path="good:Mine", auto="good:Mine", mine="good:Mine")
     install("package-a", mine="other:Mine")
     registry = paths()

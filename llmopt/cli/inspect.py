@@ -139,8 +139,8 @@ def runs(
 def doctor(data_root: o.DataRoot = None, json: o.Json = False) -> None:
     """Show versions, device, caches, data, keys (never their values), and what would not work."""
     from llmopt.cli.show import print_checks, print_json
+    from llmopt.doctor import examine
     from llmopt.figures import plain
-    from llmopt.runs.doctor import examine
 
     checks = examine(data_root)
     if json:

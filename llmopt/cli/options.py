@@ -88,7 +88,8 @@ Pretrained = Annotated[
     str | None, _option("--pretrained", panel=MODEL, help="open_clip weight tag, or a file.")
 ]
 BlackBoxUrl = Annotated[
-    str | None, _option("--blackbox", panel=MODEL, help="URL of a remote black box instead.")
+    str | None,
+    _option("--blackbox", panel=MODEL, help="A remote black box instead: a URL, or KIND:ADDRESS."),
 ]
 Device = Annotated[str | None, _option("--device", panel=MODEL, help="cpu, cuda … [default: auto]")]
 Precision = Annotated[

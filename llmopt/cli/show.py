@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmopt.data.benchmarks.download import DownloadReport
     from llmopt.data.check import CheckReport
     from llmopt.data.overview import Listed
-    from llmopt.runs.doctor import Check
+    from llmopt.doctor import Check
     from llmopt.runs.explain import Explanation
     from llmopt.runs.load import RunSummary
     from llmopt.runs.plan import Plan
@@ -288,7 +288,10 @@ def print_models(found: list[dict[str, Any]]) -> None:
     table.add_column("model")
     table.add_column("weights (--pretrained)")
     for model in found:
-        table.add_row(model["name"], ", ".join(model["pretrained"]))
+        if note := model.get("note"):
+            table.add_row(f"--blackbox {model['name']}", Text(note))
+        else:
+            table.add_row(model["name"], ", ".join(model["pretrained"]))
     out.print(table)
     out.print("also: local-dir:PATH, hf-hub:ORG/NAME, or a name with --pretrained FILE")
 

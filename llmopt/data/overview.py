@@ -11,7 +11,7 @@ import numpy as np
 
 from llmopt.data.base import SPLITS, Dataset
 from llmopt.data.benchmarks.catalog import CATALOG, Entry
-from llmopt.data.registry import dataset_names, find_home, open_dataset
+from llmopt.data.registry import SOURCES, dataset_names, find_home, open_dataset
 from llmopt.errors import DatasetError, UserError
 from llmopt.images import Image
 
@@ -44,8 +44,12 @@ def root_folder(given: Path | None) -> Path:
 
 
 def overview(root: Path) -> list[Listed]:
-    """Every data set of the registry, opened where it is here."""
-    return [_listed(name, root) for name in dataset_names()]
+    """Every data set of the registry, opened where it is here, and what plug-ins can open."""
+    outside = [
+        Listed(f"{plugin.name}:…", not plugin.problem, None, None, plugin.note)
+        for plugin in SOURCES.plugins()
+    ]
+    return [*(_listed(name, root) for name in dataset_names()), *outside]
 
 
 def _listed(name: str, root: Path) -> Listed:

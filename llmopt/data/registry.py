@@ -11,6 +11,7 @@ name                what it is
 ``jsonl:PATH``      the same as JSON lines
 ``wds:PATH``        webdataset tars (:mod:`llmopt.data.sources.tars`)
 ``hub:ORG/NAME``    a data set of the Hugging Face hub (:mod:`llmopt.data.sources.hub`)
+``KIND:…``          what a package outside adds (entry points ``llmopt.data_sources``)
 =================== ===========================================================================
 
 A benchmark's name may be followed by a view: ``:base``, ``:new`` or, for ImageNet-A and -R,
@@ -28,26 +29,28 @@ from llmopt.data.benchmarks.catalog import CATALOG, Entry
 from llmopt.data.benchmarks.handcrafted import templates_for
 from llmopt.data.classnames import OWN, with_classnames
 from llmopt.data.shapes import TASKS, ShapesDataset
-from llmopt.data.sources.digits import open_digits
-from llmopt.data.sources.folder import open_folder
-from llmopt.data.sources.hub import open_hub
-from llmopt.data.sources.table import open_table
-from llmopt.data.sources.tars import open_tars
 from llmopt.data.views import HALVES, HalfDataset, among_imagenet
 from llmopt.errors import DatasetError, nearest
+from llmopt.registry import Registry
 from llmopt.task import Labelled
 from llmopt.template import Template
 
 __all__ = ["Dataset", "Which", "dataset_names", "open_dataset"]
 
-SOURCES: Final[dict[str, Callable[[str, str], ListedDataset]]] = {
-    "folder": lambda name, path: open_folder(name, Path(path).expanduser()),
-    "csv": lambda name, path: open_table(name, Path(path).expanduser()),
-    "jsonl": lambda name, path: open_table(name, Path(path).expanduser()),
-    "wds": lambda name, path: open_tars(name, Path(path).expanduser()),
-    "hub": open_hub,
-}
-"""What stands before the colon, and how to open what stands after it."""
+SOURCES: Final[Registry[Callable[[str, str], ListedDataset]]] = Registry(
+    "data source",
+    "data_sources",
+    {
+        "folder": "llmopt.data.sources.folder:open_folder",
+        "csv": "llmopt.data.sources.table:open_table",
+        "jsonl": "llmopt.data.sources.table:open_table",
+        "wds": "llmopt.data.sources.tars:open_tars",
+        "hub": "llmopt.data.sources.hub:open_hub",
+    },
+    reserved=(*TASKS, "digits", *CATALOG),
+    error=DatasetError,
+)
+"""What stands before the colon: functions of the whole name and of what follows the colon."""
 
 
 def dataset_names() -> list[str]:
@@ -72,10 +75,12 @@ def open_dataset(name: str, root: Path, *, classnames: str = OWN) -> Dataset:
     if colon and kind in SOURCES:
         if not rest:
             raise DatasetError(f"dataset '{name}': something must follow the colon")
-        return with_classnames(SOURCES[kind](name, rest), classnames)
+        return with_classnames(SOURCES.get(kind)(name, rest), classnames)
     if kind in TASKS:
         whole: Dataset = with_classnames(_shapes(kind), classnames)
     elif kind == "digits":
+        from llmopt.data.sources.digits import open_digits
+
         whole = with_classnames(open_digits(), classnames)
     elif kind in CATALOG:
         entry = CATALOG[kind]

@@ -100,9 +100,9 @@ class ModelChoice:
         if self.box is not None:
             return self.box
         if self.address:
-            from llmopt.vision.services.http import HttpBlackBox
+            from llmopt.vision.boxes import open_black_box
 
-            return HttpBlackBox(self.address)
+            return open_black_box(self.address)
         from llmopt.vision.openclip import OpenClipBlackBox
 
         watch.stage(f"loading {self.model} {self.pretrained}".strip())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmopt._optional import require
-from llmopt.errors import ConfigError, nearest
+from llmopt.registry import Registry
 from llmopt.runs.config import RunConfig
 from llmopt.track.base import Tracker, Tracking, Value
 
@@ -104,11 +104,17 @@ class TensorBoardTracker(Tracker):
         self._writer.close()
 
 
-TRACKERS: Final[dict[str, type[Tracker]]] = {
-    "mlflow": MlflowTracker,
-    "wandb": WandbTracker,
-    "tensorboard": TensorBoardTracker,
-}
+TRACKERS: Final[Registry[type[Tracker]]] = Registry(
+    "tracker",
+    "trackers",
+    {
+        "mlflow": "llmopt.track.services:MlflowTracker",
+        "wandb": "llmopt.track.services:WandbTracker",
+        "tensorboard": "llmopt.track.services:TensorBoardTracker",
+    },
+    base="llmopt.track.base:Tracker",
+)
+"""What ``--track`` takes."""
 
 
 def track(name: str, config: RunConfig, warn: Callable[[str], None]) -> Tracking:
@@ -122,11 +128,7 @@ def track(name: str, config: RunConfig, warn: Callable[[str], None]) -> Tracking
     Raises:
         ConfigError: there is no such tracker, or it is not installed.
     """
-    if name not in TRACKERS:
-        raise ConfigError(
-            f"unknown tracker '{name}'{nearest(name, TRACKERS)} (there are: {', '.join(TRACKERS)})"
-        )
-    return Tracking(TRACKERS[name](), warn, name, settings(config))
+    return Tracking(TRACKERS.get(name)(), warn, name, settings(config))
 
 
 def settings(config: RunConfig) -> dict[str, Value]:

@@ -8,17 +8,27 @@ from typing import TYPE_CHECKING, Any
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 
 if TYPE_CHECKING:
+    from llmopt.vision.function import FunctionBox
     from llmopt.vision.metered import MeteredBox
     from llmopt.vision.openclip import OpenClipBlackBox
     from llmopt.vision.text_engine.engine import TextEngine
 
 _LAZY = {
+    "FunctionBox": "llmopt.vision.function",
     "MeteredBox": "llmopt.vision.metered",
     "OpenClipBlackBox": "llmopt.vision.openclip",
     "TextEngine": "llmopt.vision.text_engine.engine",
 }
 
-__all__ = ["Access", "BlackBox", "BoxInfo", "MeteredBox", "OpenClipBlackBox", "TextEngine"]
+__all__ = [
+    "Access",
+    "BlackBox",
+    "BoxInfo",
+    "FunctionBox",
+    "MeteredBox",
+    "OpenClipBlackBox",
+    "TextEngine",
+]
 
 
 def __getattr__(name: str) -> Any:

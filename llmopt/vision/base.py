@@ -74,9 +74,14 @@ class BoxInfo:
 class BlackBox(ABC):
     """A vision-language model behind a wall.
 
-    Implementations override what their level offers; the rest raises
+    Implementations give :attr:`info` and override what their level offers (``labels``; ``scores``;
+    ``image_features`` and ``text_features``; the soft ones); the rest follows from it or raises
     :class:`~llmopt.errors.AccessError`. They neither count nor cap nor cache across calls: that is
-    the work of :class:`~llmopt.vision.metered.MeteredBox`.
+    the work of :class:`~llmopt.vision.metered.MeteredBox`. A box that only scores can be made of a
+    function: :class:`~llmopt.vision.function.FunctionBox`.
+
+    Images come as :class:`~llmopt.images.Image`: ``load()`` gives upright RGB Pillow images,
+    ``key()`` what tells their content apart.
 
     Attributes:
         gives_gradients: features of soft prompts can carry gradients, as those of a remote box

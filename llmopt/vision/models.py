@@ -8,12 +8,16 @@ from typing import Any
 from llmopt._torchvision import ensure_operators
 from llmopt.errors import ModelError
 from llmopt.vision import shapes_tiny
+from llmopt.vision.boxes import BLACK_BOXES
 
 EMBEDDED = "embedded"
 
 
 def known_models() -> list[dict[str, Any]]:
-    """Name and weight tags of each model, the embedded one first."""
+    """Name and weight tags of each model, the embedded one first.
+
+    Kinds of black box from plug-ins come last, as ``KIND:ADDRESS`` with a ``note`` on the package.
+    """
     ensure_operators()
     import open_clip
 
@@ -21,7 +25,12 @@ def known_models() -> list[dict[str, Any]]:
     for name, tag in open_clip.list_pretrained():
         tags.setdefault(name, []).append(tag)
     first = {"name": shapes_tiny.NAME, "pretrained": [EMBEDDED]}
-    return [first, *({"name": n, "pretrained": t} for n, t in tags.items() if t)]
+    here = [{"name": n, "pretrained": t} for n, t in tags.items() if t]
+    outside = [
+        {"name": f"{plugin.name}:ADDRESS", "pretrained": [], "note": plugin.note}
+        for plugin in BLACK_BOXES.plugins()
+    ]
+    return [first, *here, *outside]
 
 
 def describe(name: str, pretrained: str, device: str) -> dict[str, Any]:

@@ -138,6 +138,12 @@ class OpenClipBlackBox(BlackBox):
         return sha.hexdigest()
 
 
+def open_address(address: str) -> OpenClipBlackBox:
+    """The model ``NAME`` or ``NAME@TAG``, with the device, precision and batch size that suit."""
+    name, _, tag = address.partition("@")
+    return OpenClipBlackBox(name, tag)
+
+
 def load_model(
     name: str, pretrained: str, precision: str = "fp32", device: torch.device | str = "cpu"
 ) -> tuple[Any, Any, Any]:

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 from fakes import FakeBox, pictures
+from PIL import Image as PillowImage
 
 from llmopt.errors import AccessError, TemplateError
 from llmopt.spend.ledger import Ledger
 from llmopt.template import Template
 from llmopt.vision.base import Access, BlackBox
+from llmopt.vision.function import FunctionBox
 from llmopt.vision.metered import MeteredBox
 from llmopt.vision.openclip import OpenClipBlackBox
 from llmopt.vision.server.app import BlackBoxServer
@@ -55,10 +57,21 @@ def here(make: Callable[[], BlackBox]) -> Iterator[BlackBox]:
     yield make()
 
 
+def likeness(images: list[PillowImage.Image], prompts: list[str]) -> torch.Tensor:
+    """Logits that are mean brightness by length of the prompt, less its square."""
+    light = torch.tensor([np.asarray(image).mean() for image in images], requires_grad=True)
+    words = torch.tensor([len(" ".join(p.split())) for p in prompts])
+    return torch.outer(light, words) - words**2
+
+
 BOXES: dict[str, Callable[[], Any]] = {
     **{f"fake {level}": lambda level=level: here(lambda: FakeBox(level)) for level in Access},
     **{f"http {level}": lambda level=level: served(level) for level in Access},
     "shapes-tiny": lambda: here(lambda: OpenClipBlackBox("shapes-tiny", device="cpu")),
+    "function scores": lambda: here(lambda: FunctionBox("a function", likeness)),
+    "function labels": lambda: here(
+        lambda: FunctionBox("a function", lambda i, p: likeness(i, p).argmax(1), access="labels")
+    ),
 }
 
 

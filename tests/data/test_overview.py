@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from miniatures import KEYS, WORDNET, build
@@ -11,6 +13,7 @@ from PIL import Image
 from llmopt.data.overview import details, draw_sheet, overview, root_folder
 from llmopt.data.registry import dataset_names, open_dataset
 from llmopt.errors import DatasetError
+from llmopt.registry import Registry
 
 
 def test_what_is_here_is_told_as_found_and_the_rest_as_published(tmp_path: Path) -> None:
@@ -28,6 +31,22 @@ def test_what_is_here_is_told_as_found_and_the_rest_as_published(tmp_path: Path)
     assert found["fgvc_aircraft"].note.startswith("lacks variants.txt; ")
     assert found["fgvc_aircraft"].note.endswith("a download of unknown size")
     assert sum(entry.here for entry in found.values() if entry.name in KEYS) == 1
+
+
+def test_sources_of_plug_ins_are_listed(
+    install_package: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    points = {"mine": "plug_sources:open_mine", "dtd": "plug_sources:open_mine"}
+    modules = {"plug_sources": "def open_mine(name, address): ..."}
+    install_package("plug-sources", {"data_sources": points}, modules)
+    sources: Registry[Any] = Registry("data source", "data_sources", {}, reserved=dataset_names())
+    monkeypatch.setattr("llmopt.data.overview.SOURCES", sources)
+    *own, taken, mine = overview(tmp_path)
+    assert [entry.name for entry in own] == dataset_names()
+    assert (mine.name, mine.here) == ("mine:…", True)
+    assert mine.note == "from the plug-in package plug-sources 1.0"
+    assert (taken.name, taken.here) == ("dtd:…", False)
+    assert taken.note.endswith("the name 'dtd' is taken by llmopt")
 
 
 def test_details_give_names_and_keys_in_label_order(tmp_path: Path) -> None:

@@ -28,12 +28,13 @@ SPLIT_FOLDERS: Final[dict[Which, tuple[str, ...]]] = {
 }
 
 
-def open_folder(name: str, root: Path) -> ListedDataset:
-    """The data set in the folder ``root``.
+def open_folder(name: str, path: str) -> ListedDataset:
+    """The data set in the folder ``path``.
 
     Raises:
         DatasetError: it is missing, holds no class folders, or a class has no images.
     """
+    root = Path(path).expanduser()
     if not root.is_dir():
         raise DatasetError(f"dataset '{name}': there is no folder {root}")
     folders = {which: _find(root, names) for which, names in SPLIT_FOLDERS.items()}

@@ -25,17 +25,18 @@ from llmopt.task import Labelled
 _SPLIT_WORDS = {word: which for which, words in SPLIT_FOLDERS.items() for word in words}
 
 
-def open_table(name: str, source: Path) -> ListedDataset:
-    """The data set listed in the file ``source``.
+def open_table(name: str, path: str) -> ListedDataset:
+    """The data set listed in the file ``path``.
 
     Raises:
         DatasetError: the file is missing or a line is wrong; the line is named.
     """
+    source = Path(path).expanduser()
     rows: dict[str, list[tuple[str, str]]] = {}
     try:
         for number, row in _rows(source):
-            split, path, label = _checked(source, number, row)
-            rows.setdefault(split, []).append((path, label))
+            split, image, label = _checked(source, number, row)
+            rows.setdefault(split, []).append((image, label))
     except OSError as error:
         raise DatasetError(
             f"dataset '{name}': {source} cannot be read: {error.strerror or error}"

@@ -28,12 +28,13 @@ CLASSNAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
 
 
-def open_tars(name: str, root: Path) -> ListedDataset:
-    """The data set in the tars below ``root`` (a folder, or a single tar).
+def open_tars(name: str, path: str) -> ListedDataset:
+    """The data set in the tars below ``path`` (a folder, or a single tar).
 
     Raises:
         DatasetError: there are no tars, or a member is not as it should be.
     """
+    root = Path(path).expanduser()
     given = {which: tars for which in SPLIT_FOLDERS if (tars := _tars(root, which))}
     loose = [root] if root.is_file() else sorted(root.glob("*.tar"), key=_natural)
     if not given and not loose:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from llmopt.runs.doctor import Check, examine
+from llmopt.doctor import Check, examine, registries
+from llmopt.figures import plain
+from llmopt.registry import Registry
 from llmopt.runs.result import versions
 
 SECRET = "sk-test-4f8a1c9d2b7e6f3a5d0c"
@@ -66,6 +70,31 @@ def test_data_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     missing = by_name(examine())["data"]
     assert str(tmp_path / "nowhere") in missing.found
     assert "--data-root" in missing.remedy
+
+
+def test_plug_ins_are_listed_and_the_broken_ones_marked(
+    install_package: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    modules = {"plug_boxes": "def open_mine(address): ..."}
+    points = {"mine": "plug_boxes:open_mine", "broken": "plug_boxes:open_theirs"}
+    install_package("plug-boxes", {"black_boxes": points}, modules)
+    boxes: Registry[Any] = Registry("kind of black box", "black_boxes", {})
+    monkeypatch.setattr("llmopt.doctor.registries", lambda: (boxes,))
+    found = by_name(examine(tmp_path))
+    mine, broken = (found[f"plug-in: kind of black box {name}"] for name in ("mine", "broken"))
+    assert (mine.ok, mine.found) == (True, "from the plug-in package plug-boxes 1.0")
+    assert not broken.ok
+    assert "cannot be used: AttributeError" in broken.found
+    assert broken.remedy == "update plug-boxes or uninstall it; everything else works"
+    told = [check["plugin"] for check in plain(examine(tmp_path)) if "plugin" in check]
+    assert told == plain(boxes.plugins())
+
+
+def test_every_kind_of_plug_in_is_looked_at() -> None:
+    groups = [registry.group for registry in registries()]
+    assert len(set(groups)) == len(groups)
+    for kind in ("optimizers", "heads", "data_sources", "black_boxes", "trackers"):
+        assert f"llmopt.{kind}" in groups
 
 
 def test_it_leaves_no_file(tmp_path: Path, cache_dir: Path) -> None:

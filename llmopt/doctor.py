@@ -7,8 +7,10 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llmopt.errors import LlmoptError
+from llmopt.registry import Plugin, Registry
 from llmopt.runs.result import versions
 
 
@@ -29,10 +31,29 @@ class Check:
     remedy: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PluginCheck(Check):
+    """What a package outside adds, as a finding."""
+
+    plugin: Plugin
+
+
 def examine(data_root: Path | None = None) -> list[Check]:
     """Look at everything a run may need. Sends nothing anywhere."""
     checks = [Check(name, True, version) for name, version in versions().items()]
-    return [*checks, _device(), _model(), _cache(), *_keys(), *_extras(), _data(data_root)]
+    checks += [_device(), _model(), _cache(), *_keys(), *_extras(), _data(data_root)]
+    return [*checks, *(_plugin(p) for registry in registries() for p in registry.plugins())]
+
+
+def registries() -> tuple[Registry[Any], ...]:
+    """Every kind of thing that packages outside can add to."""
+    from llmopt.data.registry import SOURCES
+    from llmopt.heads import HEADS
+    from llmopt.search import OPTIMIZERS
+    from llmopt.track.services import TRACKERS
+    from llmopt.vision.boxes import BLACK_BOXES
+
+    return OPTIMIZERS, HEADS, SOURCES, BLACK_BOXES, TRACKERS
 
 
 def _device() -> Check:
@@ -112,3 +133,15 @@ def _data(data_root: Path | None) -> Check:
         )
     folders = sorted(p.name for p in root.iterdir() if p.is_dir())
     return Check("data", True, f"{root}: {', '.join(folders) or 'empty'}")
+
+
+def _plugin(plugin: Plugin) -> PluginCheck:
+    package = plugin.package.partition(" ")[0]
+    remedy = f"update {package} or uninstall it; everything else works" if plugin.problem else ""
+    return PluginCheck(
+        name=f"plug-in: {plugin.kind} {plugin.name}",
+        ok=not plugin.problem,
+        found=plugin.note,
+        remedy=remedy,
+        plugin=plugin,
+    )

@@ -1,0 +1,119 @@
+"""A black box from one function: ``FunctionBox("my model", score)``.
+
+    def score(images, prompts):  # Pillow images, texts -> one number for each pair
+        inputs = processor(images=images, text=prompts, return_tensors="pt", padding=True)
+        return model(**inputs).logits_per_image
+
+    box = FunctionBox("my model", score)
+
+What has features to offer, or wants to keep something between calls, derives from
+:class:`~llmopt.vision.base.BlackBox` instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+
+from llmopt.errors import ConfigError, ModelError
+from llmopt.images import Image
+from llmopt.task import FloatArray
+from llmopt.vision.base import Access, BlackBox, BoxInfo
+
+BATCH: Final = 64
+
+Look = Callable[[list[PillowImage.Image], list[str]], Any]
+
+
+class FunctionBox(BlackBox):
+    """What a function says of images and prompts.
+
+    Args:
+        name: what people call the model.
+        function: of N upright RGB Pillow images and M prompts; gives (N, M) logits as an array,
+            tensor or nested lists. Their differences between the prompts of an image matter, as in
+            a softmax. With ``access="labels"`` it gives N places among the prompts.
+        access: ``scores`` or ``labels``.
+        version: of the model; a run that is resumed with another one warns.
+        batch_size: images decoded and given to the function at a time.
+        token_excess: of a prompt, how many tokens it has over the limit (negative: room left);
+            without it no limit is known.
+
+    Raises:
+        ConfigError: another access level.
+        ModelError: when it is used, if the function gives something else.
+    """
+
+    gives_gradients = False
+
+    def __init__(
+        self,
+        name: str,
+        function: Look,
+        *,
+        access: Literal["scores", "labels"] = "scores",
+        version: str = "",
+        batch_size: int = BATCH,
+        token_excess: Callable[[str], int] | None = None,
+    ) -> None:
+        if access not in ("scores", "labels"):
+            raise ConfigError(
+                f"a function gives 'scores' or 'labels', not '{access}'; derive from BlackBox"
+            )
+        self._function, self._batch_size = function, batch_size
+        self._token_excess = token_excess
+        identity = hashlib.sha256(f"{name}\n{version}".encode()).hexdigest()
+        self._info = BoxInfo(name, version, Access[access.upper()], identity, detail="a function")
+
+    @property
+    def info(self) -> BoxInfo:
+        """Its name, version and level."""
+        return self._info
+
+    def token_excess(self, prompt: str) -> int:
+        """Tokens over the limit, 0 where the limit is not known."""
+        return self._token_excess(prompt) if self._token_excess else 0
+
+    def labels(self, images: Sequence[Image], prompts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """(N,) index of the predicted prompt for each image."""
+        if self.info.access >= Access.SCORES:
+            return super().labels(images, prompts)
+        found = self._ask(images, prompts, ())
+        if (found != found.round()).any() or not ((found >= 0) & (found < len(prompts))).all():
+            raise ModelError(
+                f"the labels of black box '{self.info.name}' must be places among the "
+                f"{len(prompts)} prompts, from 0 on"
+            )
+        return found.astype(np.int64)
+
+    def scores(self, images: Sequence[Image], prompts: Sequence[str]) -> FloatArray:
+        """(N, M) float32 logits."""
+        self._require(Access.SCORES, "scores")
+        return self._ask(images, prompts, (len(prompts),)).astype(np.float32)
+
+    def _ask(
+        self, images: Sequence[Image], prompts: Sequence[str], row: tuple[int, ...]
+    ) -> npt.NDArray[np.float64]:
+        """The function's answers for all images, each of the shape ``row``."""
+        answers = [np.empty((0, *row))]
+        for first in range(0, len(images), self._batch_size):
+            batch = [image.load() for image in images[first : first + self._batch_size]]
+            told = self._function(batch, list(prompts))
+            if hasattr(told, "detach"):  # a tensor, perhaps with gradients or on a GPU
+                told = told.detach().float().cpu()
+            answer = np.asarray(told, dtype=np.float64)
+            if answer.shape != (len(batch), *row):
+                raise ModelError(
+                    f"for {len(batch)} images and {len(prompts)} prompts the function of black box "
+                    f"'{self.info.name}' must give an array of shape {(len(batch), *row)}, not "
+                    f"{answer.shape}"
+                )
+            if not np.isfinite(answer).all():
+                raise ModelError(f"black box '{self.info.name}' gave a number that is not finite")
+            answers.append(answer)
+        return np.concatenate(answers)
