@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+collect_ignore = ["plugin"]  # a package of its own, which test_plugin.py installs
+
 _UNSET = ("FORCE_COLOR", "GITHUB_ACTIONS", "HF_TOKEN", "OPENAI_BASE_URL", "PY_COLORS")
 _UNSET_PREFIXES = ("LLMOPT_", "LANGCHAIN_", "LANGSMITH_")
 _SET = {

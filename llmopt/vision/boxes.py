@@ -49,7 +49,7 @@ def open_black_box(address: str) -> BlackBox:
     kind, colon, rest = address.partition(":")
     if kind.lower() in _URLS:
         kind, rest = "llmopt", address
-    elif not colon or rest[:1].isdigit():  # HOST:PORT
+    elif not colon or (kind not in BLACK_BOXES and rest[:1].isdigit()):  # HOST:PORT
         raise ConfigError(
             f"--blackbox {address!r} is not of the form http://HOST:PORT or KIND:ADDRESS"
         )
