@@ -19,7 +19,7 @@ from llmopt.data.tasks import fewer, make_task, open_test
 from llmopt.errors import AccessError, ConfigError
 from llmopt.heads.predictor import head_names
 from llmopt.runs import folder as run_folder
-from llmopt.runs.config import RunConfig
+from llmopt.runs.config import RunConfig, optimizer_of
 from llmopt.search import OPTIMIZERS, make_optimizer
 from llmopt.search.base import Optimizer
 from llmopt.spend.events import Watch
@@ -188,7 +188,7 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
     _all_given(config, given)
     config = config.resolved()
     heads = head_names(config.head) if config.head else ()
-    optimizer = given.optimizer or make_optimizer(config.optimizer, config.settings, config.head)
+    optimizer = given.optimizer or optimizer_of(config)
     llm = None
     if optimizer.needs_chat:
         llm = _llm(config, given.llm)
