@@ -230,7 +230,7 @@ CASES: Final = (
         "refused-export",
         (
             Step(search("bbt", "budget=64")),
-            Step("export {run} --format openclip", named=("openclip",)),
+            Step("export {run} --format openclip", named=("soft prompt", "safetensors")),
         ),
     ),
 )
