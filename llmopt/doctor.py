@@ -48,12 +48,13 @@ def examine(data_root: Path | None = None) -> list[Check]:
 def registries() -> tuple[Registry[Any], ...]:
     """Every kind of thing that packages outside can add to."""
     from llmopt.data.registry import SOURCES
+    from llmopt.export import FORMATS
     from llmopt.heads import HEADS
     from llmopt.search import OPTIMIZERS
     from llmopt.track.services import TRACKERS
     from llmopt.vision.boxes import BLACK_BOXES
 
-    return OPTIMIZERS, HEADS, SOURCES, BLACK_BOXES, TRACKERS
+    return OPTIMIZERS, HEADS, SOURCES, BLACK_BOXES, FORMATS, TRACKERS
 
 
 def _device() -> Check:

@@ -23,6 +23,7 @@ ADDED = {
     ("head", "centred"),
     ("data source", "patches"),
     ("kind of black box", "eye"),
+    ("export format", "bullets"),
     ("tracker", "lines"),
 }
 THEIRS = (
@@ -96,6 +97,7 @@ def test_they_run_from_the_command_line(llmopt: Call, tmp_path: Path) -> None:
     assert (lines[0], lines[-1]) == ("start adjectives", "finish 1.00")
     again = json.loads(llmopt("resume", told["run"], "--json"))
     assert again == told
+    assert llmopt("export", told["run"], "--format", "bullets") == "- a photo of a vivid {}.\n"
     measured = json.loads(llmopt("evaluate", told["run"], "--dataset", "patches:5", "--json"))
     assert measured["test_images"] == 30
 
@@ -113,6 +115,7 @@ assert named.best == given.best == "a photo of a vivid {}.", (named.best, given.
 assert named.test_accuracy == given.test_accuracy == 1.0
 assert named.predictor.describe() == given.predictor.describe()
 assert named.ledger == given.ledger
+assert named.export("bullets") == "- a photo of a vivid {}.\\n"
 """
     call("-c", code)
 

@@ -9,10 +9,12 @@ it fall back to ImageNet's templates without a word, so the key must be the one 
 from __future__ import annotations
 
 import json
+from typing import Final
 
-from llmopt.export.lists import Files, encode
-from llmopt.export.prompts import PromptList, from_texts, repeated
-from llmopt.template import SLOT, Template
+from llmopt.export.base import Files, Format
+from llmopt.export.lists import encode
+from llmopt.export.prompts import PromptList, repeated
+from llmopt.template import SLOT
 
 TEMPLATES, CLASSNAMES = "templates.json", "classnames.json"
 WDS_TEMPLATES, WDS_CLASSNAMES = "zeroshot_classification_templates.txt", "classnames.txt"
@@ -32,14 +34,6 @@ def write_json(prompts: PromptList, warnings: list[str]) -> Files:
     }
 
 
-def read_json(files: Files) -> PromptList:
-    """The inverse of :func:`write_json`."""
-    templates, names = json.loads(files[TEMPLATES]), json.loads(files[CLASSNAMES])
-    (key,) = templates
-    texts = [plain_slot(text) for text in templates[key]]
-    return from_texts(texts, classnames=tuple(names[key]), dataset=key)
-
-
 def write_wds(prompts: PromptList, warnings: list[str]) -> Files:
     """The two text files that lie in a webdataset's folder."""
     templates = [named_slot(text) for text in repeated(prompts, warnings)]
@@ -49,22 +43,10 @@ def write_wds(prompts: PromptList, warnings: list[str]) -> Files:
     }
 
 
-def read_wds(files: Files) -> PromptList:
-    """The inverse of :func:`write_wds`."""
-    templates, names = (
-        files[name].decode("utf-8").removesuffix("\n").split("\n")
-        for name in (WDS_TEMPLATES, WDS_CLASSNAMES)
-    )
-    return from_texts([plain_slot(text) for text in templates], classnames=tuple(names))
-
-
 def named_slot(template: str) -> str:
     """``{}`` becomes ``{c}``, other braces are doubled."""
     return "{c}".join(part.replace("{", "{{").replace("}", "}}") for part in template.split(SLOT))
 
 
-def plain_slot(template: str) -> str:
-    """The inverse of :func:`named_slot`; refuses what is no template here."""
-    parts = template.split("{c}")
-    text = SLOT.join(part.replace("{{", "{").replace("}}", "}") for part in parts)
-    return Template(text).text
+CLIP_BENCHMARK: Final = Format(write_json)
+WDS: Final = Format(write_wds)

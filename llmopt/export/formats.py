@@ -1,59 +1,17 @@
-"""The formats a run's prompts can be had in."""
+"""From a run folder and the name of a format to files."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
-from llmopt.errors import ConfigError, LlmoptError, RunFolderError, nearest
-from llmopt.export import clip_benchmark, lists, tables, transformers
-from llmopt.export.lists import Files
-from llmopt.export.prompts import PromptList, read_run
+from llmopt.errors import ConfigError, RunFolderError, nearest
+from llmopt.export import FORMATS, MATRIX
+from llmopt.export.base import Files
+from llmopt.export.prompts import read_run
 from llmopt.runs.folder import read_result, warn_if_interrupted
 from llmopt.spend.events import Watch
-
-
-@dataclass(frozen=True)
-class Format:
-    """How prompts are written for another tool, and read back.
-
-    Attributes:
-        about: whom it is for, a few words.
-        write: takes a prompt list and a list that warnings are added to; gives files by name.
-        read: its inverse.
-        text: whether it can be shown on a terminal.
-    """
-
-    about: str
-    write: Callable[[PromptList, list[str]], Files]
-    read: Callable[[Files], PromptList]
-    text: bool = True
-
-
-FORMATS: Final[dict[str, Format]] = {
-    "txt": Format("one template a line", lists.write_txt, lists.read_txt),
-    "json": Format("everything: weights, scores, classes", tables.write_json, tables.read_json),
-    "csv": Format("a table, safe to open anywhere", tables.write_csv, tables.read_csv),
-    "xlsx": Format("an Excel workbook", tables.write_xlsx, tables.read_xlsx, text=False),
-    "openclip": Format(
-        "open_clip.build_zero_shot_classifier", lists.write_openclip, lists.read_openclip
-    ),
-    "openai": Format("OpenAI's CLIP notebook", lists.write_openai, lists.read_openai),
-    "clip-benchmark": Format(
-        "clip_benchmark's two JSON files", clip_benchmark.write_json, clip_benchmark.read_json
-    ),
-    "wds": Format(
-        "a webdataset's two text files", clip_benchmark.write_wds, clip_benchmark.read_wds
-    ),
-    "hf": Format("a script for transformers' pipeline", transformers.write, transformers.read),
-}
-"""Formats of text prompts; ``safetensors`` takes every kind of predictor and stands apart."""
-
-MATRIX: Final = "safetensors"
-NAMES: Final = (*FORMATS, MATRIX)
 
 
 @dataclass(frozen=True)
@@ -93,7 +51,7 @@ def export(
 
     Args:
         folder: of a finished run.
-        format: one of :data:`NAMES`.
+        format: one of :data:`FORMATS`, or ``safetensors``.
         top: add runners-up, or leave templates out, to make this many.
         key: name of the data set in the files, where a format has one.
         watch: told what takes a while.
@@ -101,9 +59,10 @@ def export(
     Raises:
         ConfigError: an unknown format (the nearest is suggested), or one that does not fit.
     """
-    if format not in NAMES:
+    if format != MATRIX and format not in FORMATS:
+        known = [*FORMATS, MATRIX]
         raise ConfigError(
-            f"unknown format '{format}'{nearest(format, NAMES)} (there are: {', '.join(NAMES)})"
+            f"unknown format '{format}'{nearest(format, known)} (there are: {', '.join(known)})"
         )
     warnings: list[str] = []
     warn_if_interrupted(folder, read_result(folder), warnings.append)
@@ -113,7 +72,7 @@ def export(
         if top is not None:
             raise ConfigError("--top chooses templates; --format safetensors has one classifier")
         return Exported(write(folder, watch or Watch()), text=False, warnings=warnings)
-    chosen = FORMATS[format]
+    chosen = FORMATS.get(format)
     prompts = read_run(folder, top, warnings)
     if key:
         prompts = dataclasses.replace(prompts, dataset=key)
@@ -135,26 +94,3 @@ def save(exported: Exported, out: Path) -> list[Path]:
     except OSError as error:
         raise RunFolderError(f"cannot write {out}: {error.strerror or error}") from error
     return list(paths)
-
-
-def read(path: Path, format: str) -> PromptList:
-    """The prompts in a file, or in a folder of files, that :func:`save` wrote.
-
-    Raises:
-        ConfigError: it is missing, or in another format.
-    """
-    if format not in FORMATS:
-        raise ConfigError(f"format '{format}' holds no prompt list that could be read")
-    try:
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        files = {file.name: file.read_bytes() for file in inside if file.is_file()}
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if not files:
-        raise ConfigError(f"there is no file {path}")
-    try:
-        return FORMATS[format].read(files)
-    except LlmoptError:
-        raise
-    except Exception as error:  # each kind of file is damaged in its own way
-        raise ConfigError(f"{path} holds no prompts of format '{format}' ({error!r})") from error

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from llmopt.errors import AccessError, ConfigError
@@ -55,20 +52,6 @@ def write(folder: Path, watch: Watch) -> dict[str, bytes]:
         "predictor": rest,
     }
     return {NAME: save(tensors, {"llmopt": json.dumps(metadata)})}
-
-
-def read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Arrays and metadata of such a file.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = json.loads(file.metadata()["llmopt"])
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} is no classifier of llmopt's ({error})") from error
 
 
 def text_matrix(predictor: Predictor, box: BlackBox) -> FloatArray:

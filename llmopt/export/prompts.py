@@ -7,11 +7,9 @@ in label order as a list: two classes may share a name.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from llmopt.errors import ConfigError, RunFolderError
 from llmopt.predictor import TextPredictor
@@ -41,11 +39,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptList:
-    """What a run offers for export, or what was read back from a file.
+    """What a run offers for export.
 
     Attributes:
         prompts: the run's own choice first.
-        classnames: in label order; empty where a format holds none.
+        classnames: in label order.
         dataset: what they were found on.
         model: the black box they were found behind, ``NAME`` or ``NAME TAG``.
     """
@@ -64,18 +62,6 @@ class PromptList:
     def names(self) -> list[str]:
         """Class names as they stand in prompts; other tools fill them in as they are."""
         return [clean(display_name(name)) for name in self.classnames]
-
-    @property
-    def single(self) -> bool:
-        """Whether the run's classifier is one template."""
-        return sum(prompt.weight > 0 for prompt in self.prompts) == 1
-
-
-def from_texts(texts: Iterable[str], **rest: Any) -> PromptList:
-    """A list in which a text's weight is how often it is repeated (see :func:`repeated`)."""
-    lines = list(texts)
-    weights = {text: lines.count(text) / len(lines) for text in lines}
-    return PromptList(tuple(Prompt(text, weight) for text, weight in weights.items()), **rest)
 
 
 def read_run(folder: Path, top: int | None, warnings: list[str]) -> PromptList:

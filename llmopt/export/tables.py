@@ -11,13 +11,12 @@ import csv
 import io
 import json
 import re
-from typing import Any
+from typing import Any, Final
 
 from llmopt._optional import require
-from llmopt.errors import ConfigError
-from llmopt.export.lists import Files, encode, only
+from llmopt.export.base import Files, Format
+from llmopt.export.lists import encode
 from llmopt.export.prompts import Prompt, PromptList
-from llmopt.template import Template
 
 SCHEMA = 1
 COLUMNS = ("template", "weight", "train_accuracy", "val_accuracy")
@@ -25,7 +24,6 @@ COLUMNS = ("template", "weight", "train_accuracy", "val_accuracy")
 # What a spreadsheet takes for a formula, in whatever width it is written, and texts that look as if
 # they were guarded already.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
-_GUARDED = re.compile(r"''*[=+\-@\t\r\n＝＋－＠]")
 
 
 def write_json(prompts: PromptList, warnings: list[str]) -> Files:
@@ -48,22 +46,6 @@ def write_json(prompts: PromptList, warnings: list[str]) -> Files:
     return {"prompts.json": encode(json.dumps(data, indent=2, ensure_ascii=False) + "\n")}
 
 
-def read_json(files: Files) -> PromptList:
-    """The inverse of :func:`write_json`.
-
-    Raises:
-        ConfigError: it is of a later schema.
-    """
-    data = json.loads(only(files))
-    if data["schema"] != SCHEMA:
-        raise ConfigError(f"these prompts have schema {data['schema']}; this llmopt reads {SCHEMA}")
-    prompts = tuple(
-        Prompt(Template(e["text"]).text, e["weight"], e["train_accuracy"], e["val_accuracy"])
-        for e in data["templates"]
-    )
-    return PromptList(prompts, tuple(data["classnames"]), data["dataset"], data["model"])
-
-
 def write_csv(prompts: PromptList, warnings: list[str]) -> Files:
     """A row a template. Begins with a byte-order mark, without which Excel misreads UTF-8."""
     text = io.StringIO(newline="")
@@ -74,29 +56,9 @@ def write_csv(prompts: PromptList, warnings: list[str]) -> Files:
     return {"prompts.csv": b"\xef\xbb\xbf" + encode(text.getvalue())}
 
 
-def read_csv(files: Files) -> PromptList:
-    """The inverse of :func:`write_csv`."""
-    rows = csv.DictReader(io.StringIO(only(files).decode("utf-8-sig"), newline=""))
-    return PromptList(
-        tuple(
-            Prompt(
-                Template(unguard(row["template"])).text,
-                float(row["weight"]),
-                *(float(row[name]) if row[name] else None for name in COLUMNS[2:]),
-            )
-            for row in rows
-        )
-    )
-
-
 def guard(text: str) -> str:
     """A text no spreadsheet runs as a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
-
-
-def unguard(text: str) -> str:
-    """The inverse of :func:`guard`."""
-    return text[1:] if _GUARDED.match(text) else text
 
 
 def write_xlsx(prompts: PromptList, warnings: list[str]) -> Files:
@@ -111,19 +73,6 @@ def write_xlsx(prompts: PromptList, warnings: list[str]) -> Files:
     content = io.BytesIO()
     book.save(content)
     return {"prompts.xlsx": content.getvalue()}
-
-
-def read_xlsx(files: Files) -> PromptList:
-    """The inverse of :func:`write_xlsx`."""
-    book = _openpyxl().load_workbook(io.BytesIO(only(files)), read_only=True)
-    templates, classes = list(book["templates"].values)[1:], list(book["classes"].values)[1:]
-    about = dict(book["about"].values)
-    return PromptList(
-        tuple(Prompt(Template(text).text, *numbers) for text, *numbers in templates),
-        tuple(str(name) for _, name in classes),
-        about["data set"] or "",
-        about["black box"] or "",
-    )
 
 
 def _rows(sheet: Any, rows: list[Any], width: int = 24, header: bool = True) -> None:
@@ -152,3 +101,8 @@ def _numbers(prompt: Prompt) -> tuple[float | None, ...]:
 
 def _openpyxl() -> Any:
     return require("openpyxl", "xlsx", "an Excel workbook")
+
+
+JSON: Final = Format(write_json)
+CSV: Final = Format(write_csv)
+XLSX: Final = Format(write_xlsx, text=False)

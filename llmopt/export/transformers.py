@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from llmopt.export.lists import Files, assigned, encode, literal
-from llmopt.export.prompts import Prompt, PromptList
-from llmopt.template import Template
+from typing import Final
+
+from llmopt.export.base import Files, Format
+from llmopt.export.lists import encode, literal
+from llmopt.export.prompts import PromptList
 
 # The same weights in transformers' own port; other models of open_clip have none there.
 PORTS = {
@@ -62,8 +64,4 @@ def write(prompts: PromptList, warnings: list[str]) -> Files:
     return {"classify_transformers.py": encode(text)}
 
 
-def read(files: Files) -> PromptList:
-    """The inverse of :func:`write`."""
-    found = assigned(files)
-    template = Template(found["HYPOTHESIS_TEMPLATE"])
-    return PromptList((Prompt(template.text),), tuple(found["CANDIDATE_LABELS"]))
+PIPELINE: Final = Format(write)

@@ -88,6 +88,15 @@ class Adapter(TrainedHead[Settings, Bottleneck]):
 
     name = "adapter"
     Settings = Settings
+    recipe = (
+        "# The head moves the image feature by a bottleneck, whose last relu is there if",
+        "# head.outer is 1, and compares the move with the class embeddings, scaled, in head.text.",
+        "a = head.w2 @ maximum(head.w1 @ x, 0)",
+        "a = maximum(a, 0) if head.outer[0] else a",
+        "moved = head.ratio * a + (1 - head.ratio) * x",
+        "moved = moved / norm(moved)",
+        "h = head.text @ (moved - x)",
+    )
 
     def options(self, shots: Shots, seed: int) -> Config:
         """The temperature at which the loss sees the scores."""

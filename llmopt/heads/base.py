@@ -106,6 +106,8 @@ class Head(ABC, Generic[S]):
         looks_at_features: whether ``h`` needs image features; otherwise scores are enough.
         left_out: how :meth:`held_out` leaves images out: ``exact`` or ``folds``.
         Settings: a frozen dataclass.
+        recipe: for exports, how other software gets ``h`` for one image: lines of NumPy that use
+            ``s``, the (K,) base scores, ``x``, the (d,) feature, and its arrays as ``head.NAME``.
 
     A head has a few *candidates*, such as the penalties of a ridge; a candidate is a small dict of
     numbers. All randomness comes from ``seed``.
@@ -115,6 +117,9 @@ class Head(ABC, Generic[S]):
     looks_at_features: ClassVar[bool] = True
     left_out: ClassVar[str] = "exact"
     Settings: ClassVar[type[Any]]
+    recipe: ClassVar[tuple[str, ...]] = (
+        "# What the head adds, h, is in the package it comes from.",
+    )
 
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = self.Settings() if settings is None else settings

@@ -40,6 +40,10 @@ class Bias(Head[Settings]):
     name = "bias"
     looks_at_features = False
     Settings = Settings
+    recipe = (
+        "# The head adds one number a class.",
+        "h = head.bias",
+    )
 
     def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
         """The bias without image i, for each temperature of the predictions."""

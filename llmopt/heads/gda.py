@@ -59,6 +59,10 @@ class GDA(Head[Settings]):
 
     name = "gda"
     Settings = Settings
+    recipe = (
+        "# The head is linear in the image feature: the classes as Gaussians of one covariance.",
+        "h = head.weights @ x + head.bias",
+    )
 
     def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
         """Equation (1) for each image under the fit without it, for each rho."""

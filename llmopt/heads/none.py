@@ -23,6 +23,10 @@ class NoHead(Head[Settings]):
     name = "none"
     looks_at_features = False
     Settings = Settings
+    recipe = (
+        "# No head: nothing is added.",
+        "h = 0",
+    )
 
     def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
         """Zeros."""

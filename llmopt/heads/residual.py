@@ -133,6 +133,11 @@ class Residual(TrainedHead[Settings, Refinement]):
     name = "residual"
     looks_at_features = False
     Settings = Settings
+    recipe = (
+        "# The head is a perceptron with one hidden layer of the scores, standardised.",
+        "hidden = maximum(head.w1 @ ((s - head.mean) / head.deviation) + head.b1, 0)",
+        "h = head.temperature * (head.w2 @ hidden + head.b2)",
+    )
 
     def options(self, shots: Shots, seed: int) -> Config:
         """The temperature of the raw scores."""

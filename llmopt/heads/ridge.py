@@ -50,6 +50,10 @@ class Ridge(Head[Settings]):
 
     name = "ridge"
     Settings = Settings
+    recipe = (
+        "# The head is linear in the image feature: a ridge regression of what s leaves unsaid.",
+        "h = head.weights @ x + head.bias",
+    )
 
     def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
         """Equation (1) for each image under the fit without it, for each penalty."""

@@ -50,6 +50,10 @@ class Tip(Head[Settings]):
 
     name = "tip"
     Settings = Settings
+    recipe = (
+        "# The head compares the image with training images and class embeddings, which vote.",
+        "h = exp(-head.beta * (1 - head.keys @ x)) @ head.values",
+    )
 
     def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
         """Equation (1) for each image without its own row, for each beta."""

@@ -58,6 +58,10 @@ class TipF(TrainedHead[Settings, Cache]):
 
     name = "tip-f"
     Settings = Settings
+    recipe = (
+        "# The head compares the image with keys that began as training images, and which vote.",
+        "h = exp(-head.beta * (1 - head.keys @ x)) @ head.values",
+    )
 
     def options(self, shots: Shots, seed: int) -> Config:
         """beta, alpha and temperature of the training-free cache."""

@@ -18,13 +18,13 @@ import pytest
 import torch
 from command_line import done
 from paper_runs import paper_run
+from readers import read, read_matrix
 
 import llmopt
 from llmopt.data.shapes import SHAPES, ShapesDataset
 from llmopt.errors import RunFolderError
-from llmopt.export import matrix
 from llmopt.export.clip_benchmark import CLASSNAMES, TEMPLATES
-from llmopt.export.formats import export, read, save
+from llmopt.export.formats import export, save
 from llmopt.heads.base import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.predictor import TextPredictor
@@ -89,7 +89,7 @@ def test_the_text_matrix_is_the_classifier(
     run: Path, box: OpenClipBlackBox, images: Labelled, tmp_path: Path
 ) -> None:
     save(export(run, "safetensors"), tmp_path / "c.safetensors")
-    tensors, metadata = matrix.read(tmp_path / "c.safetensors")
+    tensors, metadata = read_matrix(tmp_path / "c.safetensors")
     text, expected = ours(run, box, images)
     assert np.abs(tensors["text_matrix"] - text).max() < 1e-6
     assert metadata["classnames"] == list(SHAPES)
@@ -193,7 +193,7 @@ def test_soft_prompts_and_heads_are_exported_and_loaded(
     for number, predictor in enumerate((soft, HeadedPredictor(text, bias))):
         run = paper_run(tmp_path / "runs", predictor=predictor, classnames=SHAPES, seed=number)
         save(export(run, "safetensors"), tmp_path / f"{number}.safetensors")
-        tensors, metadata = matrix.read(tmp_path / f"{number}.safetensors")
+        tensors, metadata = read_matrix(tmp_path / f"{number}.safetensors")
         assert metadata["predictor"] == predictor.state()[1]
         ours = predictor.scores(MeteredBox(box, Ledger()), images)
         theirs = metadata["logit_scale"] * (

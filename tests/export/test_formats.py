@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 from paper_runs import paper_run
+from readers import plain_slot, read, unguard
 
-from llmopt.errors import ConfigError, LlmoptError
-from llmopt.export.clip_benchmark import named_slot, plain_slot
-from llmopt.export.formats import FORMATS, export, read, save
+from llmopt.errors import ConfigError
+from llmopt.export import FORMATS
+from llmopt.export.clip_benchmark import named_slot
+from llmopt.export.formats import export, save
 from llmopt.export.prompts import Prompt, PromptList
-from llmopt.export.tables import guard, unguard
+from llmopt.export.tables import guard
 
 ONE = {"a small {}.": 1.0}
 ENSEMBLE = {"a small {}.": 2 / 3, "a tiny {}, up close": 1 / 3}
@@ -38,7 +40,7 @@ def round_trip(folder: Path, format: str, tmp_path: Path, top: int | None = None
     return read(out, format)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", list(FORMATS))
 def test_one_template_round_trips(format: str, tmp_path: Path) -> None:
     back = round_trip(paper_run(tmp_path, templates=ONE), format, tmp_path)
     assert back.templates == ("a small {}.",)
@@ -54,7 +56,7 @@ def test_an_ensembles_weights_survive(format: str, tmp_path: Path) -> None:
     assert [prompt.weight for prompt in back.prompts] == pytest.approx([2 / 3, 1 / 3])
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", list(FORMATS))
 def test_poison_round_trips(format: str, tmp_path: Path) -> None:
     folder = paper_run(tmp_path, templates=dict.fromkeys(POISON, 1 / len(POISON)), classnames=NAMES)
     back = round_trip(folder, format, tmp_path)
@@ -143,17 +145,6 @@ def test_unknown_formats_are_named(tmp_path: Path) -> None:
         export(paper_run(tmp_path), "openclp")
 
 
-def test_damaged_files_are_refused(tmp_path: Path) -> None:
-    for format in FORMATS:
-        path = tmp_path / f"broken-{format}"
-        path.write_bytes(b"\x80 neither this nor that {")
-        with pytest.raises(LlmoptError):
-            read(path, format)
-    with pytest.raises(ConfigError, match="no file"):
-        read(tmp_path / "nowhere", "txt")
-
-
 def test_a_prompt_list_knows_its_names() -> None:
     prompts = PromptList((Prompt("a {}."),), ("two_words",))
     assert prompts.names == ["two words"]
-    assert prompts.single

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from head_worlds import world
 from paper_runs import paper_run
+from readers import read_matrix
 
 from llmopt.data.shapes import SHAPES, ShapesDataset
-from llmopt.export import matrix
 from llmopt.export.formats import export, save
 from llmopt.export.recipe import recipe
 from llmopt.heads import HEADS
@@ -130,7 +130,7 @@ def test_the_recipe_in_the_file_is_the_classifier(name: str, tmp_path: Path) -> 
     predictor: Predictor = HeadedPredictor(single(Template("a small {}."), SHAPES), correction)
     run = paper_run(tmp_path / "runs", predictor=predictor, classnames=SHAPES)
     save(export(run, "safetensors"), tmp_path / "c.safetensors")
-    tensors, metadata = matrix.read(tmp_path / "c.safetensors")
+    tensors, metadata = read_matrix(tmp_path / "c.safetensors")
     ours = predictor.scores(MeteredBox(box, Ledger()), images)
     for x, scores in zip(box.image_features(images.images), ours, strict=True):
         theirs = followed(metadata["recipe"], tensors, metadata["predictor"], x,
