@@ -50,11 +50,12 @@ def registries() -> tuple[Registry[Any], ...]:
     from llmopt.data.registry import SOURCES
     from llmopt.export import FORMATS
     from llmopt.heads import HEADS
+    from llmopt.language.providers import PROVIDERS
     from llmopt.search import OPTIMIZERS
     from llmopt.track.services import TRACKERS
     from llmopt.vision.boxes import BLACK_BOXES
 
-    return OPTIMIZERS, HEADS, SOURCES, BLACK_BOXES, FORMATS, TRACKERS
+    return OPTIMIZERS, HEADS, SOURCES, BLACK_BOXES, PROVIDERS, FORMATS, TRACKERS
 
 
 def _device() -> Check:

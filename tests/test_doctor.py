@@ -93,7 +93,15 @@ def test_plug_ins_are_listed_and_the_broken_ones_marked(
 def test_every_kind_of_plug_in_is_looked_at() -> None:
     groups = [registry.group for registry in registries()]
     assert len(set(groups)) == len(groups)
-    for kind in ("optimizers", "heads", "data_sources", "black_boxes", "exports", "trackers"):
+    for kind in (
+        "optimizers",
+        "heads",
+        "data_sources",
+        "black_boxes",
+        "chat_providers",
+        "exports",
+        "trackers",
+    ):
         assert f"llmopt.{kind}" in groups
 
 

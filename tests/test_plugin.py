@@ -23,6 +23,7 @@ ADDED = {
     ("head", "centred"),
     ("data source", "patches"),
     ("kind of black box", "eye"),
+    ("provider", "parrot"),
     ("export format", "bullets"),
     ("tracker", "lines"),
 }
@@ -100,6 +101,14 @@ def test_they_run_from_the_command_line(llmopt: Call, tmp_path: Path) -> None:
     assert llmopt("export", told["run"], "--format", "bullets") == "- a photo of a vivid {}.\n"
     measured = json.loads(llmopt("evaluate", told["run"], "--dataset", "patches:5", "--json"))
     assert measured["test_images"] == 30
+
+
+def test_their_chat_model_is_asked(llmopt: Call) -> None:
+    options = ("--optimizer", "chat", "--llm", "parrot:vivid", "--max-llm-calls", "3")
+    told = json.loads(llmopt("run", *THEIRS, *options, "--json"))
+    assert told["optimizer"]["llm"] == "parrot:vivid"
+    assert told["ledger"]["llm_calls"] == 3
+    assert "vivid" in told["best"]["templates"][0]["text"]
 
 
 def test_they_run_from_python_by_name_and_as_objects(call: Call) -> None:

@@ -45,6 +45,11 @@ _KINDS = tuple(accumulate((0.65, 0.15, 0.2)))  # of proposals: composed, edited,
 _MAX_BEFORE, _MAX_WORDS = 4, 15
 
 
+def open_builtin(model: str = "", *, seed: int = 0, **others: Any) -> BuiltinRewriter:
+    """The rewriter, as ``--llm builtin`` names it."""
+    return BuiltinRewriter(seed=seed)
+
+
 class BuiltinRewriter(BaseChatModel):
     """A chat model that rewrites templates by word statistics.
 

@@ -2,7 +2,8 @@
 
 ``builtin`` and ``replay:FILE`` are ours, ``openai:MODEL`` and every compatible server come from
 ``langchain-openai``, and any other ``provider:MODEL`` from LangChain's own resolver where that is
-installed. Retries of the clients are switched off: :mod:`llmopt.language.retry` does them.
+installed, or from a plug-in. Retries of the clients are switched off:
+:mod:`llmopt.language.retry` does them.
 """
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from llmopt.errors import ConfigError, nearest
-from llmopt.language.prices import FREE_PROVIDERS
 from llmopt.language.scrub import Scrubber
 from llmopt.language.settings import LlmSettings
+from llmopt.registry import Registry
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -49,6 +49,20 @@ PACKAGES = {
     "upstage": "langchain-upstage",
     "xai": "langchain-xai",
 }
+PROVIDERS: Final[Registry[Callable[..., BaseChatModel]]] = Registry(
+    "provider",
+    "chat_providers",
+    {
+        "openai": "llmopt.language.providers:open_openai",
+        "builtin": "llmopt.language.builtin:open_builtin",
+        "replay": "llmopt.language.replay:open_replay",
+    },
+    reserved=PACKAGES,
+)
+"""What opens ``provider:MODEL`` where LangChain's resolver does not: functions
+``open(model, *, base_url, seed, settings)`` that send nothing and return a chat model, with
+``settings`` an :class:`~llmopt.language.settings.LlmSettings`."""
+
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "host.docker.internal")
 # The shape of a structured reply; what does not keep to it is still read line by line.
 _SCHEMA = {
@@ -81,7 +95,7 @@ def split_spec(spec: str, base_url: str = "") -> tuple[str, str]:
         ConfigError: it is neither known nor of the form ``provider:model``.
     """
     provider, colon, model = spec.partition(":")
-    known = ["openai", *FREE_PROVIDERS, *PACKAGES]
+    known = [*PROVIDERS, *PACKAGES]
     if spec == "builtin":
         return "builtin", ""
     if provider in known and model:
@@ -121,20 +135,15 @@ def open_chat(
     """
     settings = settings or LlmSettings()
     provider, model = split_spec(spec, base_url)
-    if provider == "builtin":
-        from llmopt.language.builtin import BuiltinRewriter
-
-        return BuiltinRewriter(seed=seed)
-    if provider == "replay":
-        from llmopt.language.replay import open_replay
-
-        return open_replay(Path(model))
-    if provider == "openai":
-        return _openai(model, base_url, settings)
-    return _resolved(provider, model, base_url, settings)
+    if provider in PACKAGES:
+        return _resolved(provider, model, base_url, settings)
+    return PROVIDERS.get(provider)(model, base_url=base_url, seed=seed, settings=settings)
 
 
-def _openai(model: str, base_url: str, settings: LlmSettings) -> BaseChatModel:
+def open_openai(
+    model: str, *, base_url: str, settings: LlmSettings, **others: Any
+) -> BaseChatModel:
+    """A model of OpenAI's, or of a server that speaks its protocol."""
     try:
         from langchain_openai import ChatOpenAI
         from langchain_openai.chat_models.base import BaseChatOpenAI

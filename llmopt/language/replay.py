@@ -28,13 +28,14 @@ _EMPTY = {"ContentRefused": "content_filter", "MalformedResponse": "stop"}
 _Place = tuple[str, int, int, int, str]
 
 
-def open_replay(path: Path) -> ReplayChat:
-    """The chat model of a journal, or of a run folder.
+def open_replay(file: str, **others: Any) -> ReplayChat:
+    """The chat model of a journal, or of a run folder, as ``--llm replay:FILE`` names it.
 
     Raises:
         ConfigError: there is no such journal, or no reply in it.
         RunFolderError: the journal is damaged.
     """
+    path = Path(file)
     journal = path / JOURNAL if path.is_dir() else path
     if not journal.is_file():
         raise ConfigError(

@@ -38,7 +38,7 @@ def replay(tmp_path: Path) -> Any:
         for turn in range(3):
             chat.ask(question(), turn=turn)
         chat.ask([HumanMessage("Write 2 templates.")])
-    return open_replay(folder)
+    return open_replay(str(folder))
 
 
 MODELS: dict[str, Callable[[Path], Any]] = {

@@ -20,6 +20,6 @@ def open_eye(scale: str) -> FunctionBox:
         light = np.stack([np.asarray(image).mean(axis=(0, 1)) for image in images]) / 255
         named = np.array([[float(c in prompt.lower()) for c in CHANNELS] for prompt in prompts])
         sure = np.array([1 + ("vivid" in prompt.lower()) for prompt in prompts])
-        return int(scale) * sure * (light @ named.T)
+        return np.asarray(int(scale) * sure * (light @ named.T))
 
     return FunctionBox(f"eye:{scale}", see)
