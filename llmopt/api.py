@@ -263,7 +263,7 @@ def _given(
 
 def _config(config: RunConfig | None, options: Mapping[str, Any]) -> RunConfig:
     base = {} if config is None else {f.name: getattr(config, f.name) for f in _fields()}
-    return RunConfig.from_mapping({**base, **_texts(options)}, "the options")
+    return RunConfig.make({**base, **_texts(options)}, "the options")
 
 
 def _fields() -> tuple[dataclasses.Field[Any], ...]:

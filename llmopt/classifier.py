@@ -49,7 +49,7 @@ def load(run: str | Path, **options: Any) -> PromptClassifier:
     if unknown := [name for name in options if name not in allowed]:
         raise ConfigError(f"load() takes {', '.join(allowed)}, not {', '.join(unknown)}")
     values = {name: getattr(config, name) for name in RunConfig.__dataclass_fields__}
-    box = choose_model(RunConfig.from_mapping({**values, **options})).open(Watch())
+    box = choose_model(RunConfig.make({**values, **options}, "the options")).open(Watch())
     return PromptClassifier(predictor, box, read_found(folder)["classnames"])
 
 

@@ -33,6 +33,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+INTERRUPTED = 130
+"""Exit code of a run stopped by Ctrl-C or SIGTERM; it can be resumed."""
+
 
 class LlmoptError(Exception):
     """Base of every error llmopt raises on purpose."""

@@ -59,7 +59,7 @@ class Settings:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def make(cls, values: Mapping[str, Any], where: str) -> Self:
+    def make(cls, values: Mapping[str, Any], where: str = "the settings") -> Self:
         """Settings from names and values.
 
         Args:
@@ -72,7 +72,7 @@ class Settings:
         return cls(**typed_values(cls, values, where))
 
     @classmethod
-    def schema(cls) -> dict[str, Any]:
+    def json_schema(cls) -> dict[str, Any]:
         """JSON schema of the settings: types, ranges, choices and defaults."""
         from pydantic import TypeAdapter
 
@@ -108,7 +108,7 @@ def typed_values(cls: Any, values: Mapping[str, Any], where: str) -> dict[str, A
             if wrong["type"] in _OUT_OF_RANGE and not wrong["loc"]:
                 shown = repr(value) if wrong["type"] == "literal_error" else value
                 refuse = getattr(cls, "out_of_range", Settings.out_of_range)
-                raise ConfigError(refuse(name, shown, _range(hint, value))) from None
+                raise ConfigError(refuse(name, shown, allowed(hint, value))) from None
             raise ConfigError(
                 f"'{name}' in {where} must be {_described(hint)}, not {value!r}"
             ) from None
@@ -134,7 +134,7 @@ def _plain(value: Any, hint: Any) -> Any:
 
     True is no number here, paths are texts, and the numbers of NumPy are numbers.
     """
-    allowed = list(_types(hint))
+    allowed = list(types_of(hint))
     if isinstance(value, str) and value.strip().lower() == "none" and type(None) in allowed:
         return None
     if isinstance(value, bool):
@@ -148,13 +148,13 @@ def _plain(value: Any, hint: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-def _types(hint: Any) -> Iterator[Any]:
+def types_of(hint: Any) -> Iterator[Any]:
     """The types a hint allows, without what is said about them."""
     if get_origin(hint) is Annotated:
-        yield from _types(get_args(hint)[0])
+        yield from types_of(get_args(hint)[0])
     elif get_origin(hint) in (Union, types.UnionType):
         for option in get_args(hint):
-            yield from _types(option)
+            yield from types_of(option)
     else:
         yield hint
 
@@ -176,9 +176,9 @@ def _bounds(hint: Any) -> dict[str, Any]:
     return found
 
 
-def _range(hint: Any, value: object) -> str:
+def allowed(hint: Any, value: object) -> str:
     """The values allowed, as ``1 or more`` or ``one of: a, b``."""
-    for option in _types(hint):
+    for option in types_of(hint):
         if get_origin(option) is Literal:
             choices = [str(choice) for choice in get_args(option)]
             return f"one of: {', '.join(choices)}{nearest(str(value), choices)}"
@@ -195,7 +195,7 @@ def _range(hint: Any, value: object) -> str:
 
 def _described(hint: Any) -> str:
     """The type wanted, for people."""
-    return " or ".join(_named(option) for option in _types(hint) if option is not type(None))
+    return " or ".join(_named(option) for option in types_of(hint) if option is not type(None))
 
 
 def _named(option: Any) -> str:
@@ -204,8 +204,8 @@ def _named(option: Any) -> str:
         return f"one of: {', '.join(map(str, get_args(option)))}"
     if origin is tuple:
         item = get_args(option)[0]
-        plural = " or ".join(_PLURALS.get(kind, str(kind)) for kind in _types(item))
-        return f"a list of {plural}" + (f", each {_range(item, '')}" if _bounds(item) else "")
+        plural = " or ".join(_PLURALS.get(kind, str(kind)) for kind in types_of(item))
+        return f"a list of {plural}" + (f", each {allowed(item, '')}" if _bounds(item) else "")
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a table of names and values"
     return _TYPES.get(option, str(option))

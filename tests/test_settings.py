@@ -162,7 +162,7 @@ def test_values_of_other_libraries_become_plain_ones() -> None:
 
 
 def test_the_schema_has_ranges_choices_and_defaults() -> None:
-    properties = Walk.schema()["properties"]
+    properties = Walk.json_schema()["properties"]
     assert properties["tokens"] == {
         "default": 4, "maximum": 64, "minimum": 1, "title": "Tokens", "type": "integer"
     }  # fmt: skip

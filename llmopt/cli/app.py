@@ -15,7 +15,7 @@ import typer
 
 from llmopt._version import __version__
 from llmopt.cli import compare, datasets, inspect, models, results, search, serve
-from llmopt.errors import LlmoptError
+from llmopt.errors import INTERRUPTED, LlmoptError
 
 app = typer.Typer(
     name="llmopt",
@@ -32,8 +32,6 @@ results.register(app)
 serve.register(app)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(models.app, name="models")
-
-INTERRUPTED = 130
 
 
 def _version(value: bool) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmopt.cli import options as o
+from llmopt.errors import INTERRUPTED
+from llmopt.runs.config import OUTPUT, RunConfig
 
 if TYPE_CHECKING:
     from llmopt.comparison.table import Comparison
 
 GRID = "Grid"
-INTERRUPTED = 130
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +22,9 @@ def register(app: typer.Typer) -> None:
     app.command()(compare)
 
 
+@o.takes_config(without=("settings", "head", "head_views", "init_from"))
 def compare(
+    *,
     optimizer: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,34 +60,16 @@ def compare(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, rich_help_panel=GRID, help="Runs at a time.")
     ] = 1,
-    classnames: o.ClassNames = None,
-    template: o.StartTemplate = None,
-    data_root: o.DataRoot = None,
-    config: o.ConfigFile = None,
-    model: o.ModelName = None,
-    pretrained: o.Pretrained = None,
-    blackbox: o.BlackBoxUrl = None,
-    device: o.Device = None,
-    precision: o.Precision = None,
-    batch_size: o.BatchSize = None,
-    llm: o.LlmName = None,
-    llm_base_url: o.LlmBaseUrl = None,
-    llm_settings: o.LlmSet = None,
-    max_llm_calls: o.MaxLlmCalls = None,
-    max_tokens: o.MaxTokens = None,
-    max_usd: o.MaxUsd = None,
-    max_queries: o.MaxQueries = None,
-    max_seconds: o.MaxSeconds = None,
-    runs: o.Runs = None,
+    config: RunConfig,
     format: Annotated[
         str,
         typer.Option(
-            "--format", "-f", rich_help_panel=o.OUTPUT, help="table, markdown, latex, csv, json."
+            "--format", "-f", rich_help_panel=OUTPUT, help="table, markdown, latex, csv, json."
         ),
     ] = "table",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", rich_help_panel=o.OUTPUT, help="A file; stdout if left out."),
+        typer.Option("--out", "-o", rich_help_panel=OUTPUT, help="A file; stdout if left out."),
     ] = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -94,17 +79,12 @@ def compare(
 
     Stopped at any point, the same command goes on from there.
     """
-    given = dict(locals())
     from llmopt import api
-    from llmopt.cli.search import _config
     from llmopt.comparison.grid import parse_numbers
     from llmopt.live import watching
 
     format = "json" if json else format
     _check(format)
-    for name in ("optimizer", "dataset", "shots", "seed", "equal", "published", "jobs", "format",
-                 "out"):  # fmt: skip
-        del given[name]
     with watching(quiet=quiet or format == "json", verbose=verbose) as watch:
         found = api.compare(
             optimizer or ["zeroshot", "chat"],
@@ -114,7 +94,7 @@ def compare(
             equal=equal,
             published=published,
             jobs=jobs,
-            config=_config({**given, "settings": None}),
+            config=config,
             callbacks=[watch],
             progress=False,
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmopt.cli import options as o
+from llmopt.runs.config import MODEL
 
 if TYPE_CHECKING:
     from llmopt.comparison.transfer import Transfer
@@ -21,25 +22,23 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
+@o.takes_changes(
+    "dataset", "classnames", "data_root", "skip_unreadable", "model", "pretrained", "device",
+    "precision",
+)  # fmt: skip
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
     across: Annotated[
         list[str] | None,
         typer.Option(
             "--across",
-            rich_help_panel=o.MODEL,
+            rich_help_panel=MODEL,
             help="Score behind this model too, NAME or NAME@TAG; repeatable. Shows a table of "
             "transfer: rows found on, columns scored on.",
         ),
     ] = None,
-    dataset: o.Dataset = None,
-    classnames: o.ClassNames = None,
-    data_root: o.DataRoot = None,
-    skip_unreadable: o.SkipUnreadable = None,
-    model: o.ModelName = None,
-    pretrained: o.Pretrained = None,
-    device: o.Device = None,
-    precision: o.Precision = None,
+    *,
+    changes: dict[str, Any],
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -48,17 +47,6 @@ def evaluate(
     from llmopt.live import watching
     from llmopt.runs.remeasure import evaluate_run
 
-    given = {
-        "dataset": dataset,
-        "classnames": classnames,
-        "data_root": None if data_root is None else str(data_root),
-        "skip_unreadable": skip_unreadable,
-        "model": model,
-        "pretrained": pretrained,
-        "device": device,
-        "precision": precision,
-    }
-    changes = {name: value for name, value in given.items() if value is not None}
     with watching(quiet=quiet or json) as watch:
         if across:
             from llmopt.comparison.transfer import transfer

@@ -1,137 +1,170 @@
-"""Options that several commands share. Each is None unless given, so that flags win over files."""
+"""Options that commands share: those of a run's config, read off its fields, and a few more.
+
+Each option of the config is None unless given, so that flags win over files.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-TASK, MODEL, LLM, CAPS, OUTPUT = "Task", "Black box", "Language model", "Hard caps", "Output"
+from llmopt.runs.config import OUTPUT, PANELS, SEARCH, RunConfig, options
+from llmopt.settings import allowed, types_of
+
+Command = Callable[..., None]
 
 
-def _option(*names: str, panel: str, help: str, **more: Any) -> Any:
-    text = help.replace("[", r"\[")  # or rich takes "[default: 1]" for markup, and drops it
-    return typer.Option(*names, rich_help_panel=panel, help=text, show_default=False, **more)
+def takes_config(without: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Let a command's parameter ``config`` stand for the options of a run's config.
+
+    The command is passed a :class:`RunConfig`: flags over ``--config FILE`` over the defaults.
+
+    Args:
+        without: fields that are no option of the command; so are those it has itself.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command).parameters
+        names = [name for name in options() if name not in own and name not in without]
+        found = {**_of(names), **_FILE}
+        in_order = sorted(found, key=lambda name: PANELS.index(_panel(found[name])))
+        return _expanded(command, "config", {name: found[name] for name in in_order}, _config)
+
+    return decorate
 
 
-Dataset = Annotated[
-    str | None,
-    _option("--dataset", panel=TASK, help="Registry key, folder:PATH, csv:PATH, wds:PATH, "
-            "hub:ORG/NAME. [default: shapes-small]"),
-]  # fmt: skip
-ClassNames = Annotated[
-    str | None,
-    _option("--classnames", panel=TASK, help="A name set (coop, openai) or a file of class names."),
-]
-Shots = Annotated[
-    int | None,
-    _option("--shots", panel=TASK, help="Labelled training images a class. [default: 1]"),
-]
-Seed = Annotated[
-    int | None,
-    _option("--seed", panel=TASK, help="Few-shot sample and every random choice. [default: 1]"),
-]
-StartTemplate = Annotated[
-    str | None,
-    _option("--template", panel=TASK, help="Where to start from. [default: a photo of a {}.]"),
-]
-DataRoot = Annotated[
-    Path | None,
-    _option(
-        "--data-root", panel=TASK, help="Where data sets lie. [default: $LLMOPT_DATA or data/]"
-    ),
-]
-SkipUnreadable = Annotated[
-    bool | None,
-    _option("--skip-unreadable", panel=TASK, help="Leave damaged images out; they are counted."),
-]
-OptimizerName = Annotated[
-    str | None,
-    _option("--optimizer", panel="Search", help="chat, random, zeroshot, handcrafted … "
-            "[default: chat]"),
-]  # fmt: skip
-Set = Annotated[
-    list[str] | None,
-    _option("--set", panel="Search", help="A setting of the optimizer, KEY=VALUE; repeatable."),
-]
-InitFrom = Annotated[
-    str | None,
-    _option("--init-from", panel="Search", help="Start at the best template of this run folder."),
-]
-Head = Annotated[
-    str | None,
-    _option(
-        "--head",
-        panel="Search",
-        help="Fit a head after the search, if it convinces: auto, bias, ridge, gda, tip, tip-f, "
-        "adapter, residual, or several with commas.",
-    ),
-]
-HeadViews = Annotated[
-    int | None,
-    _option(
-        "--head-views",
-        panel="Search",
-        help="Augmented views of each training image for the head. [default: 0]",
-    ),
-]
-ConfigFile = Annotated[
-    Path | None, _option("--config", panel="Search", help="The same options as TOML; flags win.")
-]
-ModelName = Annotated[
-    str | None,
-    _option("--model", panel=MODEL, help="open_clip name, local-dir:PATH, hf-hub:ORG/NAME or "
-            "shapes-tiny. [default: shapes-tiny for shapes tasks, else RN50-quickgelu openai]"),
-]  # fmt: skip
-Pretrained = Annotated[
-    str | None, _option("--pretrained", panel=MODEL, help="open_clip weight tag, or a file.")
-]
-BlackBoxUrl = Annotated[
-    str | None,
-    _option("--blackbox", panel=MODEL, help="A remote black box instead: a URL, or KIND:ADDRESS."),
-]
-Device = Annotated[str | None, _option("--device", panel=MODEL, help="cpu, cuda … [default: auto]")]
-Precision = Annotated[
-    str | None, _option("--precision", panel=MODEL, help="fp32, fp16, bf16. [default: auto]")
-]
-BatchSize = Annotated[
-    int | None, _option("--batch-size", panel=MODEL, help="Images at a time. [default: auto]")
-]
-LlmName = Annotated[
-    str | None,
-    _option("--llm", panel=LLM, help="builtin, openai:MODEL, provider:MODEL, replay:FILE. "
-            "[default: $LLMOPT_LLM, else openai if a key is set, else builtin]"),
-]  # fmt: skip
-LlmBaseUrl = Annotated[
-    str | None,
-    _option("--llm-base-url", panel=LLM, help="An OpenAI-compatible server (Ollama, vLLM …)."),
-]
-LlmSet = Annotated[
-    list[str] | None,
-    _option("--llm-set", panel=LLM, help="A setting of the model, KEY=VALUE (temperature …)."),
-]
-MaxLlmCalls = Annotated[
-    int | None, _option("--max-llm-calls", panel=CAPS, help="Calls to the language model.")
-]
-MaxTokens = Annotated[
-    int | None, _option("--max-tokens", panel=CAPS, help="Its tokens, in and out together.")
-]
-MaxUsd = Annotated[
-    float | None, _option("--max-usd", panel=CAPS, help="US dollars. [default: 1.00 if it is paid]")
-]
-MaxQueries = Annotated[
-    int | None, _option("--max-queries", panel=CAPS, help="Prompts encoded by the black box.")
-]
-MaxSeconds = Annotated[
-    float | None, _option("--max-seconds", panel=CAPS, help="Seconds of searching.")
-]
-Runs = Annotated[
-    Path | None, _option("--runs", panel=OUTPUT, help="Where run folders go. [default: runs]")
-]
+def takes_changes(*names: str) -> Callable[[Command], Command]:
+    """Let a command's parameter ``changes`` stand for some fields of a run's config.
+
+    The command is passed those that were given, by name.
+    """
+
+    def decorate(command: Command) -> Command:
+        return _expanded(command, "changes", _of(names), _given)
+
+    return decorate
+
+
+def option(name: str) -> Any:
+    """The option of a field of the config."""
+    said, hint = options()[name], get_type_hints(RunConfig, include_extras=True)[name]
+    usual = said.default or getattr(RunConfig, name, None)
+    default = "" if usual in (None, "") or usual is False else f"default: {usual}"
+    notes = "; ".join(filter(None, (allowed(hint, ""), default)))
+    # Or rich takes "[default: 1]" for markup, and drops it.
+    text = said.help + (rf" \[{notes}]" if notes else "")
+    return typer.Option(said.flag, rich_help_panel=said.panel, help=text, show_default=False)
+
+
+def _of(names: Sequence[str]) -> dict[str, Any]:
+    """Types of parameters for fields of the config."""
+    hints = get_type_hints(RunConfig, include_extras=True)
+    found: dict[str, Any] = {}
+    for name in names:
+        plain = next(iter(types_of(hints[name])))
+        if options()[name].path:
+            plain = Path
+        elif plain not in (bool, int, float, str):
+            plain = list[str]
+        found[name] = Annotated[plain | None, option(name)]
+    return found
+
+
+def _panel(kind: Any) -> str:
+    panel: str = kind.__metadata__[0].rich_help_panel
+    return panel
+
+
+def _expanded(
+    command: Command, stands: str, shared: Mapping[str, Any], collect: Callable[[Any], Any]
+) -> Command:
+    """A command with options in the place of the parameter that stands for them."""
+    signature = inspect.signature(command, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for own in signature.parameters.values():
+        if own.name == stands:
+            parameters += [
+                inspect.Parameter(name, own.KEYWORD_ONLY, default=None, annotation=kind)
+                for name, kind in shared.items()
+            ]
+        else:
+            parameters.append(own.replace(kind=own.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def call(**given: Any) -> None:
+        told = {name: given.pop(name) for name in shared}
+        command(**given, **{stands: collect(told)})
+
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {}
+    return call
+
+
+def _given(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _config(told: Mapping[str, Any]) -> RunConfig:
+    """Flags over the config file over the defaults."""
+    from llmopt.runs.config import parse_assignments, read_config
+
+    given = _given(told)
+    path = given.pop("config_file", None)
+    values = read_config(path) if path else {}
+    for name, value in given.items():
+        if isinstance(value, list):
+            value = {**values.get(name, {}), **parse_assignments(value)}
+        values[name] = value
+    return RunConfig.make(values, str(path) if path else "the options")
+
+
+def _print_schema(asked: bool) -> None:
+    if asked:
+        from llmopt.cli.show import print_json
+
+        print_json(RunConfig.json_schema())
+        raise typer.Exit
+
+
+_FILE = {
+    "config_file": Annotated[
+        Path | None,
+        typer.Option(
+            "--config", rich_help_panel=SEARCH, help="The same options as TOML; flags win."
+        ),
+    ],
+    "config_schema": Annotated[
+        bool | None,
+        typer.Option(
+            "--config-schema",
+            rich_help_panel=SEARCH,
+            help="Print the JSON schema of such a file, with every optimizer's settings.",
+            is_eager=True,
+            callback=_print_schema,
+        ),
+    ],
+}
+ClassNames = Annotated[str | None, option("classnames")]
+DataRoot = Annotated[Path | None, option("data_root")]
+SkipUnreadable = Annotated[bool | None, option("skip_unreadable")]
+ModelName = Annotated[str | None, option("model")]
+Pretrained = Annotated[str | None, option("pretrained")]
+Device = Annotated[str | None, option("device")]
+Precision = Annotated[str | None, option("precision")]
+BatchSize = Annotated[int | None, option("batch_size")]
 Track = Annotated[
     str | None,
-    _option("--track", panel=OUTPUT, help="Also tell mlflow, wandb or tensorboard."),
+    typer.Option(
+        "--track",
+        rich_help_panel=OUTPUT,
+        help="Also tell mlflow, wandb or tensorboard.",
+        show_default=False,
+    ),
 ]
 Json = Annotated[
     bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Machine output on stdout only.")

@@ -81,7 +81,7 @@ class Arm:
                 )
         values = {name: getattr(base, name) for name in known}
         changes |= {"optimizer": self.optimizer, "settings": {**base.settings, **own}}
-        return RunConfig.from_mapping({**values, **changes}, f"arm '{self.name}'")
+        return RunConfig.make({**values, **changes}, f"arm '{self.name}'")
 
 
 @dataclass(frozen=True)

@@ -149,17 +149,9 @@ def sentence(record: Record) -> str:
 
 def command(config: RunConfig) -> str:
     """The command that repeats a run."""
-    default = dataclasses.replace(RunConfig(), data_root="data")
-    words = ["llmopt", "run"]
-    for entry in dataclasses.fields(RunConfig):
-        value = getattr(config, entry.name)
-        if entry.name in ("runs", "init_from") or value == getattr(default, entry.name):
-            continue
-        option = {"settings": "set", "llm_settings": "llm-set"}.get(entry.name, entry.name)
-        values = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else [str(value)]
-        for one in values:
-            words += [f"--{option.replace('_', '-')}", one]
-    return shlex.join(words)
+    here = "" if config.data_root == "data" else config.data_root
+    told = dataclasses.replace(config, runs=RunConfig.runs, init_from="", data_root=here)
+    return shlex.join(["llmopt", "run", *told.flags()])
 
 
 def _charts(

@@ -1,97 +1,192 @@
-"""Everything needed to repeat a run, read from flags and files and kept as ``config.toml``."""
+"""Everything needed to repeat a run, read from flags and files and kept as ``config.toml``.
+
+A field of :class:`RunConfig` is written once: its annotation holds the type, the help, the panel
+and the range, and from it come the options of ``run``, ``plan`` and ``compare``, validation and the
+JSON schema. Heavy imports wait until they are needed: ``llmopt --help`` reads this file.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-import shlex
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import tomli_w
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from llmopt.errors import ConfigError
-from llmopt.search import make_optimizer, setting_names
-from llmopt.settings import typed_values
-from llmopt.spend.ledger import Caps
+from llmopt.settings import Settings
 from llmopt.template import PLAIN, Template
 
 if TYPE_CHECKING:
     from llmopt.search.base import Optimizer
+    from llmopt.spend.ledger import Caps
 
 PAPER_MODEL = ("RN50-quickgelu", "openai")
 """The backbone the papers use."""
 
+PANELS = TASK, SEARCH, MODEL, LLM, CAPS, OUTPUT = (
+    "Task", "Search", "Black box", "Language model", "Hard caps", "Output",
+)  # fmt: skip
+"""Panels of help pages, in order."""
+
 
 @dataclass(frozen=True)
-class RunConfig:
-    """One run. Field names are the long options with underscores.
+class Option:
+    """What a field of :class:`RunConfig` is on the command line.
+
+    It is a group of annotations in the sense of annotated_types, so that pydantic reads its range.
 
     Attributes:
-        dataset, classnames: what to learn from, and a file of class names or a name set.
-        shots, seed: of the few-shot sample; the seed also of every random choice.
-        template: the start; every result is measured against it.
-        optimizer, settings: the search, and its ``--set KEY=VALUE``.
-        model, pretrained, device, precision, batch_size: the black box, if it is open_clip.
-        blackbox: its URL, if it is remote.
-        llm, llm_base_url, llm_settings: the chat model.
-        max_llm_calls, max_tokens, max_usd, max_queries, max_seconds: hard caps.
-        head, head_views: heads tried after the search, and augmented views of each training image
-            for them.
-        init_from: a run folder whose best template is the start of this search.
-        skip_unreadable: leave damaged images out instead of refusing them; they are counted.
-        data_root, runs: where data sets lie and run folders go.
+        help: one sentence.
+        panel: of the help page.
+        flag: the long option; by default the field's name.
+        default: what holds where nothing is given, if that is not the field's default.
+        path: a file or folder.
+        ge: the least value allowed.
     """
 
-    dataset: str = "shapes-small"
-    classnames: str = ""
-    shots: int = 1
-    seed: int = 1
-    template: str = PLAIN
-    optimizer: str = "chat"
-    settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    model: str = ""
-    pretrained: str = ""
-    blackbox: str = ""
-    device: str = "auto"
-    precision: str = "auto"
-    batch_size: int | None = None
-    llm: str = ""
-    llm_base_url: str = ""
-    llm_settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    max_llm_calls: int | None = None
-    max_tokens: int | None = None
-    max_usd: float | None = None
-    max_queries: int | None = None
-    max_seconds: float | None = None
-    head: str = ""
-    head_views: int = 0
-    init_from: str = ""
-    skip_unreadable: bool = False
-    data_root: str = ""
-    runs: str = "runs"
+    help: str
+    panel: str
+    flag: str = ""
+    default: str = ""
+    path: bool = False
+    ge: int | None = None
+
+    __is_annotated_types_grouped_metadata__ = True
+
+    def __iter__(self) -> Iterator[object]:
+        if self.ge is not None:
+            from annotated_types import Ge
+
+            yield Ge(self.ge)
+
+
+Given = Mapping[str, str | int | float | bool | None]
+"""Settings by name, as texts or values."""
+
+
+@dataclass(frozen=True)
+class RunConfig(Settings):
+    """One run. Field names are the long options with underscores.
+
+    Raises:
+        ConfigError: a value is of a wrong type or out of range, or two options exclude each other.
+        TemplateError: the template has not exactly one ``{}``.
+    """
+
+    dataset: Annotated[
+        str, Option("Registry key, folder:PATH, csv:PATH, wds:PATH, hub:ORG/NAME.", TASK)
+    ] = "shapes-small"
+    classnames: Annotated[
+        str, Option("A name set (coop, openai) or a file of class names.", TASK)
+    ] = ""
+    shots: Annotated[int, Option("Labelled training images a class.", TASK, ge=1)] = 1
+    seed: Annotated[int, Option("Few-shot sample and every random choice.", TASK, ge=0)] = 1
+    template: Annotated[str, Option("The start, which every result is measured against.", TASK)] = (
+        PLAIN
+    )
+    optimizer: Annotated[str, Option("chat, random, zeroshot, handcrafted …", SEARCH)] = "chat"
+    settings: Annotated[
+        Given, Option("A setting of the optimizer, KEY=VALUE; repeatable.", SEARCH, "--set")
+    ] = field(default_factory=dict)
+    model: Annotated[
+        str,
+        Option(
+            "open_clip name, local-dir:PATH, hf-hub:ORG/NAME or shapes-tiny.",
+            MODEL,
+            default="shapes-tiny for shapes tasks, else RN50-quickgelu openai",
+        ),
+    ] = ""
+    pretrained: Annotated[str, Option("open_clip weight tag, or a file.", MODEL)] = ""
+    blackbox: Annotated[
+        str, Option("A remote black box instead: a URL, or KIND:ADDRESS.", MODEL)
+    ] = ""
+    device: Annotated[str, Option("cpu, cuda …", MODEL)] = "auto"
+    precision: Annotated[str, Option("fp32, fp16, bf16.", MODEL)] = "auto"
+    batch_size: Annotated[int | None, Option("Images at a time.", MODEL, default="auto", ge=1)] = (
+        None
+    )
+    llm: Annotated[
+        str,
+        Option(
+            "builtin, openai:MODEL, provider:MODEL, replay:FILE.",
+            LLM,
+            default="$LLMOPT_LLM, else openai if a key is set, else builtin",
+        ),
+    ] = ""
+    llm_base_url: Annotated[str, Option("An OpenAI-compatible server (Ollama, vLLM …).", LLM)] = ""
+    llm_settings: Annotated[
+        Given, Option("A setting of the model, KEY=VALUE (temperature …).", LLM, "--llm-set")
+    ] = field(default_factory=dict)
+    max_llm_calls: Annotated[int | None, Option("Calls to the language model.", CAPS, ge=0)] = None
+    max_tokens: Annotated[int | None, Option("Its tokens, in and out together.", CAPS, ge=0)] = None
+    max_usd: Annotated[
+        float | None, Option("US dollars.", CAPS, default="1.00 if it is paid", ge=0)
+    ] = None
+    max_queries: Annotated[int | None, Option("Prompts encoded by the black box.", CAPS, ge=0)] = (
+        None
+    )
+    max_seconds: Annotated[float | None, Option("Seconds of searching.", CAPS, ge=0)] = None
+    head: Annotated[
+        str,
+        Option(
+            "Fit a head after the search, if it convinces: auto, bias, ridge, gda, tip, tip-f, "
+            "adapter, residual, or several with commas.",
+            SEARCH,
+        ),
+    ] = ""
+    head_views: Annotated[
+        int, Option("Augmented views of each training image for the head.", SEARCH, ge=0)
+    ] = 0
+    init_from: Annotated[str, Option("Start at the best template of this run folder.", SEARCH)] = ""
+    skip_unreadable: Annotated[
+        bool, Option("Leave damaged images out; they are counted.", TASK)
+    ] = False
+    data_root: Annotated[
+        str, Option("Where data sets lie.", TASK, default="$LLMOPT_DATA or data/", path=True)
+    ] = ""
+    runs: Annotated[str, Option("Where run folders go.", OUTPUT, path=True)] = "runs"
 
     def __post_init__(self) -> None:
-        if self.shots < 1:
-            raise ConfigError(f"shots must be 1 or more, not {self.shots}")
-        if self.seed < 0:
-            raise ConfigError(f"seed must be 0 or more, not {self.seed}")
-        if self.head_views < 0:
-            raise ConfigError(f"head views must be 0 or more, not {self.head_views}")
+        super().__post_init__()
         if self.head_views and not self.head:
             raise ConfigError(f"--head-views {self.head_views} is for a head; give --head too")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ConfigError(f"batch size must be 1 or more, not {self.batch_size}")
-        for name in ("max_llm_calls", "max_tokens", "max_usd", "max_queries", "max_seconds"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ConfigError(f"--{name.replace('_', '-')} must be 0 or more, not {value}")
         if self.blackbox and (self.model or self.pretrained):
             raise ConfigError("give either --blackbox or --model, not both")
         Template(self.template)
+
+    @classmethod
+    def out_of_range(cls, name: str, value: object, wanted: str) -> str:
+        """Names the option, as people give it."""
+        return f"{options()[name].flag} must be {wanted}, not {value}"
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """JSON schema of a config file, with the settings of every optimizer."""
+        from pydantic import TypeAdapter
+
+        from llmopt.language.settings import LlmSettings
+        from llmopt.search import OPTIMIZERS, forms
+
+        def settings(kind: type[Any], **fixed: str) -> dict[str, Any]:
+            schema = TypeAdapter(kind).json_schema()
+            schema["properties"] |= {name: {"const": value} for name, value in fixed.items()}
+            return schema
+
+        schema = settings(cls)
+        for name, option in options().items():
+            schema["properties"][name]["description"] = option.help
+        schema["properties"]["llm_settings"] |= settings(LlmSettings)
+        schema["allOf"] = []
+        for name in OPTIMIZERS.names():
+            chosen = {"properties": {"optimizer": {"const": name}}, "required": ["optimizer"]}
+            given = [settings(kind.Settings, profile=form) for form, kind in forms(name).items()]
+            schema["allOf"].append(
+                {"if": chosen, "then": {"properties": {"settings": {"anyOf": given}}}}
+            )
+        return schema
 
     def resolved(self) -> RunConfig:
         """With the defaults that depend on other options and on the environment filled in."""
@@ -110,6 +205,8 @@ class RunConfig:
     @property
     def caps(self) -> Caps:
         """The hard caps as the ledger takes them."""
+        from llmopt.spend.ledger import Caps
+
         return Caps(
             llm_calls=self.max_llm_calls,
             llm_tokens=self.max_tokens,
@@ -120,25 +217,50 @@ class RunConfig:
 
     def to_toml(self) -> str:
         """As a config file; options that are not set are left out."""
+        import tomli_w
+
         plain = {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "", {})}
         return tomli_w.dumps(plain)
 
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], where: str = "the config") -> RunConfig:
-        """From names and values, such as a parsed file.
+    def flags(self) -> list[str]:
+        """The options that ask for this config; those at their default are left out."""
+        usual = RunConfig()
+        given = {name: getattr(self, name) for name in options()}
+        return [
+            word
+            for name, value in given.items()
+            if value != getattr(usual, name)
+            for word in as_flags(name, value)
+        ]
 
-        Raises:
-            ConfigError: an unknown name (the nearest one is suggested) or a value of a wrong type.
-        """
-        return cls(**typed_values(cls, values, where))
+
+@functools.cache
+def options() -> dict[str, Option]:
+    """The option of each field, with its flag."""
+    hints = get_type_hints(RunConfig, include_extras=True)
+    found = {f.name: hints[f.name].__metadata__[0] for f in dataclasses.fields(RunConfig)}
+    return {
+        name: dataclasses.replace(option, flag=option.flag or f"--{name.replace('_', '-')}")
+        for name, option in found.items()
+    }
+
+
+def as_flags(name: str, value: object) -> list[str]:
+    """A field's value as words of a command line."""
+    flag = options()[name].flag
+    if isinstance(value, Mapping):
+        return [word for key, one in value.items() for word in (flag, f"{key}={one}")]
+    return [flag] if isinstance(getattr(RunConfig, name, None), bool) else [flag, str(value)]
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The options of a TOML file, checked by :meth:`RunConfig.from_mapping` later.
+    """The options of a TOML file, checked by :meth:`RunConfig.make` later.
 
     Raises:
         ConfigError: the file is missing or is not TOML.
     """
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -169,14 +291,16 @@ def optimizer_of(config: RunConfig) -> Optimizer[Any]:
         ConfigError: as :func:`llmopt.search.make_optimizer`; an option of ``run`` among the
             settings is told how it is given.
     """
-    options = {f.name for f in dataclasses.fields(RunConfig)} - {"settings", "llm_settings"}
+    import shlex
+
+    from llmopt.search import make_optimizer, setting_names
+
     for name, value in config.settings.items():
-        if name in options - setting_names(config.optimizer):
-            flag = f"--{name.replace('_', '-')}"
-            if name != "skip_unreadable":
-                flag += f" {shlex.quote(str(value))}"
+        if name in options().keys() - {"settings", "llm_settings"} - setting_names(
+            config.optimizer
+        ):
             raise ConfigError(
                 f"unknown name '{name}' in the settings of '{config.optimizer}'; "
-                f"it is an option of its own: {flag}"
+                f"it is an option of its own: {shlex.join(as_flags(name, value))}"
             )
     return make_optimizer(config.optimizer, config.settings, config.head)

@@ -83,7 +83,7 @@ def read_run_config(folder: Path) -> RunConfig:
     """
     if not (folder / CONFIG).is_file():
         raise RunFolderError(f"{folder} is not a run folder: it has no {CONFIG}; see 'llmopt runs'")
-    return RunConfig.from_mapping(read_config(folder / CONFIG), str(folder / CONFIG))
+    return RunConfig.make(read_config(folder / CONFIG), str(folder / CONFIG))
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
     own = run_folder.read_run_config(folder).resolved()
     if changes.get("model", own.model) != own.model:  # whose weights have other tags
         changes = {"pretrained": "", **changes}
-    config = RunConfig.from_mapping({**_plain(own), **changes}, "the options").resolved()
+    config = RunConfig.make({**_plain(own), **changes}, "the options").resolved()
     predictor = load_predictor(folder)
     names = {"classnames": config.classnames} if config.classnames else {}
     dataset = open_dataset(config.dataset, Path(config.data_root), **names)

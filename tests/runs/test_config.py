@@ -48,7 +48,7 @@ configs = st.builds(
 
 @given(configs)
 def test_a_config_comes_back_from_its_file(config: RunConfig) -> None:
-    again = RunConfig.from_mapping(tomllib.loads(config.to_toml()))
+    again = RunConfig.make(tomllib.loads(config.to_toml()))
     # What is empty is left out of the file, and means the default.
     changes = {
         f.name: f.default
@@ -59,8 +59,8 @@ def test_a_config_comes_back_from_its_file(config: RunConfig) -> None:
 
 
 def test_the_default_file_repeats_the_defaults() -> None:
-    assert RunConfig.from_mapping(tomllib.loads(RunConfig().to_toml())) == RunConfig()
-    assert RunConfig.from_mapping({}) == RunConfig()
+    assert RunConfig.make(tomllib.loads(RunConfig().to_toml())) == RunConfig()
+    assert RunConfig.make({}) == RunConfig()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_default_file_repeats_the_defaults() -> None:
         ({"shots": 0}, ["shots must be 1 or more, not 0"]),
         ({"shots": -3}, ["shots must be 1 or more"]),
         ({"seed": -1}, ["seed must be 0 or more"]),
-        ({"batch_size": 0}, ["batch size must be 1 or more"]),
+        ({"batch_size": 0}, ["--batch-size must be 1 or more"]),
         ({"max_usd": "inf"}, ["'max_usd'", "a number"]),
         ({"max_usd": float("nan")}, ["'max_usd'"]),
         ({"max_queries": -1}, ["--max-queries must be 0 or more"]),
@@ -88,7 +88,7 @@ def test_wrong_options_are_refused_with_name_and_value(
     wrong: dict[str, Any], says: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        RunConfig.from_mapping(wrong, "my.toml")
+        RunConfig.make(wrong, "my.toml")
     for part in says:
         assert part in str(refused.value)
     assert refused.value.exit_code == 2
@@ -100,7 +100,7 @@ def test_a_template_without_a_slot_is_refused_at_once() -> None:
 
 
 def test_texts_become_what_an_option_is() -> None:
-    config = RunConfig.from_mapping(
+    config = RunConfig.make(
         {"shots": "4", "max_usd": "0.5", "max_queries": "none", "batch_size": 8.0}
     )
     assert (config.shots, config.max_usd, config.max_queries) == (4, 0.5, None)
@@ -253,9 +253,7 @@ def test_every_profile_survives_a_config_file(name: str) -> None:
         given = whole.as_given()
         assert make_optimizer(name, given).settings == whole.settings
         kept = {k: v for k, v in given.items() if v is not None}
-        again = RunConfig.from_mapping(
-            tomllib.loads(RunConfig(optimizer=name, settings=kept).to_toml())
-        )
+        again = RunConfig.make(tomllib.loads(RunConfig(optimizer=name, settings=kept).to_toml()))
         assert optimizer_of(again).as_given() == given
         assert make_optimizer(name, {k: str(v) for k, v in given.items()}).as_given() == given
     assert make_optimizer(name, plain.as_given()).settings == plain.settings
