@@ -44,7 +44,7 @@ PARTS = {
     "tokenise": ("llmopt.vision.text_engine.engine", "TextEngine.normal_forms"),
     "check the length of templates": ("llmopt.vision.base", "BlackBox.check"),
     "write templates (built-in rewriter)": ("llmopt.language.builtin", "BuiltinRewriter._generate"),
-    "read replies": ("llmopt.search.text.chat", "parse_reply"),
+    "read replies": ("llmopt.search.text.climbing", "parse_reply"),
     "score and choose": ("llmopt.vision.metered", "MeteredBox.score_templates"),
     "load the model": ("llmopt.runs.compose", "ModelChoice.open"),
     "hash the weights": ("llmopt.vision.openclip", "OpenClipBlackBox._sha256"),

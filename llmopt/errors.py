@@ -88,6 +88,11 @@ class BudgetExhausted(LlmoptError):
         self.currency = currency
         self.cap = cap
 
+    @property
+    def stop_reason(self) -> str:
+        """Why the search ended, as results say it: ``budget: llm_calls``, ``interrupted`` …"""
+        return "interrupted" if self.currency == "interrupted" else f"budget: {self.currency}"
+
 
 class BudgetTooSmall(LlmoptError):
     """The caps do not pay for a single result."""

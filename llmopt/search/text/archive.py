@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,8 @@ from llmopt.stats import log_likelihoods
 from llmopt.task import FloatArray, IntArray, Labelled
 from llmopt.template import Template
 
-FITNESS = ("likelihood", "accuracy")
+Fitness = Literal["likelihood", "accuracy"]
+"""What candidates rank by: mean log-likelihood of the true class, or accuracy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,9 @@ class Archive:
         fitness: ``likelihood`` (mean log-likelihood of the true class) or ``accuracy``.
     """
 
-    def __init__(self, search: Search, stream: str = "main", fitness: str = "likelihood") -> None:
+    def __init__(
+        self, search: Search, stream: str = "main", fitness: Fitness = "likelihood"
+    ) -> None:
         self._search = search
         self._stream = stream
         self._fitness = fitness
@@ -145,14 +149,14 @@ def judge(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
 
 
 def evaluate(
-    template: Template, logits: FloatArray, images: Labelled, fitness: str = "likelihood"
+    template: Template, logits: FloatArray, images: Labelled, fitness: Fitness = "likelihood"
 ) -> Scored:
     """What (N, K) logits say of a template."""
     return _scored(template, judge(logits, images.labels), images, fitness)
 
 
 def _scored(
-    template: Template, judged: npt.NDArray[np.float64], images: Labelled, fitness: str
+    template: Template, judged: npt.NDArray[np.float64], images: Labelled, fitness: Fitness
 ) -> Scored:
     likelihoods, predicted = judged[:, 0], judged[:, 1].astype(np.int64)
     correct = predicted == images.labels

@@ -82,7 +82,7 @@ class Conversation:
         pictures: Sequence[Picture] = (),
     ) -> list[BaseMessage]:
         """The messages of the next turn."""
-        from langchain_core.messages import HumanMessage, SystemMessage
+        from langchain_core.messages import HumanMessage
 
         fill = {
             "classes": enumerate_names(self.classnames),
@@ -96,8 +96,7 @@ class Conversation:
         name = "meta/next.txt" if self._history else "meta/first.txt"
         text = _squeeze(Wording(read_prompt(name)).safe_substitute(fill))
         self._asked = HumanMessage(_with_pictures(text, pictures) if pictures else text)
-        history = [message for pair in self._history for message in pair]
-        return [SystemMessage(read_prompt("meta/system.txt")), *history, self._asked]
+        return self._messages(self._asked)
 
     def heard(self, reply: str) -> None:
         """Remember what the model answered."""
@@ -108,12 +107,21 @@ class Conversation:
             del self._history[: -self.max_turns]
         self._asked = None
 
-    def compact(self) -> bool:
-        """Forget the older half of the turns; false if there is nothing left to forget."""
-        if not self._history:
-            return False
+    def compact(self) -> list[BaseMessage] | None:
+        """The messages of this turn with the older half of the history forgotten.
+
+        None if there is nothing left to forget.
+        """
+        if not self._history or self._asked is None:
+            return None
         self._history = self._history[(len(self._history) + 1) // 2 :]
-        return True
+        return self._messages(self._asked)
+
+    def _messages(self, asked: BaseMessage) -> list[BaseMessage]:
+        from langchain_core.messages import SystemMessage
+
+        history = [message for pair in self._history for message in pair]
+        return [SystemMessage(read_prompt("meta/system.txt")), *history, asked]
 
     def _lines(self, scored: Sequence[Scored]) -> str:
         return "\n".join(line(one, self.scores) for one in scored)
@@ -123,7 +131,7 @@ class Conversation:
 
 
 def single_turn(good: Sequence[Scored], bad: Sequence[Scored], count: int) -> list[BaseMessage]:
-    """The one message of the ``released`` profile: two lists without scores."""
+    """The one message of the released form: two lists without scores."""
     from langchain_core.messages import HumanMessage
 
     lists = {

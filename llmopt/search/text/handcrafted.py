@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from llmopt.errors import BudgetExhausted, ConfigError
+from llmopt.errors import BudgetExhausted
 from llmopt.predictor import TextPredictor
 from llmopt.resources import read_lines
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
 from llmopt.search.text.archive import Archive
 from llmopt.search.text.selection import FINALISTS, choose, second_look
+from llmopt.settings import Settings
 from llmopt.task import Task
 from llmopt.template import Template
 
-SETS = ("dataset", "subset", "generic")
-
 
 @dataclass(frozen=True)
-class HandcraftedSettings:
+class HandcraftedSettings(Settings):
     """Settings of ``handcrafted``.
 
     Attributes:
@@ -27,15 +27,8 @@ class HandcraftedSettings:
         mode: ``ensemble`` averages all of them, ``best`` chooses one on the few shots.
     """
 
-    templates: str = "dataset"
-    mode: str = "ensemble"
-
-    def __post_init__(self) -> None:
-        for name, known in (("templates", SETS), ("mode", ("ensemble", "best"))):
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"setting {name}={getattr(self, name)!r} must be one of: {', '.join(known)}"
-                )
+    templates: Literal["dataset", "subset", "generic"] = "dataset"
+    mode: Literal["ensemble", "best"] = "ensemble"
 
 
 class Handcrafted(Optimizer[HandcraftedSettings]):
@@ -62,9 +55,7 @@ class Handcrafted(Optimizer[HandcraftedSettings]):
         try:
             archive.score(archive.fresh([search.task.start, *templates]))
         except BudgetExhausted as spent:
-            reason = (
-                "interrupted" if spent.currency == "interrupted" else f"budget: {spent.currency}"
-            )
+            reason = spent.stop_reason
         if self.settings.mode == "best" or reason != "complete":
             choice = choose(search, archive.ranked(), finalists=FINALISTS)
             return Outcome(choice.predictor, reason, choice.fallback, choice.templates)

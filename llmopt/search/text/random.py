@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 
-from llmopt.errors import BudgetExhausted, ConfigError
+from llmopt.errors import BudgetExhausted
 from llmopt.resources import read_lines
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
-from llmopt.search.text.archive import FITNESS, Archive
+from llmopt.search.text.archive import Archive, Fitness
 from llmopt.search.text.selection import FINALISTS, choose, second_look
 from llmopt.sentences import Sentence, vocabulary
+from llmopt.settings import Settings
 from llmopt.spend.events import Progress
 from llmopt.task import Task
 from llmopt.template import Template
@@ -20,7 +23,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True)
-class RandomSettings:
+class RandomSettings(Settings):
     """Settings of ``random``.
 
     Attributes:
@@ -29,17 +32,9 @@ class RandomSettings:
         finalists: candidates of the final choice.
     """
 
-    evaluations: int = 208
-    fitness: str = "likelihood"
-    finalists: int = FINALISTS
-
-    def __post_init__(self) -> None:
-        if self.evaluations < 1 or self.finalists < 1:
-            raise ConfigError("settings evaluations and finalists must be 1 or more")
-        if self.fitness not in FITNESS:
-            raise ConfigError(
-                f"setting fitness={self.fitness!r} must be one of: {', '.join(FITNESS)}"
-            )
+    evaluations: Annotated[int, Ge(1)] = 208
+    fitness: Fitness = "likelihood"
+    finalists: Annotated[int, Ge(1)] = FINALISTS
 
 
 class Random(Optimizer[RandomSettings]):
@@ -79,9 +74,7 @@ class Random(Optimizer[RandomSettings]):
                     )
                 )
         except BudgetExhausted as spent:
-            reason = (
-                "interrupted" if spent.currency == "interrupted" else f"budget: {spent.currency}"
-            )
+            reason = spent.stop_reason
         choice = choose(search, archive.ranked(), finalists=self.settings.finalists)
         return Outcome(choice.predictor, reason, choice.fallback, choice.templates)
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from llmopt.search.base import Bounds, Optimizer, Outcome, Search
 from llmopt.search.text.selection import choose, second_look
+from llmopt.settings import Settings
 from llmopt.task import Task
 
 
 @dataclass(frozen=True)
-class ZeroShotSettings:
+class ZeroShotSettings(Settings):
     """``zeroshot`` has no settings."""
 
 

@@ -18,7 +18,9 @@ from llmopt.language.builtin import BuiltinRewriter
 from llmopt.resources import read_lines
 from llmopt.search import make_optimizer
 from llmopt.search.base import Outcome
-from llmopt.search.text.chat import Chat, ChatSettings, draw_pool, polish
+from llmopt.search.text.chat import Chat, ChatSettings
+from llmopt.search.text.climbing import draw_pool
+from llmopt.search.text.polishing import polish
 from llmopt.spend.journal import read_journal
 from llmopt.spend.ledger import Caps
 from llmopt.task import TestSet
@@ -170,9 +172,10 @@ def test_the_released_profile_gives_up_after_fifteen_useless_replies(tmp_path: P
     assert outcome.predictor.state()[1]["templates"]
 
 
-def test_a_profile_is_a_set_of_defaults() -> None:
-    released = make_optimizer("chat", {"profile": "released", "k": "5"}).settings
-    assert (released.k, released.pool, released.scores) == (5, 80, False)
+def test_a_form_has_defaults_of_its_own() -> None:
+    released = make_optimizer("chat", {"profile": "released", "k": "5"})
+    assert (released.form, released.settings.k, released.settings.pool) == ("released", 5, 80)
+    assert not hasattr(released.settings, "scores")
     assert make_optimizer("chat", {}).settings == ChatSettings()
     with pytest.raises(ConfigError, match="did you mean 'released'"):
         make_optimizer("chat", {"profile": "realeased"})

@@ -79,7 +79,7 @@ def test_without_memory_every_turn_stands_alone() -> None:
     talk.heard("- a huge {}.")
     second = talk.turn(Lists(GOOD, BAD), 8)
     assert second == first
-    assert not talk.compact()
+    assert talk.compact() is None
 
 
 def test_without_scores_none_is_shown() -> None:
@@ -112,10 +112,12 @@ def test_compacting_forgets_the_older_half_until_nothing_is_left() -> None:
     for number in range(5):
         talk.turn(Lists(GOOD), 8)
         talk.heard(f"reply {number}")
+    messages = talk.turn(Lists(GOOD), 8)
     left = []
-    while talk.compact():
-        left.append(len(talk))
-    assert left == [2, 1, 0]
+    while (shorter := talk.compact()) is not None:
+        assert (shorter[0], shorter[-1]) == (messages[0], messages[-1])
+        left.append(len(shorter))
+    assert left == [2 + 2 * turns for turns in (2, 1, 0)]
     assert len(talk.turn(Lists(GOOD), 8)) == 2
 
 
