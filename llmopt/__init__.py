@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from llmopt.task import Task
     from llmopt.template import Template
     from llmopt.vision.base import Access, BlackBox
+    from llmopt.vision.function import FunctionBox
 
 _WHERE = {
     "Access": "vision.base",
     "BlackBox": "vision.base",
     "Caps": "spend.ledger",
+    "FunctionBox": "vision.function",
     "Head": "heads.base",
     "LlmoptError": "errors",
     "Optimizer": "search.base",
@@ -47,6 +49,7 @@ __all__ = [
     "Access",
     "BlackBox",
     "Caps",
+    "FunctionBox",
     "Head",
     "LlmoptError",
     "Optimizer",

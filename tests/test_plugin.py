@@ -138,6 +138,7 @@ def test_they_are_in_the_lists(llmopt: Call) -> None:
 
 
 def test_mistakes_are_told_as_those_with_our_own(llmopt: Call) -> None:
+    assert "--optimizer" in llmopt("run", "--help")
     run = ("run", *THEIRS)
     unknown = llmopt("run", "--optimizer", "adjective", code=2)
     assert "did you mean 'adjectives'" in unknown
