@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmopt.errors import ConfigError, nearest
 from llmopt.registry import Registry
-from llmopt.settings import typed_values
 
 if TYPE_CHECKING:
     from llmopt.search.base import Optimizer
@@ -71,8 +70,6 @@ def make_optimizer(
             a setting that the profile does not have, or a head beside the optimizer's own.
     """
     kind = OPTIMIZERS.get(name)
-    if hasattr(kind, "PROFILES"):
-        return _of_profile(kind, given, head)
     asked = dict(given)
     if kind.FORMS:
         form = str(asked.pop("profile", kind.form))
@@ -93,36 +90,3 @@ def make_optimizer(
                 raise ConfigError(f"give either --head {head} or --set {setting}={asked[setting]}")
         settings = replace(settings, **kind.HEADLESS)
     return kind(settings)
-
-
-def _of_profile(kind: Any, given: Mapping[str, Any], head: str) -> Optimizer[Any]:
-    """The same of an optimizer whose profiles are not classes yet."""
-    if head and kind.HEADLESS:
-        if given.get("profile", "llmopt") != "llmopt":
-            raise ConfigError(
-                f"profile '{given['profile']}' of '{kind.name}' trains a head of its own; "
-                "leave out --head"
-            )
-        for name, off in kind.HEADLESS.items():
-            if given.get(name, off) != off:
-                raise ConfigError(f"give either --head {head} or --set {name}={given[name]}")
-        given = {**given, **kind.HEADLESS}
-    typed = typed_values(kind.Settings, given, f"the settings of '{kind.name}'")
-    profile = typed.get("profile", kind.Settings.profile)
-    if profile not in kind.PROFILES:
-        raise ConfigError(
-            f"unknown profile '{profile}' of '{kind.name}'"
-            f"{nearest(profile, kind.PROFILES)} (there are: {', '.join(kind.PROFILES)})"
-        )
-    values = kind.PROFILES[profile]
-    usual = kind.Settings(**{**values, "profile": profile})
-    for name, value in typed.items():
-        works_in = kind.ONLY.get(name, frozenset([profile]))
-        if profile not in works_in and value != getattr(usual, name):
-            named = ", ".join(known for known in kind.PROFILES if known in works_in)
-            raise ConfigError(
-                f"setting {name}={value} does nothing in the profile '{profile}' of "
-                f"'{kind.name}'; it works in: {named} (--set profile=NAME)"
-            )
-    optimizer: Optimizer[Any] = kind(kind.Settings(**{**values, **typed}))
-    return optimizer
