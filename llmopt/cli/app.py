@@ -1,23 +1,84 @@
 """The ``llmopt`` command: parse, call one function, print.
 
-Commands import what they need when they run, so that ``llmopt --help`` is quick.
+A command's module is imported when the command is used, and what it needs when it runs, so that
+``llmopt --help`` is quick.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import threading
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from llmopt._version import __version__
-from llmopt.cli import compare, datasets, inspect, models, results, search, serve
 from llmopt.errors import INTERRUPTED, LlmoptError
 
+COMMANDS = {
+    "run": (
+        "search",
+        "Search for better prompts on one task, then measure them once on its test images.",
+    ),
+    "resume": ("search", "Go on where a run stopped, paying for nothing twice."),
+    "plan": (
+        "search",
+        "Show the most a run can spend, before anything is spent. Takes the options of 'run'.",
+    ),
+    "evaluate": (
+        "inspect",
+        "Score finished runs on test images: their own, another data set's, or behind other "
+        "models.",
+    ),
+    "explain": (
+        "inspect",
+        "Show the words nearest to a run's soft prompt, and how little that may mean.",
+    ),
+    "runs": ("inspect", "List run folders: what was asked, how it went, what it cost."),
+    "doctor": (
+        "inspect",
+        "Show versions, device, caches, data, keys (never their values), and what would not work.",
+    ),
+    "compare": (
+        "compare",
+        "Run optimizers × data sets × shots × seeds, or reuse equal runs, as one table.",
+    ),
+    "export": ("results", "Write the prompts a run found in the format of another tool."),
+    "report": ("results", "Show runs on one self-contained HTML page; several are compared."),
+    "serve": ("serve", "Put a model behind HTTP as a black box, with no more access than told."),
+    "datasets": ("datasets", "Where tasks come from."),
+    "models": ("models", "Black boxes and their access level."),
+}
+"""Commands by name: the module of this package, and the line of the overview."""
+
+
+def load(name: str) -> Any:
+    """A command with its options."""
+    loaded = typer.Typer()
+    importlib.import_module(f"llmopt.cli.{COMMANDS[name][0]}").register(loaded)
+    return typer.main.get_group(loaded).commands[name]
+
+
+class _Commands(TyperGroup):
+    """The overview has a line of each command; the one that is used is loaded."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        for name, (_, line) in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=line))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the arguments name, loaded, and the rest of them."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load(str(command.name)), rest
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="llmopt",
     help="Find better prompts for a vision-language model you cannot open.",
     no_args_is_help=True,
@@ -25,13 +86,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-search.register(app)
-inspect.register(app)
-compare.register(app)
-results.register(app)
-serve.register(app)
-app.add_typer(datasets.app, name="datasets")
-app.add_typer(models.app, name="models")
 
 
 def _version(value: bool) -> None:

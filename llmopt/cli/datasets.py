@@ -12,6 +12,11 @@ from llmopt.cli import options as o
 app = typer.Typer(help="Where tasks come from.", no_args_is_help=True)
 
 
+def register(root: typer.Typer) -> None:
+    """Add the commands to the app."""
+    root.add_typer(app, name="datasets")
+
+
 @app.command("list")
 def list_datasets(data_root: o.DataRoot = None, json: o.Json = False) -> None:
     """Name the data sets and say which are here."""

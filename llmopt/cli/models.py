@@ -12,6 +12,11 @@ from llmopt.cli import options as o
 app = typer.Typer(help="Black boxes and their access level.", no_args_is_help=True)
 
 
+def register(root: typer.Typer) -> None:
+    """Add the commands to the app."""
+    root.add_typer(app, name="models")
+
+
 @app.command("list")
 def list_models(json: o.Json = False) -> None:
     """Name the models that can stand behind the wall, with their weights."""

@@ -9,11 +9,11 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
-from llmopt.runs.config import OUTPUT, PANELS, SEARCH, RunConfig, options
+from llmopt.runs.config import OUTPUT, PANELS, SEARCH, RunConfig, hints, options
 from llmopt.settings import allowed, types_of
 
 Command = Callable[..., None]
@@ -50,9 +50,10 @@ def takes_changes(*names: str) -> Callable[[Command], Command]:
     return decorate
 
 
+@functools.cache
 def option(name: str) -> Any:
     """The option of a field of the config."""
-    said, hint = options()[name], get_type_hints(RunConfig, include_extras=True)[name]
+    said, hint = options()[name], hints()[name]
     usual = said.default or getattr(RunConfig, name, None)
     default = "" if usual in (None, "") or usual is False else f"default: {usual}"
     notes = "; ".join(filter(None, (allowed(hint, ""), default)))
@@ -63,10 +64,9 @@ def option(name: str) -> Any:
 
 def _of(names: Sequence[str]) -> dict[str, Any]:
     """Types of parameters for fields of the config."""
-    hints = get_type_hints(RunConfig, include_extras=True)
     found: dict[str, Any] = {}
     for name in names:
-        plain = next(iter(types_of(hints[name])))
+        plain = next(iter(types_of(hints()[name])))
         if options()[name].path:
             plain = Path
         elif plain not in (bool, int, float, str):

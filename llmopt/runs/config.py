@@ -176,9 +176,9 @@ class RunConfig(Settings):
             return schema
 
         schema = settings(cls)
+        schema["properties"]["llm_settings"] |= settings(LlmSettings)
         for name, option in options().items():
             schema["properties"][name]["description"] = option.help
-        schema["properties"]["llm_settings"] |= settings(LlmSettings)
         schema["allOf"] = []
         for name in OPTIMIZERS.names():
             chosen = {"properties": {"optimizer": {"const": name}}, "required": ["optimizer"]}
@@ -235,10 +235,15 @@ class RunConfig(Settings):
 
 
 @functools.cache
+def hints() -> dict[str, Any]:
+    """The annotation of each field."""
+    return get_type_hints(RunConfig, include_extras=True)
+
+
+@functools.cache
 def options() -> dict[str, Option]:
     """The option of each field, with its flag."""
-    hints = get_type_hints(RunConfig, include_extras=True)
-    found = {f.name: hints[f.name].__metadata__[0] for f in dataclasses.fields(RunConfig)}
+    found = {f.name: hints()[f.name].__metadata__[0] for f in dataclasses.fields(RunConfig)}
     return {
         name: dataclasses.replace(option, flag=option.flag or f"--{name.replace('_', '-')}")
         for name, option in found.items()
