@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from llmopt.errors import ConfigError
 from llmopt.handle import Run
@@ -25,6 +25,7 @@ from llmopt.runs.compose import Given, compose
 from llmopt.runs.config import RunConfig
 from llmopt.runs.plan import Plan, make_plan
 from llmopt.search.base import Optimizer
+from llmopt.spend.currency import CAPS
 from llmopt.spend.events import Event, Watch, Watches
 from llmopt.spend.ledger import Caps
 from llmopt.task import Task
@@ -36,14 +37,6 @@ if TYPE_CHECKING:
     from llmopt.comparison.table import Comparison
 
 Callback = Watch | Callable[[Event], None]
-
-_OPTION_OF: Final = {
-    "llm_calls": "max_llm_calls",
-    "llm_tokens": "max_tokens",
-    "llm_usd": "max_usd",
-    "queries": "max_queries",
-    "seconds": "max_seconds",
-}
 
 
 def run(
@@ -242,7 +235,7 @@ def _given(
         values.setdefault("shots", task.shots)
         values.setdefault("template", task.start.text)
     if caps is not None:
-        values |= {_OPTION_OF[f.name]: getattr(caps, f.name) for f in dataclasses.fields(caps)}
+        values |= {cap.option: getattr(caps, name) for name, cap in CAPS.items()}
     objects: dict[str, Any] = {"task": task}
     for name, value, kind, place in (
         ("optimizer", optimizer, Optimizer, "optimizer"),

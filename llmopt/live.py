@@ -29,6 +29,7 @@ from rich.text import Text
 
 from llmopt.errors import ServiceError
 from llmopt.figures import percent
+from llmopt.spend.currency import CAPS, amount
 from llmopt.spend.events import Progress, Watch
 from llmopt.spend.ledger import Ledger
 
@@ -222,20 +223,13 @@ class _Live(_Watch):
         ledger = self._ledger
         if ledger is None:
             return []
-        caps = ledger.caps
-        rows = [
-            ("queries", ledger["text_encodings"] + ledger["soft_prompt_encodings"], caps.queries),
-            ("LLM calls", ledger["llm_calls"], caps.llm_calls),
-            ("LLM tokens", ledger["llm_tokens_in"] + ledger["llm_tokens_out"], caps.llm_tokens),
-        ]
-        shown = [
-            (name, f"{int(spent):,}" + (f" of {cap:,}" if cap is not None else ""))
-            for name, spent, cap in rows
-            if spent
-        ]
-        if ledger["llm_usd"]:
-            cap_text = f" of ${caps.llm_usd:.2f}" if caps.llm_usd is not None else ""
-            shown.append(("spent", f"${ledger['llm_usd']:.4f}{cap_text}"))
+        shown = []
+        for name, one in CAPS.items():
+            spent = ledger.seconds() if name == "seconds" else ledger.spent(name)
+            cap = getattr(ledger.caps, name)
+            if spent and (name != "seconds" or cap is not None):
+                of = "" if cap is None else f" of {amount(name, cap)}"
+                shown.append((one.label, f"{amount(name, spent)}{of}"))
         return shown
 
 

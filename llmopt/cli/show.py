@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmopt.figures import interval, percent, points
-from llmopt.spend.currency import LEDGER_LABELS
+from llmopt.spend.currency import CAPS, CURRENCIES, Spend, amount, is_money, label
 
 if TYPE_CHECKING:
     from llmopt.data.benchmarks.download import DownloadReport
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from llmopt.runs.explain import Explanation
     from llmopt.runs.load import RunSummary
     from llmopt.runs.plan import Plan
-
-CAP_OPTIONS = {
-    "queries": "--max-queries",
-    "llm_calls": "--max-llm-calls",
-    "llm_tokens": "--max-tokens",
-    "llm_usd": "--max-usd",
-    "seconds": "--max-seconds",
-}
 
 
 def console() -> Console:
@@ -150,7 +142,7 @@ def _print_summary(out: Console, result: dict[str, Any]) -> None:
     cap = reason.removeprefix("budget: ")
     ended = f"stopped by {reason}"
     if early:
-        ended = f"ended early at the cap {CAP_OPTIONS.get(cap, cap)}"
+        ended = f"ended early at the cap {CAPS[cap].flag if cap in CAPS else cap}"
     elif reason == "interrupted":
         ended = reason
     style = "yellow" if early else ""
@@ -178,12 +170,11 @@ def _print_summary(out: Console, result: dict[str, Any]) -> None:
 def _print_ledger(out: Console, result: dict[str, Any]) -> None:
     spent = []
     for name, value in result["ledger"].items():
-        label = LEDGER_LABELS.get(name, name)
-        if name == "llm_usd":
-            if result["ledger"]["llm_calls"]:
-                spent.append(f"{label} " + ("not known" if value is None else f"${value:.4f}"))
+        if is_money(name):
+            if value or (name == "llm_usd" and result["ledger"]["llm_calls"]):
+                spent.append(f"{label(name)} {amount(name, value)}")
         elif value:
-            spent.append(f"{value:,} {label}")
+            spent.append(f"{amount(name, value)} {label(name)}")
     seconds = result["seconds"]
     out.print(f"\nspent: {', '.join(spent)}")
     out.print(
@@ -223,8 +214,7 @@ def print_runs(found: list[RunSummary], root: Any) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for run in found:
         ledger = run.ledger or {}
-        queries = ledger.get("text_encodings", 0) + ledger.get("soft_prompt_encodings", 0)
-        usd = ledger.get("llm_usd")
+        spent = Spend(**{name: ledger.get(name) for name in CURRENCIES})
         table.add_row(
             str(run.folder),
             run.status,
@@ -234,9 +224,9 @@ def print_runs(found: list[RunSummary], root: Any) -> None:
             run.optimizer or "",
             percent(run.start),
             percent(run.best),
-            f"{queries:,}" if ledger else "",
-            f"{ledger.get('llm_calls', 0):,}" if ledger else "",
-            f"${usd:.4f}" if usd else "",
+            f"{spent.queries:,.0f}" if ledger else "",
+            amount("llm_calls", spent["llm_calls"]) if ledger else "",
+            amount("llm_usd", spent["llm_usd"]) if spent["llm_usd"] else "",
         )
     out.print(table)
 

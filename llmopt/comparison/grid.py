@@ -16,6 +16,7 @@ from llmopt.runs.compose import compose
 from llmopt.runs.config import RunConfig, optimizer_of
 from llmopt.runs.plan import make_plan
 from llmopt.search import OPTIMIZERS, setting_names
+from llmopt.spend.currency import CAPS, CURRENCIES, Spend
 
 # Where a run was made does not make it another run.
 _ELSEWHERE: Final = ("runs", "data_root", "device", "batch_size", "init_from")
@@ -23,24 +24,12 @@ _ELSEWHERE: Final = ("runs", "data_root", "device", "batch_size", "init_from")
 # The same for all arms, or a side of the grid.
 _SHARED: Final = ("dataset", "shots", "seed", "runs", "data_root")
 
-CAPS: Final = {
-    "queries": "max_queries",
-    "text_encodings": "max_queries",
-    "soft_prompt_encodings": "max_queries",
-    "llm_calls": "max_llm_calls",
-    "llm_tokens": "max_tokens",
-    "llm_usd": "max_usd",
-    "seconds": "max_seconds",
+EQUAL: Final = {
+    **{cap.name: cap for cap in CAPS.values()},
+    **{one.name: CAPS[one.cap] for one in CURRENCIES.values() if one.cap and one.compared},
 }
-"""Currencies that arms can be held equal in, and the option that caps them. Text and soft-prompt
-encodings are the same work for the text tower, so they share a cap."""
-
-_BOUNDED: Final = {
-    "max_queries": "queries",
-    "max_llm_calls": "llm_calls",
-    "max_tokens": "llm_tokens",
-    "max_usd": "llm_usd",
-}
+"""What arms can be held equal in, and the cap that does it. Text and soft-prompt encodings are the
+same work for the text tower, so they share a cap."""
 
 
 @dataclass(frozen=True)
@@ -185,12 +174,12 @@ def hold_equal(cells: Sequence[Cell], currency: str) -> tuple[list[Cell], str]:
     Raises:
         ConfigError: the currency has no cap, or no arm spends it.
     """
-    if currency not in CAPS:
+    if currency not in EQUAL:
         raise ConfigError(
-            f"--equal {currency}: not a currency with a cap{nearest(currency, CAPS)} "
-            f"(there are: {', '.join(CAPS)})"
+            f"--equal {currency}: not a currency with a cap{nearest(currency, EQUAL)} "
+            f"(there are: {', '.join(EQUAL)})"
         )
-    option = CAPS[currency]
+    option = EQUAL[currency].option
     changed: list[Cell] = []
     said: dict[str, float] = {}
     for (dataset, shots), group in itertools.groupby(cells, key=lambda c: c.place[:2]):
@@ -210,13 +199,8 @@ def hold_equal(cells: Sequence[Cell], currency: str) -> tuple[list[Cell], str]:
 def left(config: RunConfig, option: str, spent: Mapping[str, float | None], seconds: float) -> Any:
     """What an earlier run left of a cap."""
     cap = getattr(config, option)
-    used = {
-        "max_queries": (spent["text_encodings"] or 0) + (spent["soft_prompt_encodings"] or 0),
-        "max_llm_calls": spent["llm_calls"] or 0,
-        "max_tokens": (spent["llm_tokens_in"] or 0) + (spent["llm_tokens_out"] or 0),
-        "max_usd": spent["llm_usd"] or 0.0,
-        "max_seconds": seconds,
-    }[option]
+    name = next(one.name for one in CAPS.values() if one.option == option)
+    used = seconds if name == "seconds" else Spend(**spent).under(name)
     return type(cap)(max(0, cap - used))
 
 
@@ -277,7 +261,7 @@ def _least_bound(cells: Sequence[Cell], option: str, currency: str) -> float:
     for cell in cells:
         plan = make_plan(compose(cell.config))
         rows = {row.name: row.most for row in plan.rows}
-        most = rows.get(_BOUNDED[option])
+        most = rows.get(EQUAL[currency].name)
         # The start template alone is no search, so it does not set the bar.
         if most and (option != "max_queries" or most > 2 * plan.needed):
             least[cell.arm.name] = min(most, least.get(cell.arm.name, most))

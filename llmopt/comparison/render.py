@@ -10,6 +10,7 @@ from typing import Final
 
 from llmopt.comparison.table import SPENDS, Comparison, Pair, Row, Tested
 from llmopt.export.tables import guard
+from llmopt.spend.currency import amount, label
 from llmopt.template import clean
 
 HEADER: Final = (
@@ -36,7 +37,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.queries:,.0f}",
         "" if per_point is None else f"{per_point:,.0f}",
         f"{row.spend['llm_calls'] or 0:,.0f}",
-        "not known" if usd is None else f"{usd:.4f}" if usd else "",
+        "unknown" if usd is None else f"{usd:.4f}" if usd else "",
         f"{row.seconds:,.1f}",
     )
 
@@ -44,16 +45,13 @@ def cells(row: Row) -> tuple[str, ...]:
 def spend_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of every currency that was spent: a run, and for each point gained."""
     spent = [name for name in SPENDS if any(row.spend[name] != 0 for row in rows)]
-    header = ["arm", *(name.replace("_", " ").replace("llm", "LLM") for name in spent)]
+    header = ["arm", *map(label, spent)]
     return header, [[clean(row.arm), *(_spend(row, name) for name in spent)] for row in rows]
 
 
 def _spend(row: Row, name: str) -> str:
     value, each = row.spend[name], row.per_point(name)
-    if value is None:
-        return "not known"
-    digits = ".4f" if name == "llm_usd" else ",.0f"
-    return f"{value:{digits}}" + (f" ({each:{digits}} a point)" if each else "")
+    return amount(name, value) + (f" ({amount(name, each)} a point)" if each else "")
 
 
 def sentence(pair: Pair) -> str:

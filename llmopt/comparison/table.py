@@ -12,16 +12,19 @@ import numpy as np
 
 from llmopt.comparison.paired import Difference, accuracy, difference
 from llmopt.comparison.records import Record, fair
+from llmopt.spend.currency import CURRENCIES, Spend
 from llmopt.stats import holm
 
 if TYPE_CHECKING:
     from llmopt.comparison.execute import Done
 
 SCHEMA = 1
-SPENDS = (
-    "text_encodings", "soft_prompt_encodings", "image_encodings", "pairs_scored",
-    "black_box_calls", "llm_calls", "llm_tokens_in", "llm_tokens_out", "llm_usd",
-)  # fmt: skip
+# Prompts first: they are what the methods spend.
+SPENDS = tuple(
+    one.name
+    for one in sorted(CURRENCIES.values(), key=lambda one: one.cap != "queries")
+    if one.compared
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Row:
     @property
     def queries(self) -> float:
         """Prompts encoded, text and soft ones together."""
-        return (self.spend["text_encodings"] or 0) + (self.spend["soft_prompt_encodings"] or 0)
+        return Spend(**self.spend).queries
 
     def per_point(self, currency: str) -> float | None:
         """Mean spend for each percentage point gained; None without a gain or a known spend."""

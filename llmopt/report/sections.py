@@ -16,7 +16,7 @@ from llmopt.report.story import AXES, Story, Turn, read_story
 from llmopt.report.words import helpful_words
 from llmopt.runs.config import RunConfig
 from llmopt.runs.load import read_found
-from llmopt.spend.currency import LEDGER_LABELS
+from llmopt.spend.currency import amount, label
 
 ROWS: Final = 300  # of a data table; the journal holds the rest
 TURNS: Final = 60  # of a conversation
@@ -294,14 +294,9 @@ def _accuracies(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _spent(result: dict[str, Any]) -> list[tuple[str, str, str]]:
-    def shown(name: str, value: Any) -> str:
-        if value is None:
-            return "not known"
-        return f"${value:.4f}" if "usd" in name else f"{value:,}"
-
     search, evaluation = result["ledger"], result["evaluation"]
     rows = [
-        (LEDGER_LABELS.get(n, n.replace("_", " ")), shown(n, v), shown(n, evaluation.get(n, 0)))
+        (label(n), amount(n, v), amount(n, evaluation.get(n, 0)))
         for n, v in search.items()
         if v or v is None or evaluation.get(n)
     ]

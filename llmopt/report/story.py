@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmopt.runs import folder as run_folder
+from llmopt.spend.currency import CAPS, Spend, is_money, label
 from llmopt.spend.journal import read_journal
 
 AXES: Final = {
     "proposals": "templates scored",
     "steps": "steps",
-    "soft_prompt_encodings": "soft prompts encoded",
-    "text_encodings": "prompts encoded",
-    "llm_calls": "LLM calls",
-    "llm_tokens": "LLM tokens",
-    "llm_usd": "US dollars",
-    "seconds": "seconds",
+    **{
+        name: f"{label(name)}, US dollars" if is_money(name) else label(name)
+        for name in ("soft_prompt_encodings", "text_encodings", *CAPS)
+        if name != "queries"
+    },
 }
 """What a climb is drawn over, and what it is called."""
 
@@ -134,11 +134,9 @@ def tell(records: Iterable[dict[str, Any]], classes: int) -> Story:
             asked[stream, record.get("key")] = _said(messages[-1:])
         elif record["kind"] == "llm_reply":
             charged = data.get("charged", {})
-            spent["llm_calls"] += charged.get("llm_calls", 1)
-            spent["llm_tokens"] += charged.get("llm_tokens_in", 0) + charged.get(
-                "llm_tokens_out", 0
-            )
-            spent["llm_usd"] += charged.get("llm_usd") or 0.0
+            paid = Spend(**{"llm_calls": 1, **charged})
+            for cap in ("llm_calls", "llm_tokens", "llm_usd"):
+                spent[cap] += paid.under(cap)
             question = asked.pop((stream, record.get("key")), "")
             story.talks.setdefault(stream, []).append(Turn(question, data.get("text", "")))
         elif record["kind"] in ("step", "generation"):

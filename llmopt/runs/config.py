@@ -205,15 +205,10 @@ class RunConfig(Settings):
     @property
     def caps(self) -> Caps:
         """The hard caps as the ledger takes them."""
+        from llmopt.spend.currency import CAPS
         from llmopt.spend.ledger import Caps
 
-        return Caps(
-            llm_calls=self.max_llm_calls,
-            llm_tokens=self.max_tokens,
-            llm_usd=self.max_usd,
-            queries=self.max_queries,
-            seconds=self.max_seconds,
-        )
+        return Caps(**{name: getattr(self, cap.option) for name, cap in CAPS.items()})
 
     def to_toml(self) -> str:
         """As a config file; options that are not set are left out."""

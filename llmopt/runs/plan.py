@@ -11,19 +11,8 @@ from llmopt.heads import HEADS
 from llmopt.heads.bank import default_bank
 from llmopt.runs.compose import Setup
 from llmopt.runs.config import RunConfig
-from llmopt.search.base import Bounds
 from llmopt.search.soft.machinery.trail import WIDEST
-
-_LABELS = {
-    "image_encodings": "image encodings",
-    "text_encodings": "text encodings",
-    "soft_prompt_encodings": "soft-prompt encodings",
-    "pairs_scored": "pairs scored",
-    "queries": "queries (prompts encoded)",
-    "llm_calls": "LLM calls",
-    "llm_tokens": "LLM tokens",
-    "llm_usd": "LLM cost",
-}
+from llmopt.spend.currency import Spend, amount, label
 
 
 @dataclass(frozen=True)
@@ -37,22 +26,17 @@ class Row:
     @property
     def label(self) -> str:
         """For people."""
-        return _LABELS[self.name]
+        return label(self.name)
 
     @property
     def most_text(self) -> str:
         """For people."""
-        return self._text(self.most, "not known")
+        return amount(self.name, self.most)
 
     @property
     def cap_text(self) -> str:
         """For people."""
-        return self._text(self.cap, "")
-
-    def _text(self, value: float | None, absent: str) -> str:
-        if value is None:
-            return absent
-        return f"${value:.4f}" if self.name == "llm_usd" else f"{int(value):,}"
+        return amount(self.name, self.cap, absent="")
 
 
 @dataclass(frozen=True)
@@ -98,13 +82,13 @@ class Plan:
         }
 
 
-def run_bounds(setup: Setup) -> Bounds:
+def run_bounds(setup: Setup) -> Spend:
     """Upper bounds of a whole run: the search, the head, and the few shots measured at its end."""
     task = setup.task
     bounds = setup.optimizer.bounds(task)
     classes, few = len(task.classnames), len(task.train) + len(task.val)
     contexts = prompts = views = 0
-    if bounds.soft_prompt_encodings:
+    if bounds["soft_prompt_encodings"]:
         contexts = 2  # what was found, on training and on validation images
     if setup.heads:
         contexts *= 2
@@ -113,26 +97,24 @@ def run_bounds(setup: Setup) -> Bounds:
             contexts += bool(contexts)  # its text features
             bank = default_bank(task.classnames)  # if the black box gives scores only
             prompts = len(bank.templates) * classes + len(bank.phrases)
-    return dataclasses.replace(
-        bounds,
-        image_encodings=max(bounds.image_encodings, few)
-        + (few if bounds.soft_prompt_encodings else 0)
+    more = Spend(
+        image_encodings=max(few - bounds["image_encodings"], 0)
+        + (few if bounds["soft_prompt_encodings"] else 0)
         + views,
-        text_encodings=max(bounds.text_encodings, classes) + prompts,
-        soft_prompt_encodings=bounds.soft_prompt_encodings + contexts * classes,
-        pairs_scored=bounds.pairs_scored
-        + ((2 + contexts) * classes + prompts) * (few + views)
+        text_encodings=max(classes - bounds["text_encodings"], 0) + prompts,
+        soft_prompt_encodings=contexts * classes,
+        pairs_scored=((2 + contexts) * classes + prompts) * (few + views)
         + (WIDEST * classes if setup.heads else 0),
     )
+    return bounds + more
 
 
 def make_plan(setup: Setup) -> Plan:
     """The plan of a run. Opens no model and spends nothing."""
     task, caps = setup.task, setup.caps
     bounds = run_bounds(setup)
-    rows = [Row(f.name, getattr(bounds, f.name)) for f in dataclasses.fields(Bounds)
-            if f.name != "llm_calls" and getattr(bounds, f.name)]  # fmt: skip
-    queries = bounds.text_encodings + bounds.soft_prompt_encodings
+    rows = [Row(name, int(most)) for name, most in bounds.items() if most and name != "llm_calls"]
+    queries = int(bounds.queries)
     rows.append(Row("queries", queries, caps.queries))
     notes = [
         f"{task.labelled_images} labelled images ({len(task.train)} train, {len(task.val)} val), "
@@ -145,7 +127,9 @@ def make_plan(setup: Setup) -> Plan:
         from llmopt.language.plan import chat_bounds
 
         turns, turn_bytes = setup.optimizer.talk(task)
-        chat_rows, chat_notes = chat_bounds(setup.llm, caps, bounds.llm_calls, turns, turn_bytes)
+        chat_rows, chat_notes = chat_bounds(
+            setup.llm, caps, int(bounds["llm_calls"]), turns, turn_bytes
+        )
         rows += [Row(*row) for row in chat_rows]
         notes += chat_notes
     title = (

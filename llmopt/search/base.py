@@ -16,6 +16,7 @@ import numpy.typing as npt
 from llmopt.errors import ConfigError
 from llmopt.predictor import Predictor
 from llmopt.settings import typed_values
+from llmopt.spend.currency import Spend
 from llmopt.spend.events import Progress
 from llmopt.task import Task
 from llmopt.vision.base import Access
@@ -117,17 +118,6 @@ class Outcome:
     accuracies: tuple[float, float | None] | None = None
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """Upper bounds of what a run may spend; the ledger's currencies."""
-
-    image_encodings: int = 0
-    text_encodings: int = 0
-    soft_prompt_encodings: int = 0
-    pairs_scored: int = 0
-    llm_calls: int = 0
-
-
 S = TypeVar("S")
 
 
@@ -206,7 +196,7 @@ class Optimizer(ABC, Generic[S]):
         return {**profile, **asdict(settings)}
 
     @abstractmethod
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Upper bounds of the spend, before anything is spent."""
 
     def check(self, box: BlackBox, task: Task) -> None:

@@ -4,10 +4,10 @@ Every spend is reserved from an upper bound before it happens and settled to the
 so that no cap is ever passed, not even by several threads together. A reservation that is never
 settled (the call failed or was refused) stays charged in full.
 
-Currencies follow section 4.3 of the method notes: nothing is hidden in a flattering unit. A repeat
-that a cache answers costs nothing but is listed under ``cache_hits``. Counts are those of a run on
-a clean machine: what an earlier run left in a cache on disk saves time, never ledger units, so that
-two runs of one command spend the same. ``llm_calls_cached`` says how many of the ``llm_calls`` were
+What is counted is :data:`llmopt.spend.currency.CURRENCIES`. A repeat that a cache answers costs
+nothing but is listed under ``cache_hits``. Counts are those of a run on a clean machine: what an
+earlier run left in a cache on disk saves time, never ledger units, so that two runs of one command
+spend the same. ``llm_calls_cached`` says how many of the ``llm_calls`` were
 answered that way, so the calls really sent are the difference.
 
 A call to the chat model that was under way when the machine died may have been paid for, but its
@@ -25,25 +25,7 @@ from dataclasses import dataclass, fields
 from types import TracebackType
 
 from llmopt.errors import BudgetExhausted
-
-CURRENCIES = (
-    "image_encodings",
-    "text_encodings",
-    "soft_prompt_encodings",
-    "pairs_scored",
-    "black_box_calls",
-    "llm_calls",
-    "llm_tokens_in",
-    "llm_tokens_out",
-    "llm_usd",
-    "llm_calls_lost",
-    "llm_tokens_lost",
-    "llm_usd_lost",
-    "llm_calls_cached",
-    "labelled_images",
-    "cache_hits",
-)
-_MONEY = ("llm_usd", "llm_usd_lost")
+from llmopt.spend.currency import CURRENCIES, Spend, is_money
 
 
 @dataclass(frozen=True)
@@ -71,16 +53,6 @@ class Caps:
                 raise ValueError(f"the cap on {field.name} must be 0 or more, not {value!r}")
 
 
-# A cap may cover several currencies at once.
-_CAPPED: dict[str, tuple[str, ...]] = {
-    "llm_calls": ("llm_calls", "llm_calls_lost"),
-    "llm_tokens": ("llm_tokens_in", "llm_tokens_out", "llm_tokens_lost"),
-    "llm_usd": ("llm_usd", "llm_usd_lost"),
-    "queries": ("text_encodings", "soft_prompt_encodings"),
-}
-# Once time is up or the run is interrupted, nothing of this is begun; what is already paid for may
-# still be looked at, so that a search can end with its best so far.
-_STOPPABLE = ("text_encodings", "soft_prompt_encodings", "llm_calls")
 # Sums of prices are not exact in binary; a cap is not passed by less than this.
 _USD_SLACK = 1e-9
 
@@ -185,7 +157,12 @@ class Ledger:
         if cap == "seconds":
             return float(limit) - self._clock()
         with self._changed:
-            return float(limit) - sum(self._spent[c] + self._reserved[c] for c in _CAPPED[cap])
+            return float(limit) - self._under(self._spent, cap) - self._under(self._reserved, cap)
+
+    def spent(self, cap: str) -> float:
+        """What counts against ``cap`` so far."""
+        with self._changed:
+            return self._under(self._spent, cap)
 
     def seconds(self) -> float:
         """Seconds the run has taken so far."""
@@ -198,11 +175,11 @@ class Ledger:
         """All currencies, whole numbers but for money, which is None where a price is not known."""
         with self._changed:
             counts: dict[str, float | int | None] = {
-                name: int(value) for name, value in self._spent.items() if name not in _MONEY
+                name: int(value) if not is_money(name) else round(float(value), 9)
+                for name, value in self._spent.items()
             }
-            for name in _MONEY:
-                counts[name] = round(float(self._spent[name]), 9) if self.price_known else None
-        return {name: counts[name] for name in CURRENCIES}
+        unknown = {name: None for name in counts if is_money(name) and not self.price_known}
+        return counts | unknown
 
     def state(self) -> dict[str, float]:
         """All counts, for a checkpoint."""
@@ -217,25 +194,30 @@ class Ledger:
 
     def _blocking(self, amounts: dict[str, float]) -> tuple[str, bool] | None:
         """The cap in the way, and whether waiting for others is no help."""
-        if any(amounts.get(currency, 0) for currency in _STOPPABLE):
+        if any(amounts[name] for name in amounts if CURRENCIES[name].starts_work):
             if self._stopped:
                 return "interrupted", True
             if self.caps.seconds is not None and self._clock() >= self.caps.seconds:
                 return "seconds", True
         found: tuple[str, bool] | None = None
-        for cap_name, currencies in _CAPPED.items():
+        wanted = Spend(**amounts)
+        for cap_name in dict.fromkeys(c.cap for c in CURRENCIES.values() if c.cap):
             cap = getattr(self.caps, cap_name)
-            asked = sum(amounts.get(c, 0) for c in currencies)
+            asked = wanted.under(cap_name)
             if cap is None or not asked:
                 continue
-            slack = _USD_SLACK if cap_name == "llm_usd" else 0
-            spent = sum(self._spent[c] for c in currencies)
-            reserved = sum(self._reserved[c] for c in currencies)
+            slack = _USD_SLACK if is_money(cap_name) else 0
+            spent = self._under(self._spent, cap_name)
+            reserved = self._under(self._reserved, cap_name)
             if spent + asked > cap + slack:
                 return cap_name, True
             if spent + reserved + asked > cap + slack:
                 found = cap_name, False
         return found
+
+    @staticmethod
+    def _under(counts: dict[str, float], cap: str) -> float:
+        return sum(counts[one.name] for one in CURRENCIES.values() if one.cap == cap)
 
     def _settle(self, reserved: dict[str, float], actual: dict[str, float]) -> None:
         with self._changed:

@@ -35,9 +35,9 @@ from llmopt.search.base import Outcome, Search
 from llmopt.search.text.chat import Chat
 from llmopt.search.text.random import Random
 from llmopt.search.text.zeroshot import ZeroShot
+from llmopt.spend.currency import CURRENCIES
 from llmopt.spend.events import Progress, Watch
 from llmopt.spend.journal import read_journal
-from llmopt.spend.ledger import CURRENCIES
 from llmopt.task import TestSet
 from llmopt.template import Template
 from llmopt.vision.base import Access, BoxInfo

@@ -109,7 +109,7 @@ def test_money(data: Path) -> None:
     assert row.cap == 1.0
     assert row.cap_text == "$1.0000"
     unknown = plan(data, llm="openai:made-up-model")
-    assert next(row for row in unknown.rows if row.name == "llm_usd").most_text == "not known"
+    assert next(row for row in unknown.rows if row.name == "llm_usd").most_text == "unknown"
     assert any("price of 'openai:made-up-model' is not known" in n for n in unknown.notes)
 
 

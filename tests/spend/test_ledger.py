@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmopt.errors import BudgetExhausted
-from llmopt.spend.ledger import CURRENCIES, Caps, Ledger
+from llmopt.spend.currency import CURRENCIES
+from llmopt.spend.ledger import Caps, Ledger
 
 QUICK = settings(max_examples=200, deadline=None, derandomize=True)
 

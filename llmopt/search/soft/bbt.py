@@ -40,7 +40,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from annotated_types import Ge, Gt
 
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.search.soft.machinery.evolution import Evolution, Loss, cma_seed, hinge
 from llmopt.search.soft.machinery.schedules import check_budget, steps_allowed
@@ -50,6 +50,7 @@ from llmopt.search.soft.machinery.subspace import Subspace, orthonormal
 from llmopt.search.soft.machinery.trail import trail_bounds
 from llmopt.search.soft.machinery.walk import follow
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.vision.base import Access
 
@@ -98,7 +99,7 @@ class Bbt(Optimizer[BbtSettings]):
     Settings = BbtSettings
     starts_at_template = True
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Exact, unless a rule of CMA-ES ends the search early."""
         s, steps = self.settings, self._steps(task)
         return trail_bounds(task, s.views, steps + 1, steps * s.population)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from annotated_types import Ge, Gt
 
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.bbt import LOSSES, Bbt
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.search.soft.machinery.evolution import Evolution, cma_seed
@@ -35,6 +35,7 @@ from llmopt.search.soft.machinery.start import words_start
 from llmopt.search.soft.machinery.subspace import Subspace, bbt_std, gaussian
 from llmopt.search.soft.machinery.walk import march
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.vision.base import Access
 
@@ -113,13 +114,13 @@ class BbtReleased(Optimizer[BbtReleasedSettings]):
     access = Access.SOFT
     Settings = BbtReleasedSettings
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Exact, unless a rule of CMA-ES ends the search early."""
         s, steps = self.settings, self._steps()
         classes, images, val = len(task.classnames), len(task.train), len(task.val)
         candidates = steps * s.population
         looks = steps // (LOOK_EVERY // s.population or 1) if val else 0
-        return Bounds(
+        return Spend(
             image_encodings=images + val,
             soft_prompt_encodings=(candidates + looks) * classes,
             pairs_scored=(candidates * images + looks * val) * classes,

@@ -33,7 +33,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
 
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.search.soft.machinery.evolution import Evolution, cma_seed
 from llmopt.search.soft.machinery.schedules import check_budget, steps_allowed
@@ -42,6 +42,7 @@ from llmopt.search.soft.machinery.subspace import Subspace, bbt_std, gaussian
 from llmopt.search.soft.machinery.trail import trail_bounds
 from llmopt.search.soft.machinery.walk import follow
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.vision.base import Access
 
@@ -103,7 +104,7 @@ class BptVlm(Optimizer[BptVlmSettings]):
     Settings = BptVlmSettings
     starts_at_template = True
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Exact, unless a rule of CMA-ES ends the search early."""
         s, steps = self.settings, self._steps(task)
         return trail_bounds(task, s.views, steps + 1, steps * s.population)

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import torch
 from annotated_types import Interval
 
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.bptvlm import BptVlm, CmaSettings
 from llmopt.search.soft.machinery.evolution import Evolution
 from llmopt.search.soft.machinery.images import Encoded
@@ -22,6 +22,7 @@ from llmopt.search.soft.machinery.schedules import check_budget
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import SoftStart, check_room, plain_names
 from llmopt.search.soft.machinery.walk import march
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.vision.base import Access, BlackBox
 
@@ -66,11 +67,11 @@ class BptVlmReleased(Optimizer[BptVlmReleasedSettings]):
         super().check(box, task)
         check_room(box, self.settings.tokens, task.classnames)
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Exact, unless a rule of CMA-ES ends the search early."""
         classes, images = len(task.classnames), len(task.train)
         candidates = self._steps(task) * self.settings.population
-        return Bounds(
+        return Spend(
             image_encodings=images,
             soft_prompt_encodings=candidates * classes,
             pairs_scored=candidates * classes * images,

@@ -48,7 +48,7 @@ import torch
 from annotated_types import Ge, Interval
 from torch.nn import functional as F
 
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.machinery.images import Encoded
 from llmopt.search.soft.machinery.point import Array, Point
 from llmopt.search.soft.machinery.schedules import check_budget, cosine_rate, steps_allowed
@@ -58,6 +58,7 @@ from llmopt.search.soft.machinery.subspace import word_axes
 from llmopt.search.soft.machinery.trail import trail_bounds
 from llmopt.search.soft.machinery.walk import Walk, follow
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.vision.base import Access
 
@@ -213,7 +214,7 @@ class Cbbt(Optimizer[CbbtSettings]):
     HEADLESS: ClassVar = {"adapter": False}
     starts_at_template = True
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Exact, but for the pairs that reading off text features for the adapter takes."""
         s, steps = self.settings, self._steps(task)
         return trail_bounds(task, s.views, steps + 1, 2 * s.directions * steps, s.head)

@@ -34,7 +34,7 @@ from llmopt.data.augment import Augmentation
 from llmopt.heads.adapter import Bottleneck
 from llmopt.heads.base import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.cbbt import Cbbt
 from llmopt.search.soft.machinery.images import Encoded, fresh_batch
 from llmopt.search.soft.machinery.point import Array, Point
@@ -47,6 +47,7 @@ from llmopt.search.soft.machinery.torch_state import below, pack, unpack
 from llmopt.search.soft.machinery.trail import WIDEST
 from llmopt.search.soft.machinery.walk import Walk, march
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.vision.base import Access, BlackBox
 
@@ -233,13 +234,13 @@ class CbbtReleased(Optimizer[CbbtReleasedSettings]):
         super().check(box, task)
         check_room(box, self.settings.tokens, task.classnames)
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Exact, but for the pairs that reading off text features for the adapter takes."""
         s, classes, images = self.settings, len(task.classnames), len(task.train)
         size, epochs = min(s.batch, images), self._epochs(task)
         steps = epochs * per_epoch(images, s.batch)
         contexts, read = steps * (1 + s.directions), epochs * s.adapter
-        return Bounds(
+        return Spend(
             image_encodings=steps * size,
             soft_prompt_encodings=(contexts + read) * classes,
             pairs_scored=(contexts * size + read * WIDEST) * classes,

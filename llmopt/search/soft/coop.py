@@ -34,7 +34,7 @@ for the choice in the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy.typing as npt
@@ -43,7 +43,7 @@ from annotated_types import Ge, Interval
 from torch.nn import functional as F
 
 from llmopt.errors import AccessError
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.machinery.images import Encoded
 from llmopt.search.soft.machinery.schedules import by_shots, cosine_rate, per_epoch
 from llmopt.search.soft.machinery.start import SoftStart, soft_start
@@ -51,6 +51,7 @@ from llmopt.search.soft.machinery.torch_state import pack, unpack
 from llmopt.search.soft.machinery.trail import trail_bounds
 from llmopt.search.soft.machinery.walk import Walk, follow
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.vision.base import Access, BlackBox
 
@@ -195,16 +196,14 @@ class Coop(Optimizer[CoopSettings]):
         super().check(box, task)
         check_gradients(box)
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Upper bounds of the spend; exact."""
         s, epochs, classes = self.settings, self.settings.epochs_of(task), len(task.classnames)
         images = len(task.train) * (1 + s.views)
         steps = epochs * per_epoch(images, s.batch)
-        walk = trail_bounds(task, s.views, epochs + 1, 0)
-        return replace(
-            walk,
-            soft_prompt_encodings=walk.soft_prompt_encodings + steps * classes,
-            pairs_scored=walk.pairs_scored + steps * min(s.batch, images) * classes,
+        return trail_bounds(task, s.views, epochs + 1, 0) + Spend(
+            soft_prompt_encodings=steps * classes,
+            pairs_scored=steps * min(s.batch, images) * classes,
         )
 
     def run(self, search: Search) -> Outcome:

@@ -19,13 +19,14 @@ import torch
 from annotated_types import Ge, Interval
 
 from llmopt.data.augment import Augmentation
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.coop import Coop, Sgd, SgdSettings, check_gradients
 from llmopt.search.soft.machinery.images import fresh_batch
 from llmopt.search.soft.machinery.schedules import per_epoch
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import SoftStart, check_room, plain_names, words_start
 from llmopt.search.soft.machinery.walk import march
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.vision.base import Access, BlackBox
 
@@ -62,11 +63,11 @@ class CoopReleased(Optimizer[CoopReleasedSettings]):
         check_gradients(box)
         check_room(box, self.settings.tokens, task.classnames)
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Upper bounds of the spend; exact."""
         s, classes, images = self.settings, len(task.classnames), len(task.train)
         steps, size = s.epochs_of(task) * per_epoch(images, s.batch), min(s.batch, images)
-        return Bounds(
+        return Spend(
             image_encodings=steps * size,
             soft_prompt_encodings=steps * classes,
             pairs_scored=steps * classes * size,

@@ -62,7 +62,7 @@ import torch
 from annotated_types import Ge, Gt
 
 from llmopt.heads import HEADS
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.search.soft.machinery.evolution import Evolution, Restarts, cma_seed
 from llmopt.search.soft.machinery.images import Encoded
@@ -73,6 +73,7 @@ from llmopt.search.soft.machinery.subspace import Subspace, orthonormal
 from llmopt.search.soft.machinery.trail import trail_bounds
 from llmopt.search.soft.machinery.walk import Walk, follow
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.vision.base import Access
 
@@ -125,7 +126,7 @@ class Craft(Optimizer[CraftSettings]):
     HEADLESS: ClassVar = {"head": "none"}
     starts_at_template = True
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Exact, unless a rule of CMA-ES ends the search early."""
         s = self.settings
         searches, generations = self._searches(task)

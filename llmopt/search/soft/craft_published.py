@@ -50,7 +50,7 @@ from llmopt.data.augment import Augmentation
 from llmopt.heads.base import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.heads.residual import Refinement, refinement_loss
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.craft import Craft
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.search.soft.machinery.ending import Ending
@@ -62,6 +62,7 @@ from llmopt.search.soft.machinery.start import words_start
 from llmopt.search.soft.machinery.subspace import Subspace, gaussian
 from llmopt.search.soft.machinery.torch_state import below, pack, unpack
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.spend.events import Progress
 from llmopt.task import Task
 from llmopt.vision.base import Access
@@ -319,12 +320,12 @@ class CraftReleased(Optimizer[CraftReleasedSettings]):
     Settings: ClassVar[type[CraftReleasedSettings]] = CraftReleasedSettings
     HEADLESS = None
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Exact, unless a rule of CMA-ES ends the search early."""
         s, images, classes = self.settings, len(task.train), len(task.classnames)
         turns = s.evaluations(task) // s.population
         scored, batches = turns * s.population, math.ceil(images / s.line(task).batch)
-        return Bounds(
+        return Spend(
             image_encodings=images * (1 + turns),
             soft_prompt_encodings=(scored + turns * batches) * classes,
             pairs_scored=(scored + turns) * images * classes,

@@ -44,7 +44,7 @@ import numpy.typing as npt
 import torch
 from annotated_types import Ge, Gt
 
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.machinery.fastfood import Fastfood
 from llmopt.search.soft.machinery.images import Encoded
 from llmopt.search.soft.machinery.schedules import check_budget, steps_allowed
@@ -53,6 +53,7 @@ from llmopt.search.soft.machinery.start import SoftStart, soft_start
 from llmopt.search.soft.machinery.trail import trail_bounds
 from llmopt.search.soft.machinery.walk import Walk, follow
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.vision.base import Access
 
@@ -224,7 +225,7 @@ class Zip(Optimizer[ZipSettings]):
     Settings = ZipSettings
     starts_at_template = True
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Upper bounds of the spend; exact."""
         s, steps = self.settings, self._steps(task)
         return trail_bounds(task, s.views, steps + 1, 2 * s.directions * steps)

@@ -18,13 +18,14 @@ import torch
 from annotated_types import Ge, Gt, Interval
 
 from llmopt.data.augment import Augmentation
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.machinery.images import fresh_batch
 from llmopt.search.soft.machinery.schedules import check_budget
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import SoftStart, check_room, plain_names
 from llmopt.search.soft.machinery.walk import march
 from llmopt.search.soft.zip import Spsa, SpsaSettings, Zip
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.vision.base import Access, BlackBox
 
@@ -66,12 +67,12 @@ class ZipReleased(Optimizer[ZipReleasedSettings]):
         super().check(box, task)
         check_room(box, self.settings.tokens, task.classnames)
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Upper bounds of the spend; exact."""
         s, steps = self.settings, self._steps()
         contexts = 2 * s.directions * steps
         size, classes = min(s.batch, len(task.train)), len(task.classnames)
-        return Bounds(
+        return Spend(
             image_encodings=steps * size,
             soft_prompt_encodings=contexts * classes,
             pairs_scored=contexts * classes * size,

@@ -23,7 +23,7 @@ from annotated_types import Ge
 
 from llmopt.errors import BudgetExhausted, ContentRefused, ContextOverflow
 from llmopt.resources import read_lines, read_prompt
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.text.aliases import PROPOSED, find_aliases
 from llmopt.search.text.archive import Archive, Fitness, evaluate
 from llmopt.search.text.conversation import Lists, rephrase
@@ -31,6 +31,7 @@ from llmopt.search.text.polishing import POLISH, polish, ranked
 from llmopt.search.text.replies import MAX_CHARS, ParsedReply, parse_reply
 from llmopt.search.text.selection import FINALISTS, choose, second_look
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.spend.events import Progress
 from llmopt.task import Task
 from llmopt.template import Template
@@ -139,13 +140,13 @@ class Climbing(Optimizer[C]):
     def calls_per_turn(self) -> int:
         """Calls to the chat model in one turn, at most."""
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Upper bounds: every proposal new, every climb at its full length."""
         s = self.settings
         templates = s.restarts * (s.pool + s.iterations * s.proposals) + s.polish * POLISH
         images = len(task.train) + len(task.val)
         classes = len(task.classnames)
-        return Bounds(
+        return Spend(
             image_encodings=images,
             text_encodings=templates * classes
             + s.aliases * PROPOSED

@@ -8,10 +8,11 @@ from typing import Literal
 from llmopt.errors import BudgetExhausted
 from llmopt.predictor import TextPredictor
 from llmopt.resources import read_lines
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.text.archive import Archive
 from llmopt.search.text.selection import FINALISTS, choose, second_look
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.template import Template
 
@@ -37,13 +38,13 @@ class Handcrafted(Optimizer[HandcraftedSettings]):
     name = "handcrafted"
     Settings = HandcraftedSettings
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Every template of the list, and the start."""
         templates = len(self._templates(task)) + 1
         images, classes = len(task.train) + len(task.val), len(task.classnames)
-        return Bounds(
-            images,
-            templates * classes + second_look(task, templates),
+        return Spend(
+            image_encodings=images,
+            text_encodings=templates * classes + second_look(task, templates),
             pairs_scored=templates * images * classes,
         )
 

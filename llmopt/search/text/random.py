@@ -10,11 +10,12 @@ from annotated_types import Ge
 
 from llmopt.errors import BudgetExhausted
 from llmopt.resources import read_lines
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.text.archive import Archive, Fitness
 from llmopt.search.text.selection import FINALISTS, choose, second_look
 from llmopt.sentences import Sentence, vocabulary
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.spend.events import Progress
 from llmopt.task import Task
 from llmopt.template import Template
@@ -43,13 +44,14 @@ class Random(Optimizer[RandomSettings]):
     name = "random"
     Settings = RandomSettings
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """Every template on all few shots."""
         templates = self.settings.evaluations
         images, classes = len(task.train) + len(task.val), len(task.classnames)
-        return Bounds(
-            images,
-            templates * classes + second_look(task, min(self.settings.finalists + 1, templates)),
+        return Spend(
+            image_encodings=images,
+            text_encodings=templates * classes
+            + second_look(task, min(self.settings.finalists + 1, templates)),
             pairs_scored=templates * images * classes,
         )
 

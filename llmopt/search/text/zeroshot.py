@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.text.selection import choose, second_look
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 
 
@@ -21,10 +22,14 @@ class ZeroShot(Optimizer[ZeroShotSettings]):
     name = "zeroshot"
     Settings = ZeroShotSettings
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """One template on all few shots."""
         images, classes = len(task.train) + len(task.val), len(task.classnames)
-        return Bounds(images, classes + second_look(task, 1), pairs_scored=images * classes)
+        return Spend(
+            image_encodings=images,
+            text_encodings=classes + second_look(task, 1),
+            pairs_scored=images * classes,
+        )
 
     def run(self, search: Search) -> Outcome:
         """Score the start, so that its figures stand in the result."""

@@ -8,10 +8,11 @@ from typing import Annotated
 from annotated_types import Interval
 
 from llmopt.errors import BudgetExhausted
-from llmopt.search.base import Bounds, Optimizer, Outcome, Search
+from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.text.archive import Archive
 from llmopt.search.text.selection import FINALISTS, choose, second_look
 from llmopt.settings import Settings
+from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.template import Template
 
@@ -35,12 +36,14 @@ class Adjectives(Optimizer[AdjectiveSettings]):
     name = "adjectives"
     Settings = AdjectiveSettings
 
-    def bounds(self, task: Task) -> Bounds:
+    def bounds(self, task: Task) -> Spend:
         """The start and every word."""
         count = 1 + self.settings.words
         images, classes = len(task.train) + len(task.val), len(task.classnames)
         texts = count * classes + second_look(task, count)
-        return Bounds(images, texts, pairs_scored=count * classes * images)
+        return Spend(
+            image_encodings=images, text_encodings=texts, pairs_scored=count * classes * images
+        )
 
     def run(self, search: Search) -> Outcome:
         """Score them all and choose."""

@@ -21,11 +21,12 @@ from llmopt.heads import HEADS
 from llmopt.heads.base import temperature
 from llmopt.heads.predictor import with_head
 from llmopt.predictor import Predictor, single
-from llmopt.search.base import Bounds, Outcome, Search
+from llmopt.search.base import Outcome, Search
 from llmopt.search.soft.machinery.ending import Ending
 from llmopt.search.soft.machinery.images import Encoded, view
 from llmopt.search.soft.machinery.scoring import score
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
+from llmopt.spend.currency import Spend
 from llmopt.stats import correct, log_likelihoods, paired_t
 from llmopt.task import FloatArray, Task
 
@@ -143,9 +144,7 @@ class Trail:
         return log_likelihoods(scores / divisor, labels), correct(scores, labels)
 
 
-def trail_bounds(
-    task: Task, views: int, visits: int, candidates: int, head: str = "none"
-) -> Bounds:
+def trail_bounds(task: Task, views: int, visits: int, candidates: int, head: str = "none") -> Spend:
     """Upper bounds of a search with a trail.
 
     Args:
@@ -161,7 +160,7 @@ def trail_bounds(
     # A head wants the scores of the training and of the validation images, and the text features.
     asked = 0 if head == "none" else 1 + bool(len(task.val)) + HEADS.get(head).looks_at_features
     pairs = everything + WIDEST if asked else 0
-    return Bounds(
+    return Spend(
         image_encodings=everything,
         text_encodings=classes,
         soft_prompt_encodings=(visits + candidates + asked) * classes,
