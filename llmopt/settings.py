@@ -55,7 +55,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
-        for name, value in typed_values(type(self), given, type(self).__name__).items():
+        for name, value in _typed(type(self), given, type(self).__name__).items():
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -69,7 +69,7 @@ class Settings:
         Raises:
             ConfigError: an unknown name (the nearest is suggested), or a wrong value.
         """
-        return cls(**typed_values(cls, values, where))
+        return cls(**_typed(cls, values, where))
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Settings:
         return f"setting {name}={value} must be {wanted}"
 
 
-def typed_values(cls: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _typed(cls: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Values converted to the types of a dataclass's fields, and checked against their ranges.
 
     Raises:
@@ -107,8 +107,7 @@ def typed_values(cls: Any, values: Mapping[str, Any], where: str) -> dict[str, A
             wrong = error.errors(include_url=False)[0]
             if wrong["type"] in _OUT_OF_RANGE and not wrong["loc"]:
                 shown = repr(value) if wrong["type"] == "literal_error" else value
-                refuse = getattr(cls, "out_of_range", Settings.out_of_range)
-                raise ConfigError(refuse(name, shown, allowed(hint, value))) from None
+                raise ConfigError(cls.out_of_range(name, shown, allowed(hint, value))) from None
             raise ConfigError(
                 f"'{name}' in {where} must be {_described(hint)}, not {value!r}"
             ) from None

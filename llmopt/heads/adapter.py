@@ -18,21 +18,21 @@ Queries: none beyond the features of the views.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from torch import nn
 from torch.nn import functional as F
 
-from llmopt.errors import ConfigError
 from llmopt.heads.base import Config, Shots, Tensors, temperature
 from llmopt.heads.training import TrainedHead, Training, uniform
 from llmopt.task import FloatArray
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class AdapterSettings(Training):
     """Settings of the adapter.
 
     Attributes:
@@ -41,8 +41,8 @@ class Settings(Training):
         start: ``zero`` or ``released``.
     """
 
-    ratio: float = 0.2
-    reduction: int = 4
+    ratio: Annotated[float, Interval(ge=0, le=1)] = 0.2
+    reduction: Annotated[int, Ge(1)] = 4
     start: Literal["zero", "released"] = "zero"
 
 
@@ -66,8 +66,6 @@ class Bottleneck(nn.Module):
         start: Literal["zero", "released"] = "zero",
     ) -> None:
         super().__init__()
-        if start not in ("zero", "released"):
-            raise ConfigError(f"head start '{start}' is neither 'zero' nor 'released'")
         self.w1 = nn.Parameter(uniform((hidden, width), width, generator))
         self.w2 = nn.Parameter(uniform((width, hidden), hidden, generator))
         if start == "zero":
@@ -83,11 +81,11 @@ class Bottleneck(nn.Module):
         return F.normalize(self.ratio * moved + (1 - self.ratio) * features, dim=-1)
 
 
-class Adapter(TrainedHead[Settings, Bottleneck]):
+class Adapter(TrainedHead[AdapterSettings, Bottleneck]):
     """CLIP-Adapter on image features."""
 
     name = "adapter"
-    Settings = Settings
+    Settings = AdapterSettings
     recipe = (
         "# The head moves the image feature by a bottleneck, whose last relu is there if",
         "# head.outer is 1, and compares the move with the class embeddings, scaled, in head.text.",

@@ -13,10 +13,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Gt, MinLen
 
 from llmopt.heads import HEADS
 from llmopt.stats import log_likelihoods
@@ -96,6 +97,8 @@ class Shots:
 
 
 S = TypeVar("S")
+Choices = Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)]
+"""Values of a setting from which the left-out images choose."""
 
 
 class Head(ABC, Generic[S]):

@@ -15,31 +15,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge
 
 from llmopt.heads.base import TEMPERATURES, Config, Head, Shots, Tensors, one_hot
+from llmopt.settings import Settings
 from llmopt.task import FloatArray
 
 
 @dataclass(frozen=True)
-class Settings:
+class BiasSettings(Settings):
     """Settings of the bias.
 
     Attributes:
         kappa: weight of the prior, in images a class.
     """
 
-    kappa: float = 1.0
+    kappa: Annotated[float, Ge(0)] = 1.0
 
 
-class Bias(Head[Settings]):
+class Bias(Head[BiasSettings]):
     """Temperature and class bias (section 7.6 b of the method notes)."""
 
     name = "bias"
     looks_at_features = False
-    Settings = Settings
+    Settings = BiasSettings
     recipe = (
         "# The head adds one number a class.",
         "h = head.bias",

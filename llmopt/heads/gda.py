@@ -27,12 +27,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge
 
-from llmopt.heads.base import Config, Head, Shots, Tensors, one_hot
+from llmopt.heads.base import Choices, Config, Head, Shots, Tensors, one_hot
 from llmopt.heads.pseudo import ClassMeans, text_share
+from llmopt.settings import Settings
 from llmopt.task import FloatArray
 
 Float64Array = npt.NDArray[np.float64]
@@ -42,7 +45,7 @@ _NO_SPREAD = 1e-10
 
 
 @dataclass(frozen=True)
-class Settings:
+class GDASettings(Settings):
     """Settings of GDA.
 
     Attributes:
@@ -50,15 +53,15 @@ class Settings:
         rhos: shrinkage of the covariance to choose from, as in equation (2) (1 in the paper).
     """
 
-    kappa: float = 0.3
-    rhos: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
+    kappa: Annotated[float, Ge(0)] = 0.3
+    rhos: Choices = (0.03, 0.1, 0.3, 1.0, 3.0)
 
 
-class GDA(Head[Settings]):
+class GDA(Head[GDASettings]):
     """Gaussian discriminant analysis on image features."""
 
     name = "gda"
-    Settings = Settings
+    Settings = GDASettings
     recipe = (
         "# The head is linear in the image feature: the classes as Gaussians of one covariance.",
         "h = head.weights @ x + head.bias",

@@ -9,20 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from llmopt.heads.base import Config, FittedHead, Head, Shots, Tensors
+from llmopt.settings import Settings
 from llmopt.task import FloatArray
 
 
 @dataclass(frozen=True)
-class Settings:
+class NoHeadSettings(Settings):
     """There is nothing to set."""
 
 
-class NoHead(Head[Settings]):
+class NoHead(Head[NoHeadSettings]):
     """``h = 0``: what every other head is measured against."""
 
     name = "none"
     looks_at_features = False
-    Settings = Settings
+    Settings = NoHeadSettings
     recipe = (
         "# No head: nothing is added.",
         "h = 0",

@@ -25,21 +25,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import nn
 from torch.nn import functional as F
 
-from llmopt.errors import ConfigError
 from llmopt.heads.base import Config, Shots, Tensors, temperature
 from llmopt.heads.training import TrainedHead, Training, uniform
 from llmopt.task import FloatArray
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class ResidualSettings(Training):
     """Settings of the refinement.
 
     Attributes:
@@ -48,9 +48,9 @@ class Settings(Training):
         consistency: w of equation (2) (0 to 1 by dataset in CraFT).
     """
 
-    hidden: int = 256
+    hidden: Annotated[int, Ge(1)] = 256
     start: Literal["zero", "released"] = "zero"
-    consistency: float = 0.1
+    consistency: Annotated[float, Ge(0)] = 0.1
 
 
 class Refinement(nn.Module):
@@ -76,8 +76,6 @@ class Refinement(nn.Module):
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        if start not in ("zero", "released"):
-            raise ConfigError(f"head start '{start}' is neither 'zero' nor 'released'")
         self.w1 = nn.Parameter(uniform((hidden, classes), classes, generator))
         self.b1 = nn.Parameter(uniform((hidden,), classes, generator))
         self.w2 = nn.Parameter(uniform((classes, hidden), hidden, generator))
@@ -127,12 +125,12 @@ def refinement_loss(
     return loss + weight * kl(raw, refined) if weight else loss
 
 
-class Residual(TrainedHead[Settings, Refinement]):
+class Residual(TrainedHead[ResidualSettings, Refinement]):
     """CraFT's head on the base scores."""
 
     name = "residual"
     looks_at_features = False
-    Settings = Settings
+    Settings = ResidualSettings
     recipe = (
         "# The head is a perceptron with one hidden layer of the scores, standardised.",
         "hidden = maximum(head.w1 @ ((s - head.mean) / head.deviation) + head.b1, 0)",

@@ -28,28 +28,29 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.heads.base import Config, Head, Shots, Tensors, one_hot, temperature
+from llmopt.heads.base import Choices, Config, Head, Shots, Tensors, one_hot, temperature
+from llmopt.settings import Settings
 from llmopt.task import FloatArray
 
 Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Settings:
+class RidgeSettings(Settings):
     """Settings of the ridge.
 
     Attributes:
         penalties: lambda of equation (1) to choose from, a training image each.
     """
 
-    penalties: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    penalties: Choices = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
-class Ridge(Head[Settings]):
+class Ridge(Head[RidgeSettings]):
     """Ridge regression of the base scores' residuals on image features."""
 
     name = "ridge"
-    Settings = Settings
+    Settings = RidgeSettings
     recipe = (
         "# The head is linear in the image feature: a ridge regression of what s leaves unsaid.",
         "h = head.weights @ x + head.bias",

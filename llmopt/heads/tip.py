@@ -21,19 +21,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge
 
-from llmopt.heads.base import Config, Head, Shots, Tensors, one_hot
+from llmopt.heads.base import Choices, Config, Head, Shots, Tensors, one_hot
 from llmopt.heads.pseudo import shares, text_share
+from llmopt.settings import Settings
 from llmopt.task import FloatArray
 
 Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Settings:
+class TipSettings(Settings):
     """Settings of the cache.
 
     Attributes:
@@ -41,15 +44,15 @@ class Settings:
         kappa: images that a class text counts for (0 in the paper).
     """
 
-    betas: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0)
-    kappa: float = 0.3
+    betas: Choices = (1.0, 3.0, 10.0, 30.0)
+    kappa: Annotated[float, Ge(0)] = 0.3
 
 
-class Tip(Head[Settings]):
+class Tip(Head[TipSettings]):
     """A training-free cache on image features."""
 
     name = "tip"
-    Settings = Settings
+    Settings = TipSettings
     recipe = (
         "# The head compares the image with training images and class embeddings, which vote.",
         "h = exp(-head.beta * (1 - head.keys @ x)) @ head.values",

@@ -11,31 +11,32 @@ Queries: none beyond the features of the views.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt
 from torch import nn
 from torch.nn import functional as F
 
-from llmopt.heads.base import Config, Shots, Tensors, equal_spread, temperature
+from llmopt.heads.base import Choices, Config, Shots, Tensors, equal_spread, temperature
 from llmopt.heads.select import best, judged
-from llmopt.heads.tip import Settings as TipSettings
-from llmopt.heads.tip import Tip
+from llmopt.heads.tip import Tip, TipSettings
 from llmopt.heads.training import TrainedHead, Training
 from llmopt.task import FloatArray
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class TipFSettings(Training):
     """Settings of the trained cache.
 
     Attributes:
-        betas, kappa: as in :class:`llmopt.heads.tip.Settings`.
+        betas, kappa: as in :class:`llmopt.heads.tip.TipSettings`.
     """
 
-    eps: float = 1e-4
-    betas: tuple[float, ...] = TipSettings.betas
-    kappa: float = TipSettings.kappa
+    eps: Annotated[float, Gt(0)] = 1e-4
+    betas: Choices = TipSettings.betas
+    kappa: Annotated[float, Ge(0)] = TipSettings.kappa
 
 
 class Cache(nn.Module):
@@ -53,11 +54,11 @@ class Cache(nn.Module):
         return torch.exp(-self.beta * (1 - features @ self.keys.T)) @ self.values
 
 
-class TipF(TrainedHead[Settings, Cache]):
+class TipF(TrainedHead[TipFSettings, Cache]):
     """A cache on image features with trained keys."""
 
     name = "tip-f"
-    Settings = Settings
+    Settings = TipFSettings
     recipe = (
         "# The head compares the image with keys that began as training images, and which vote.",
         "h = exp(-head.beta * (1 - head.keys @ x)) @ head.values",

@@ -14,20 +14,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from annotated_types import Ge, Gt, MinLen
 
 from llmopt.heads.base import Config, Head, Shots, Tensors, folds
+from llmopt.settings import Settings
 from llmopt.task import FloatArray
 
 FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Settings):
     """Settings of training.
 
     Attributes:
@@ -38,11 +40,11 @@ class Training:
         eps: Adam's.
     """
 
-    steps: tuple[int, ...] = (20, 50, 100, 200, 500, 1000)
-    batch: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    eps: float = 1e-8
+    steps: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (20, 50, 100, 200, 500, 1000)
+    batch: Annotated[int, Ge(1)] = 64
+    lr: Annotated[float, Gt(0)] = 1e-3
+    weight_decay: Annotated[float, Ge(0)] = 0.01
+    eps: Annotated[float, Gt(0)] = 1e-8
 
 
 T = TypeVar("T", bound=Training)

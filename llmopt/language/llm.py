@@ -87,4 +87,4 @@ def choose_llm(
     """
     spec = spec or default_spec()
     split_spec(spec, base_url)
-    return Llm(spec, base_url, LlmSettings.from_mapping(settings or {}))
+    return Llm(spec, base_url, LlmSettings.make(settings or {}, "the settings of the chat model"))

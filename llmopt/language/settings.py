@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Interval
 
 from llmopt.errors import ConfigError
 from llmopt.language.retry import RetrySettings
 from llmopt.language.scrub import looks_secret
+from llmopt.settings import Settings
 
 
 @dataclass(frozen=True)
-class LlmSettings:
+class LlmSettings(Settings):
     """How the chat model is asked.
 
     Attributes:
         temperature: 1.0 as in the paper; none is the model's own. Left out where it is refused.
         top_p: share of the probability to sample from; none is the model's own.
         seed: sent along where the service takes one; it promises nothing.
-        max_tokens: the most tokens of one reply, thoughts included. Every call reserves this much.
+        max_tokens: the most tokens of one reply, reasoning included. Every call reserves this much.
         reasoning_effort: for models that take one (``low``, ``medium`` …).
         structured: ask for JSON by schema (OpenAI and compatible servers; dropped where refused).
         headers: extra ones, as ``Name: value; Other: value``. ``$NAME`` is read from the
@@ -37,49 +40,33 @@ class LlmSettings:
         cache: use replies of earlier runs that asked the same.
     """
 
-    temperature: float | None = 1.0
-    top_p: float | None = None
+    temperature: Annotated[float, Interval(ge=0, le=2)] | None = 1.0
+    top_p: Annotated[float, Interval(gt=0, le=1)] | None = None
     seed: int | None = None
-    max_tokens: int = 4096
+    max_tokens: Annotated[int, Ge(1)] = 4096
     reasoning_effort: str = ""
     structured: bool = False
     headers: str = ""
     key_env: str = ""
-    timeout: float = 120.0
-    call_seconds: float = 300.0
-    attempts: int = 6
-    deadline: float = 600.0
-    first_pause: float = 1.0
-    breaker: int = 12
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
+    timeout: Annotated[float, Gt(0)] = 120.0
+    call_seconds: Annotated[float, Gt(0)] = 300.0
+    attempts: Annotated[int, Ge(1)] = 6
+    deadline: Annotated[float, Gt(0)] = 600.0
+    first_pause: Annotated[float, Ge(0)] = 1.0
+    breaker: Annotated[int, Ge(1)] = 12
+    requests_per_minute: Annotated[float, Gt(0)] | None = None
+    tokens_per_minute: Annotated[float, Gt(0)] | None = None
     price: str = ""
     cache: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "timeout", "call_seconds", "attempts", "deadline", "breaker"):
-            self._above_zero(name, getattr(self, name))
-        for name in ("requests_per_minute", "tokens_per_minute"):
-            if (value := getattr(self, name)) is not None:
-                self._above_zero(name, value)
-        if self.first_pause < 0:
-            raise ConfigError(f"first_pause of the chat model must not be {self.first_pause}")
-        if self.temperature is not None and not 0 <= self.temperature <= 2:
-            raise ConfigError(f"temperature must be between 0 and 2, not {self.temperature}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        super().__post_init__()
         self.header_values({})
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> LlmSettings:
-        """From names and values, texts converted.
-
-        Raises:
-            ConfigError: an unknown name (the nearest is suggested) or a wrong value.
-        """
-        from llmopt.settings import typed_values
-
-        return cls(**typed_values(cls, values, "the settings of the chat model"))
+    def out_of_range(cls, name: str, value: object, wanted: str) -> str:
+        """Says whose setting it is."""
+        return f"setting {name}={value} of the chat model must be {wanted}"
 
     @property
     def retry(self) -> RetrySettings:
@@ -115,8 +102,3 @@ class LlmSettings:
             if value:
                 headers[name] = value
         return headers
-
-    @staticmethod
-    def _above_zero(name: str, value: float) -> None:
-        if not value > 0:
-            raise ConfigError(f"{name} of the chat model must be above 0, not {value}")

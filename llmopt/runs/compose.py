@@ -267,7 +267,8 @@ def _llm(config: RunConfig, model: BaseChatModel | None) -> Llm:
 
     if model is None:
         return choose_llm(config.llm, config.llm_base_url, config.llm_settings)
-    return Llm(config.llm, settings=LlmSettings.from_mapping(config.llm_settings), model=model)
+    settings = LlmSettings.make(config.llm_settings, "the settings of the chat model")
+    return Llm(config.llm, settings=settings, model=model)
 
 
 def _named(optimizer: Optimizer[Any]) -> dict[str, Any]:

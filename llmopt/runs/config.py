@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PAPER_MODEL = ("RN50-quickgelu", "openai")
 """The backbone the papers use."""
 
-PANELS = TASK, SEARCH, MODEL, LLM, CAPS, OUTPUT = (
+PANELS = TASK, SEARCH, MODEL, LLM, LIMITS, OUTPUT = (
     "Task", "Search", "Black box", "Language model", "Hard caps", "Output",
 )  # fmt: skip
 """Panels of help pages, in order."""
@@ -120,15 +120,15 @@ class RunConfig(Settings):
     llm_settings: Annotated[
         Given, Option("A setting of the model, KEY=VALUE (temperature …).", LLM, "--llm-set")
     ] = field(default_factory=dict)
-    max_llm_calls: Annotated[int | None, Option("Calls to the language model.", CAPS, ge=0)] = None
-    max_tokens: Annotated[int | None, Option("Its tokens, in and out together.", CAPS, ge=0)] = None
+    max_llm_calls: Annotated[int | None, Option("Calls to the language model.", LIMITS, ge=0)] = None
+    max_tokens: Annotated[int | None, Option("Its tokens, in and out together.", LIMITS, ge=0)] = None
     max_usd: Annotated[
-        float | None, Option("US dollars.", CAPS, default="1.00 if it is paid", ge=0)
+        float | None, Option("US dollars.", LIMITS, default="1.00 if it is paid", ge=0)
     ] = None
-    max_queries: Annotated[int | None, Option("Prompts encoded by the black box.", CAPS, ge=0)] = (
+    max_queries: Annotated[int | None, Option("Prompts encoded by the black box.", LIMITS, ge=0)] = (
         None
     )
-    max_seconds: Annotated[float | None, Option("Seconds of searching.", CAPS, ge=0)] = None
+    max_seconds: Annotated[float | None, Option("Seconds of searching.", LIMITS, ge=0)] = None
     head: Annotated[
         str,
         Option(
@@ -165,24 +165,24 @@ class RunConfig(Settings):
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """JSON schema of a config file, with the settings of every optimizer."""
-        from pydantic import TypeAdapter
-
         from llmopt.language.settings import LlmSettings
         from llmopt.search import OPTIMIZERS, forms
 
-        def settings(kind: type[Any], **fixed: str) -> dict[str, Any]:
-            schema = TypeAdapter(kind).json_schema()
-            schema["properties"] |= {name: {"const": value} for name, value in fixed.items()}
-            return schema
-
-        schema = settings(cls)
-        schema["properties"]["llm_settings"] |= settings(LlmSettings)
+        schema = super().json_schema()
+        schema["properties"]["llm_settings"] |= LlmSettings.json_schema()
         for name, option in options().items():
             schema["properties"][name]["description"] = option.help
         schema["allOf"] = []
         for name in OPTIMIZERS.names():
+            try:
+                found = forms(name)
+            except ConfigError:
+                continue  # a plug-in that cannot be used
+            given = [kind.Settings.json_schema() for kind in found.values()]
+            for one, profile in zip(given, found, strict=True):
+                if profile:
+                    one["properties"]["profile"] = {"const": profile}
             chosen = {"properties": {"optimizer": {"const": name}}, "required": ["optimizer"]}
-            given = [settings(kind.Settings, profile=form) for form, kind in forms(name).items()]
             schema["allOf"].append(
                 {"if": chosen, "then": {"properties": {"settings": {"anyOf": given}}}}
             )

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from llmopt.errors import ConfigError
 from llmopt.predictor import Predictor
-from llmopt.settings import typed_values
 from llmopt.spend.currency import Spend
 from llmopt.spend.events import Progress
 from llmopt.task import Task
@@ -179,7 +178,7 @@ class Optimizer(ABC, Generic[S]):
                     f"setting {name}={given[name]} does nothing in the profile '{cls.form}' of "
                     f"'{cls.name}'; it works in: {', '.join(works_in)} (--set profile=NAME)"
                 )
-        return cls.Settings(**typed_values(cls.Settings, given, f"the settings of '{cls.name}'"))
+        return cls.Settings.make(given, f"the settings of '{cls.name}'")
 
     @classmethod
     def _forms_with(cls, setting: str) -> list[str]:

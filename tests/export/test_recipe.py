@@ -17,8 +17,7 @@ from llmopt.data.shapes import SHAPES, ShapesDataset
 from llmopt.export.formats import export, save
 from llmopt.export.recipe import recipe
 from llmopt.heads import HEADS
-from llmopt.heads.adapter import Adapter
-from llmopt.heads.adapter import Settings as AdapterSettings
+from llmopt.heads.adapter import Adapter, AdapterSettings
 from llmopt.heads.bank import Bank, Features
 from llmopt.heads.base import FittedHead, Head
 from llmopt.heads.predictor import Bridge, HeadedPredictor

@@ -12,14 +12,11 @@ from scipy.special import softmax
 
 from llmopt.heads import HEADS
 from llmopt.heads.base import Head, Shots
-from llmopt.heads.bias import Bias
-from llmopt.heads.bias import Settings as BiasSettings
-from llmopt.heads.gda import GDA
-from llmopt.heads.gda import Settings as GDASettings
+from llmopt.heads.bias import Bias, BiasSettings
+from llmopt.heads.gda import GDA, GDASettings
 from llmopt.heads.pseudo import ClassMeans
 from llmopt.heads.ridge import Ridge
-from llmopt.heads.tip import Settings as TipSettings
-from llmopt.heads.tip import Tip
+from llmopt.heads.tip import Tip, TipSettings
 
 EXACT: list[Head[Any]] = [
     Bias(),

@@ -18,11 +18,11 @@ from llmopt.heads.training import TrainedHead
 
 SHORT = (1, 6)
 TRAINED: list[TrainedHead[Any, Any]] = [
-    residual.Residual(residual.Settings(steps=SHORT, hidden=16)),
-    residual.Residual(residual.Settings(steps=SHORT, hidden=16, start="released")),
-    adapter.Adapter(adapter.Settings(steps=SHORT)),
-    adapter.Adapter(adapter.Settings(steps=SHORT, start="released")),
-    tip_f.TipF(tip_f.Settings(steps=SHORT, betas=(3.0,))),
+    residual.Residual(residual.ResidualSettings(steps=SHORT, hidden=16)),
+    residual.Residual(residual.ResidualSettings(steps=SHORT, hidden=16, start="released")),
+    adapter.Adapter(adapter.AdapterSettings(steps=SHORT)),
+    adapter.Adapter(adapter.AdapterSettings(steps=SHORT, start="released")),
+    tip_f.TipF(tip_f.TipFSettings(steps=SHORT, betas=(3.0,))),
 ]
 each_head = pytest.mark.parametrize("head", TRAINED, ids=lambda h: f"{h.name}-{h.settings}"[:40])
 
@@ -98,10 +98,9 @@ def test_a_zero_start_of_the_adapter_moves_nothing_and_can_learn() -> None:
 
 
 def test_unknown_starts_are_refused() -> None:
-    with pytest.raises(ConfigError, match="'warm'"):
-        residual.Refinement(3, 4, generator(), start="warm")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="'warm'"):
-        adapter.Bottleneck(3, 4, 0.2, generator(), start="warm")  # type: ignore[arg-type]
+    for settings in (residual.ResidualSettings, adapter.AdapterSettings):
+        with pytest.raises(ConfigError, match="start='warm' must be one of: zero, released"):
+            settings(start="warm")
 
 
 def test_refinement_goes_through_arrays_and_back() -> None:

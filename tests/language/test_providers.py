@@ -232,7 +232,7 @@ def test_what_a_provider_refuses_is_told_without_the_key(monkeypatch: pytest.Mon
 
 
 def test_settings_from_text() -> None:
-    settings = LlmSettings.from_mapping(
+    settings = LlmSettings.make(
         {"temperature": "none", "max_tokens": "100", "structured": "yes", "price": "1,2"}
     )
     assert settings.temperature is None
@@ -245,7 +245,7 @@ def test_settings_from_text() -> None:
     ("values", "message"),
     [
         ({"temprature": 1}, "did you mean 'temperature'"),
-        ({"temperature": 3}, "between 0 and 2"),
+        ({"temperature": 3}, "temperature=3 of the chat model must be from 0 to 2"),
         ({"top_p": 0}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"attempts": "many"}, "attempts"),
@@ -257,7 +257,7 @@ def test_settings_from_text() -> None:
 )
 def test_bad_settings(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        LlmSettings.from_mapping(values)
+        LlmSettings.make(values)
     assert "literally" not in str(caught.value)
 
 
