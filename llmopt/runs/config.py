@@ -120,14 +120,18 @@ class RunConfig(Settings):
     llm_settings: Annotated[
         Given, Option("A setting of the model, KEY=VALUE (temperature …).", LLM, "--llm-set")
     ] = field(default_factory=dict)
-    max_llm_calls: Annotated[int | None, Option("Calls to the language model.", LIMITS, ge=0)] = None
-    max_tokens: Annotated[int | None, Option("Its tokens, in and out together.", LIMITS, ge=0)] = None
+    max_llm_calls: Annotated[int | None, Option("Calls to the language model.", LIMITS, ge=0)] = (
+        None
+    )
+    max_tokens: Annotated[int | None, Option("Its tokens, in and out together.", LIMITS, ge=0)] = (
+        None
+    )
     max_usd: Annotated[
         float | None, Option("US dollars.", LIMITS, default="1.00 if it is paid", ge=0)
     ] = None
-    max_queries: Annotated[int | None, Option("Prompts encoded by the black box.", LIMITS, ge=0)] = (
-        None
-    )
+    max_queries: Annotated[
+        int | None, Option("Prompts encoded by the black box.", LIMITS, ge=0)
+    ] = None
     max_seconds: Annotated[float | None, Option("Seconds of searching.", LIMITS, ge=0)] = None
     head: Annotated[
         str,
