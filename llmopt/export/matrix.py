@@ -14,16 +14,14 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from llmopt.errors import AccessError, ConfigError
+from llmopt.errors import AccessError
 from llmopt.export.recipe import recipe
-from llmopt.predictor import Predictor, TextPredictor
 from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import choose_model
 from llmopt.runs.load import load_predictor, read_found
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
-from llmopt.task import FloatArray
-from llmopt.vision.base import Access, BlackBox
+from llmopt.vision.base import Access
 from llmopt.vision.metered import MeteredBox
 
 NAME = "classifier.safetensors"
@@ -38,9 +36,15 @@ def write(folder: Path, watch: Watch) -> dict[str, bytes]:
     result = run_folder.read_result(folder)
     predictor = load_predictor(folder)
     box = choose_model(run_folder.read_run_config(folder)).open(watch)
+    if box.info.access < Access.FEATURES:
+        raise AccessError(
+            f"{box.info.name} gives no embeddings (it offers '{box.info.access}'), so there is no "
+            "text matrix; export the prompts instead"
+        )
     arrays, rest = predictor.state()
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    tensors["text_matrix"] = np.ascontiguousarray(text_matrix(predictor, box))
+    text = predictor.text_matrix(MeteredBox(box, Ledger()))
+    tensors["text_matrix"] = np.ascontiguousarray(text)
     metadata = {
         "schema": 1,
         "dataset": result["task"]["dataset"],
@@ -52,23 +56,3 @@ def write(folder: Path, watch: Watch) -> dict[str, bytes]:
         "predictor": rest,
     }
     return {NAME: save(tensors, {"llmopt": json.dumps(metadata)})}
-
-
-def text_matrix(predictor: Predictor, box: BlackBox) -> FloatArray:
-    """(K, d) class embeddings, L2-normalised, of any predictor that has prompts."""
-    if box.info.access < Access.FEATURES:
-        raise AccessError(
-            f"{box.info.name} gives no embeddings (it offers '{box.info.access}'), so there is no "
-            "text matrix; export the prompts instead"
-        )
-    if isinstance(predictor, TextPredictor):
-        return predictor.text_matrix(MeteredBox(box, Ledger()))
-    if hasattr(predictor, "base"):  # a head on another predictor
-        return text_matrix(predictor.base, box)
-    if hasattr(predictor, "context"):
-        import torch
-
-        context = torch.from_numpy(np.array(predictor.context, dtype=np.float32))
-        features = box.soft_features(context[None], predictor.names)[0]  # type: ignore[attr-defined]
-        return np.asarray(features.cpu().numpy(), dtype=np.float32)
-    raise ConfigError(f"there is no text matrix of {predictor.describe()}")

@@ -12,7 +12,6 @@ from fractions import Fraction
 from pathlib import Path
 
 from llmopt.errors import ConfigError, RunFolderError
-from llmopt.predictor import TextPredictor
 from llmopt.runs import folder as run_folder
 from llmopt.runs.load import load_predictor, read_found
 from llmopt.template import Template, clean, display_name
@@ -76,18 +75,18 @@ def read_run(folder: Path, top: int | None, warnings: list[str]) -> PromptList:
         raise ConfigError(f"--top must be 1 or more, not {top}")
     result = run_folder.read_result(folder)
     predictor = load_predictor(folder)
-    if isinstance(below := getattr(predictor, "base", None), TextPredictor):
-        warnings.append(
-            "prompts only: the run's classifier has a head as well, without which its accuracy was "
-            "not measured (--format safetensors --out FILE keeps it)"
-        )
-        predictor = below
-    if not isinstance(predictor, TextPredictor):
+    found = predictor.text
+    if found is None:
         raise RunFolderError(
             f"run {folder} found {predictor.describe()}, which is no list of prompts; "
             "use --format safetensors --out FILE"
         )
-    weights = {t.text: w for t, w in zip(predictor.templates, predictor.weights, strict=True)}
+    if predictor.head is not None:
+        warnings.append(
+            "prompts only: the run's classifier has a head as well, without which its accuracy was "
+            "not measured (--format safetensors --out FILE keeps it)"
+        )
+    weights = {t.text: w for t, w in zip(found.templates, found.weights, strict=True)}
     known = {entry["text"]: entry for entry in read_found(folder)["templates"]}
     texts = list(weights) if top is None else list(dict.fromkeys([*weights, *known]))[:top]
     prompts = tuple(
@@ -100,7 +99,7 @@ def read_run(folder: Path, top: int | None, warnings: list[str]) -> PromptList:
         for text in texts
     )
     model = f"{result['model']['name']} {result['model']['pretrained'] or ''}".strip()
-    return PromptList(prompts, predictor.classnames, result["task"]["dataset"], model)
+    return PromptList(prompts, found.classnames, result["task"]["dataset"], model)
 
 
 def repeated(prompts: PromptList, warnings: list[str]) -> list[str]:

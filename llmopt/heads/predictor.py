@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Self
 
 from llmopt.data.augment import Augmentation, with_views
 from llmopt.errors import AccessError
@@ -15,7 +13,7 @@ from llmopt.heads import bank as banks
 from llmopt.heads.bank import Bank, default_bank
 from llmopt.heads.base import FittedHead, Shots
 from llmopt.heads.select import Selection, make, select
-from llmopt.predictor import Predictor
+from llmopt.predictor import Arrays, Predictor, State, TextPredictor, predictor_from_state
 from llmopt.task import FloatArray, IntArray, Labelled, Task
 from llmopt.template import Template
 from llmopt.vision.base import Access
@@ -25,15 +23,6 @@ if TYPE_CHECKING:
 
 AUTO = ("bias", "tip", "gda", "ridge")
 """What ``auto`` looks at: heads in closed form."""
-
-
-@runtime_checkable
-class EmbedsClasses(Protocol):
-    """A predictor whose classes have embeddings."""
-
-    def text_matrix(self, box: MeteredBox, scored_on: Labelled | None = None) -> FloatArray:
-        """(K, d) class embeddings, L2-normalised."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +47,8 @@ class HeadedPredictor(Predictor):
         bridge: where the features come from on a box that gives scores only; None elsewhere.
     """
 
+    kind = "headed"
+
     base: Predictor
     fitted: FittedHead
     bridge: Bridge | None = None
@@ -70,14 +61,28 @@ class HeadedPredictor(Predictor):
         return Access.SCORES
 
     @property
-    def head(self) -> Mapping[str, Any]:  # type: ignore[override]
+    def innermost(self) -> Predictor:
+        """The predictor below this head and any other."""
+        return self.base.innermost
+
+    @property
+    def text(self) -> TextPredictor | None:
+        """The text prompts below the head, if there are any."""
+        return self.base.text
+
+    @property
+    def soft_prompt(self) -> Mapping[str, Any] | None:
+        """What a result file says of the soft prompt below the head, if there is one."""
+        return self.base.soft_prompt
+
+    @property
+    def head(self) -> Mapping[str, Any]:
         """What a result file says of the head."""
         return self.fitted.save()[1]
 
-    @property
-    def soft_prompt(self) -> Mapping[str, Any] | None:  # type: ignore[override]
-        """What it says of the soft prompt below, if there is one."""
-        return self.base.soft_prompt
+    def text_matrix(self, box: MeteredBox, scored_on: Labelled | None = None) -> FloatArray:
+        """(K, d) float32 class embeddings, L2-normalised, of the prompts below the head."""
+        return self.base.text_matrix(box, scored_on)
 
     def scores(self, box: MeteredBox, images: Labelled) -> FloatArray:
         """(N, K) float32 class scores.
@@ -101,13 +106,13 @@ class HeadedPredictor(Predictor):
         """The base in its own words, and the head's name."""
         return f"{self.base.describe()} with head '{self.fitted.name}'"
 
-    def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    def state(self) -> State:
         """The states of base, head and bridge under their names."""
         tensors, config = self.base.state()
         arrays = {f"base.{name}": array for name, array in tensors.items()}
         head, rest = self.fitted.save()
         arrays |= {f"head.{name}": array for name, array in head.items()}
-        state: dict[str, Any] = {"kind": "headed", "base": config, "head": rest, "bank": None}
+        state: dict[str, Any] = {"kind": self.kind, "base": config, "head": rest, "bank": None}
         if self.bridge is not None:
             features, scale = self.bridge.features.save()
             arrays |= {f"bank.{name}": array for name, array in features.items()}
@@ -120,10 +125,9 @@ class HeadedPredictor(Predictor):
         return arrays, state
 
     @classmethod
-    def from_state(
-        cls, base: Predictor, tensors: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]
-    ) -> HeadedPredictor:
-        """The inverse of :meth:`state`, given the base made from its part of it."""
+    def from_state(cls, tensors: Arrays, config: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`state`."""
+        base = predictor_from_state(_below("base.", tensors), config["base"])
         fitted = FittedHead.load(_below("head.", tensors), config["head"])
         told = config["bank"]
         if told is None:
@@ -232,7 +236,7 @@ def _sight(
     base: Predictor, box: MeteredBox, task: Task, train: Labelled, scores: FloatArray
 ) -> _Sight:
     """The box's own features where there are some, and a bank's elsewhere."""
-    if box.access >= Access.FEATURES and isinstance(base, EmbedsClasses):
+    if box.access >= Access.FEATURES and base.linear:
         text = base.text_matrix(box, train)
         return _Sight(lambda i, _: box.image_features(i), text, box.info.logit_scale, None)
     bank = default_bank(task.classnames)
@@ -243,5 +247,5 @@ def _sight(
     return _Sight(lambda i, s: bridge(box, i, s), fitted.text, fitted.scale, bridge)
 
 
-def _below(prefix: str, tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+def _below(prefix: str, tensors: Arrays) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

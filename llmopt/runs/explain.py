@@ -9,11 +9,9 @@ import numpy as np
 import torch
 
 from llmopt.errors import ConfigError
-from llmopt.heads.predictor import HeadedPredictor
 from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import compose
 from llmopt.runs.load import load_predictor
-from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import soft_start
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
@@ -80,10 +78,8 @@ def explain(folder: Path, k: int = 5, watch: Watch | None = None) -> Explanation
     watch = watch or Watch()
     if k < 1:
         raise ConfigError(f"--top {k} must be 1 or more")
-    predictor = load_predictor(folder)
-    while isinstance(predictor, HeadedPredictor):
-        predictor = predictor.base
-    if not isinstance(predictor, SoftPredictor):
+    predictor = load_predictor(folder).innermost
+    if predictor.soft_prompt is None:
         raise ConfigError(
             f"run {folder} found no soft prompt but text, which can be read as it is: "
             f"{predictor.describe()}"
@@ -92,20 +88,23 @@ def explain(folder: Path, k: int = 5, watch: Watch | None = None) -> Explanation
     task = setup.task
     metered = MeteredBox(setup.open_box(watch), Ledger())
     vocabulary = metered.vocabulary
-    shared = predictor.context.ndim == 2
-    contexts = torch.from_numpy(predictor.context[None] if shared else predictor.context)
+    arrays, rest = predictor.state()
+    context = arrays["context"]
+    shared = context.ndim == 2
+    contexts = torch.from_numpy(context[None] if shared else context)
     began = None
     if setup.optimizer.starts_at_template:
         start = soft_start(metered, task.start, task.classnames).context
         began = start if len(start) == contexts.shape[1] else None
-    prompts = [_places(vocabulary, context, began, k) for context in contexts]
+    prompts = [_places(vocabulary, one, began, k) for one in contexts]
 
     nearest = [place.nearest for places in prompts for place in places]
-    tokens = [words[0].token for words in nearest]
-    spelled = vocabulary.vectors(tokens).cpu().numpy().reshape(predictor.context.shape)
+    tokens = [near[0].token for near in nearest]
+    words = vocabulary.vectors(tokens).cpu().numpy().reshape(context.shape)
+    spelled = predictor.from_state({**arrays, "context": words}, rest)
     right = [
         float((found.scores(metered, task.train).argmax(axis=1) == task.train.labels).mean())
-        for found in (predictor, SoftPredictor(spelled, predictor.names))
+        for found in (predictor, spelled)
     ]
     return Explanation(
         run=folder,

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from llmopt.errors import LlmoptError, RunFolderError
-from llmopt.predictor import Predictor, TextPredictor
+from llmopt.errors import ConfigError, LlmoptError, RunFolderError
+from llmopt.predictor import Predictor, predictor_from_state
 from llmopt.runs import folder as run_folder
 
 
@@ -97,22 +96,5 @@ def load_predictor(folder: Path) -> Predictor:
         return predictor_from_state(tensors, config)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"the predictor {path} is missing or damaged ({error})") from error
-
-
-def predictor_from_state(
-    tensors: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]
-) -> Predictor:
-    """The inverse of :meth:`Predictor.state`, whatever its kind."""
-    if config["kind"] == "text":
-        return TextPredictor.from_state(tensors, config)
-    if config["kind"] == "soft":
-        from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
-
-        return SoftPredictor.from_state(tensors, config)
-    if config["kind"] == "headed":
-        from llmopt.heads.predictor import HeadedPredictor
-
-        below = {k.removeprefix("base."): v for k, v in tensors.items() if k.startswith("base.")}
-        base = predictor_from_state(below, config["base"])
-        return HeadedPredictor.from_state(base, tensors, config)
-    raise ValueError(f"unknown kind of predictor {config['kind']!r}")
+    except ConfigError as error:  # a kind that a package adds, which is not installed here
+        raise RunFolderError(f"the predictor {path} cannot be opened: {error}") from error

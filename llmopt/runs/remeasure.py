@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from llmopt.data.registry import Dataset, open_dataset
 from llmopt.data.tasks import open_test
 from llmopt.data.views import class_map
 from llmopt.errors import ConfigError
-from llmopt.predictor import Predictor, TextPredictor, single
+from llmopt.predictor import single
 from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import choose_model
 from llmopt.runs.config import RunConfig
@@ -20,7 +21,7 @@ from llmopt.runs.measure import evaluate
 from llmopt.spend.events import Watch
 from llmopt.spend.journal import Journal, read_journal
 from llmopt.spend.ledger import Ledger
-from llmopt.task import FloatArray, IntArray, Labelled
+from llmopt.task import IntArray
 from llmopt.template import Template
 from llmopt.vision.metered import MeteredBox
 
@@ -46,16 +47,15 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
     names = {"classnames": config.classnames} if config.classnames else {}
     dataset = open_dataset(config.dataset, Path(config.data_root), **names)
     moved = config.dataset != result["task"]["dataset"] or "classnames" in changes
-    if isinstance(predictor, TextPredictor):
-        if moved:
-            predictor = dataclasses.replace(predictor, classnames=dataset.classnames)
-    elif (config.model, config.pretrained) != (own.model, own.pretrained):
+    behind_another = (config.model, config.pretrained) != (own.model, own.pretrained)
+    if behind_another and not predictor.portable:
         raise ConfigError(
             f"run {folder} found a soft prompt or a head, which belongs to its model; "
             "only text prompts can be carried to another --model"
         )
-    elif moved:
-        predictor = _Columns(predictor, _carried(config, own, dataset))
+    if moved:
+        learned = partial(_among_learned, dataset, config, own)
+        predictor = predictor.for_classes(dataset.classnames, learned)
     test = open_test(dataset, skip_unreadable=config.skip_unreadable)
     box = choose_model(config).open(watch)
     ledger = Ledger()
@@ -103,25 +103,8 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Columns(Predictor):
-    """A predictor of other classes, looked at through those of this data set."""
-
-    inner: Predictor
-    columns: IntArray
-
-    def scores(self, box: MeteredBox, images: Labelled) -> FloatArray:
-        return self.inner.scores(box, images)[:, self.columns]
-
-    def describe(self) -> str:
-        return self.inner.describe()
-
-    def state(self) -> Any:
-        return self.inner.state()
-
-
-def _carried(config: RunConfig, own: RunConfig, dataset: Dataset) -> IntArray:
-    """Where the data set's classes stand among those the run has learned, joined by key."""
+def _among_learned(dataset: Dataset, config: RunConfig, own: RunConfig) -> IntArray:
+    """(K',) places of a data set's classes among those the run has learned, joined by key."""
     learned = open_dataset(own.dataset, Path(config.data_root))
     return class_map(learned.keys, dataset.keys, dataset.name)
 

@@ -195,6 +195,15 @@ class MeteredBox:
                 self._keep(form, row)
             return np.stack(found).reshape(len(templates), len(classnames), -1)
 
+    def soft_features(self, contexts: torch.Tensor, classnames: Sequence[str]) -> torch.Tensor:
+        """(B, K, d) text features of (B, m, e) contexts; B * K soft-prompt encodings."""
+        with self._lock:
+            self._ledger.charge(
+                soft_prompt_encodings=len(contexts) * len(classnames), black_box_calls=1
+            )
+            with self._timing():
+                return self._box.soft_features(contexts, classnames)
+
     def soft_logits(
         self,
         images: FloatArray | torch.Tensor,

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from llmopt.predictor import Predictor
+from llmopt.predictor import Arrays, Predictor, State
 from llmopt.search.soft.machinery.scoring import soft_text
 from llmopt.task import FloatArray, Labelled
-from llmopt.template import SLOT, Template
 
 if TYPE_CHECKING:
     from llmopt.vision.metered import MeteredBox
@@ -28,11 +26,14 @@ class SoftPredictor(Predictor):
         names: K strings that follow the context, without the full stop that ends them.
     """
 
+    kind = "soft"
+    linear = True
+
     context: FloatArray
     names: tuple[str, ...]
 
     @property
-    def soft_prompt(self) -> Mapping[str, Any]:  # type: ignore[override]
+    def soft_prompt(self) -> Mapping[str, Any]:
         """What a result file says of it."""
         *classes, tokens, width = self.context.shape
         return {"tokens": tokens, "width": width, "class_specific": bool(classes)}
@@ -43,30 +44,28 @@ class SoftPredictor(Predictor):
         return box.soft_logits(box.image_features(images), context, self.names)[0].cpu().numpy()
 
     def text_matrix(self, box: MeteredBox, scored_on: Labelled | None = None) -> FloatArray:
-        """(K, d) class embeddings, L2-normalised; encodes K soft prompts.
+        """(K, d) float32 class embeddings, L2-normalised; encodes K soft prompts.
 
-        The length d is that of the features of ``scored_on``, or of one text's.
+        For images it reads them off the scores, as those who search with scores do.
         """
+        context = torch.from_numpy(self.context)
         if scored_on is None:
-            dim = box.text_features([Template(SLOT)], self.names[:1]).shape[-1]
-        else:
-            dim = box.image_features(scored_on).shape[-1]
-        return soft_text(box, dim, torch.from_numpy(self.context), self.names).numpy()
+            return box.soft_features(context[None], self.names)[0].cpu().numpy()
+        dim = box.image_features(scored_on).shape[-1]
+        return soft_text(box, dim, context, self.names).numpy()
 
     def describe(self) -> str:
         """How long it is."""
         kind = "class-specific soft prompts" if self.context.ndim == 3 else "soft prompt"
         return f"{kind} of {self.context.shape[-2]} vectors"
 
-    def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    def state(self) -> State:
         """The vectors; the rest says how to use them elsewhere."""
-        config = {"kind": "soft", "names": list(self.names), "recipe": self.recipe()}
+        config = {"kind": self.kind, "names": list(self.names), "recipe": self.recipe()}
         return {"context": self.context}, config
 
     @classmethod
-    def from_state(
-        cls, tensors: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]
-    ) -> SoftPredictor:
+    def from_state(cls, tensors: Arrays, config: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`state`."""
         return cls(np.array(tensors["context"]), tuple(config["names"]))
 
