@@ -35,8 +35,8 @@ _END: Final = (
 )
 
 _MADE: Final = {
-    "text": "# weights, of the templates, are in text_matrix already.",
-    "soft": "# context, the soft prompt, is in text_matrix already.",
+    "text": ("# weights, of the templates, are in text_matrix already.",),
+    "soft": ("# context, the soft prompt, is in text_matrix already.",),
 }
 
 
@@ -47,7 +47,7 @@ def recipe(predictor: Mapping[str, Any]) -> str:
 
 def _lines(predictor: Mapping[str, Any]) -> list[str]:
     if predictor["kind"] != "headed":
-        return [_MADE[predictor["kind"]], *_BEGIN]
+        return [*_MADE.get(predictor["kind"], ()), *_BEGIN]
     below = _lines(predictor["base"])
     for name in ("head.", "bank.", "weights,", "context,"):
         below = [line.replace(name, f"base.{name}") for line in below]

@@ -22,8 +22,8 @@ from reach import reachable
 
 from llmopt.errors import ConfigError
 from llmopt.language.builtin import BuiltinRewriter
+from llmopt.predictor import predictor_from_state
 from llmopt.runs.config import RunConfig
-from llmopt.runs.load import predictor_from_state
 from llmopt.search import OPTIMIZERS, forms, make_optimizer
 from llmopt.search.base import Optimizer, Outcome
 from llmopt.spend.journal import read_journal

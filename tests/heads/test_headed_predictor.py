@@ -18,7 +18,7 @@ from llmopt.heads.bank import Features, default_bank, shrunken
 from llmopt.heads.base import FittedHead
 from llmopt.heads.predictor import AUTO, HeadedPredictor, head_names, with_head
 from llmopt.images import Image
-from llmopt.predictor import TextPredictor, single
+from llmopt.predictor import TextPredictor, predictor_from_state, single
 from llmopt.spend.ledger import Caps, Ledger
 from llmopt.stats import accuracy
 from llmopt.task import FewShot, FloatArray, Labelled, Task
@@ -199,10 +199,7 @@ def test_state_survives_a_file(access: Access, tmp_path: Path) -> None:
     config = json.loads(json.dumps(config))
     assert config["kind"] == "headed"
     tensors = load_file(tmp_path / "predictor.safetensors")
-    below = {k.removeprefix("base."): v for k, v in tensors.items() if k.startswith("base.")}
-    again = HeadedPredictor.from_state(
-        TextPredictor.from_state(below, config["base"]), tensors, config
-    )
+    again = predictor_from_state(tensors, config)
     np.testing.assert_array_equal(again.scores(box, TEST), predictor.scores(box, TEST))
     assert again.describe() == predictor.describe()
 

@@ -10,10 +10,10 @@ from running import start
 from safetensors.numpy import load_file, save_file
 from worlds import config, read
 
-from llmopt.errors import RunFolderError
-from llmopt.predictor import TextPredictor, single
+from llmopt.errors import ConfigError, RunFolderError
+from llmopt.predictor import TextPredictor, predictor_from_state, single
 from llmopt.runs.folder import create, read_run_config
-from llmopt.runs.load import load_predictor, predictor_from_state, summarize
+from llmopt.runs.load import load_predictor, summarize
 from llmopt.spend.ledger import Ledger
 from llmopt.template import Template
 from llmopt.vision.metered import MeteredBox
@@ -85,7 +85,7 @@ def test_predictors_that_make_no_sense() -> None:
         TextPredictor((), NAMES, ())
     with pytest.raises(ValueError, match="of one length"):
         TextPredictor((Template("{}"),), NAMES, (0.5, 0.5))
-    with pytest.raises(ValueError, match="unknown kind of predictor 'crystal'"):
+    with pytest.raises(ConfigError, match="unknown kind of predictor 'crystal'"):
         predictor_from_state({}, {"kind": "crystal"})
 
 
@@ -105,7 +105,8 @@ def test_damaged_predictors(run: Path, damage: str) -> None:
             save_file(weights, path, {"predictor": "{"})
         case "other kind":
             save_file(weights, path, {"predictor": '{"kind": "crystal"}'})
-    with pytest.raises(RunFolderError, match=r"predictor\.safetensors is missing or damaged"):
+    said = "cannot be opened: unknown kind" if damage == "other kind" else "is missing or damaged"
+    with pytest.raises(RunFolderError, match=rf"predictor\.safetensors {said}"):
         load_predictor(run)
 
 

@@ -13,7 +13,6 @@ from soft_box import NAMES, PLAIN, Bench, SoftBox, make_task
 
 from llmopt.data.augment import Augmentation
 from llmopt.errors import BudgetExhausted, ConfigError
-from llmopt.heads.predictor import EmbedsClasses
 from llmopt.predictor import single
 from llmopt.search.soft.machinery.ending import Ending
 from llmopt.search.soft.machinery.images import Encoded, fresh_batch
@@ -76,7 +75,7 @@ def test_a_soft_predictor_survives_a_file(bench: Bench, tmp_path: Path) -> None:
 def test_heads_find_the_class_embeddings_of_a_soft_prompt(bench: Bench) -> None:
     start = soft_start(bench.metered, Template(PLAIN), NAMES)
     soft = SoftPredictor(start.context.numpy(), start.names)
-    assert isinstance(soft, EmbedsClasses)
+    assert soft.linear
     expected = single(Template(PLAIN), NAMES).text_matrix(bench.metered)
     for images in (bench.search.task.train, None):
         np.testing.assert_allclose(soft.text_matrix(bench.metered, images), expected, atol=1e-6)
