@@ -51,6 +51,8 @@ IGNORED: Final = frozenset({"run", "folders", "notes", "seconds", "versions"})
 """Keys of JSON documents whose values differ from time to time, or are sentences."""
 LOST: Final = frozenset({"llm_calls_lost", "llm_tokens_lost", "llm_usd_lost"})
 """What a ledger has besides when a run was disturbed while it waited for a language model."""
+ASKED: Final = "llm_intent"
+"""Kind of journal record; a call that was waited for then is announced a second time."""
 _FOLDER = re.compile(r"(\w[\w-]*-\d+shot-seed\d+-[a-z]+)-\d{8}-\d{6}(-\d+)?")
 _DIGITS = 9
 
@@ -85,7 +87,11 @@ def expected(case: Case, golden: dict[str, Any]) -> dict[str, Any]:
 def without_lost(seen: Any) -> Any:
     """The same JSON without what only a disturbed run spends."""
     if isinstance(seen, dict):
-        return {key: without_lost(one) for key, one in seen.items() if key not in LOST}
+        return {
+            key: without_lost(one)
+            for key, one in seen.items()
+            if key not in LOST and not key.endswith(f" {ASKED}")
+        }
     return [without_lost(one) for one in seen] if isinstance(seen, list) else seen
 
 
