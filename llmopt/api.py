@@ -191,10 +191,10 @@ def evaluate(
     Returns:
         Accuracies with intervals and the paired gain, as ``llmopt evaluate --json`` prints them.
     """
-    from llmopt.runs.remeasure import evaluate_run
+    from llmopt.runs.remeasure import remeasure
 
     with _watching(callbacks, progress) as watch:
-        return evaluate_run(Path(run), _texts(changes), watch)
+        return remeasure(Path(run), _texts(changes), watch)
 
 
 @contextlib.contextmanager

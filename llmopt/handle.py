@@ -119,9 +119,9 @@ class Run:
 
     def evaluate(self, **changes: Any) -> dict[str, Any]:
         """Measure it again on test images; ``changes`` as :func:`llmopt.evaluate` takes them."""
-        from llmopt.runs.remeasure import evaluate_run
+        from llmopt.runs.remeasure import remeasure
 
-        return evaluate_run(self.folder, changes, Watch())
+        return remeasure(self.folder, changes, Watch())
 
     def export(
         self,

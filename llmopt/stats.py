@@ -7,8 +7,7 @@ give: all ties, no errors at all, a single value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -195,19 +194,6 @@ def posterior(means: npt.ArrayLike, ses: npt.ArrayLike) -> tuple[Float64Array, F
     return centre + weight * (m - centre), np.where(known, error, np.sqrt(between))
 
 
-def winners_curse(se: float, candidates: int) -> float:
-    """By how much the best of J equally good candidates looks better than it is.
-
-    That is ``se`` times the expected maximum of J standard normal variables.
-    """
-    from scipy.special import log_ndtr
-
-    # E max = integral of x d(Phi^J); d(Phi^J) vanishes beyond |x| = 12 for any J below 10^30.
-    x = np.linspace(-12.0, 12.0, 4801)
-    mass = np.diff(np.exp(candidates * log_ndtr(x)))
-    return float(se * ((x[1:] + x[:-1]) / 2 * mass).sum())
-
-
 # --- means -------------------------------------------------------------------------------------
 
 
@@ -223,29 +209,6 @@ def mean_interval(values: npt.ArrayLike, confidence: float = 0.95) -> Interval:
         sample.std(ddof=1) / np.sqrt(sample.size)
     )
     return Interval(mean, mean - half, mean + half)
-
-
-def bootstrap_interval(
-    values: npt.ArrayLike,
-    rng: np.random.Generator,
-    statistic: Callable[..., Any] = np.mean,
-    confidence: float = 0.95,
-    resamples: int = 2_000,
-) -> Interval:
-    """A statistic of (N, ...) values with its percentile bootstrap interval.
-
-    Args:
-        values: what belongs together (a pair of classifiers' hits on an image) is one row.
-        rng: draws the resamples.
-        statistic: called as ``statistic(rows, axis=0)``; its result must be a number.
-        confidence: of the interval.
-        resamples: how many times the rows are drawn anew, with replacement.
-    """
-    rows = np.asarray(values, dtype=np.float64)
-    draws = rng.integers(0, len(rows), size=(resamples, len(rows)))
-    replicas = np.asarray([float(statistic(rows[draw], axis=0)) for draw in draws])
-    low, high = np.quantile(replicas, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(statistic(rows, axis=0)), float(low), float(high))
 
 
 def _vector(values: npt.ArrayLike) -> Float64Array:

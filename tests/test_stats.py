@@ -177,13 +177,6 @@ def test_shrinkage_of_degenerate_pools() -> None:
     assert stats.shrink([], []).size == 0
 
 
-@pytest.mark.parametrize("candidates", [1, 2, 10, 1000])
-def test_winners_curse_is_the_expected_maximum(candidates: int) -> None:
-    simulated = rng(10).normal(size=(4000, candidates)).max(axis=1).mean()
-    assert stats.winners_curse(1.0, candidates) == pytest.approx(simulated, abs=0.05)
-    assert stats.winners_curse(0.2, 2) == pytest.approx(0.2 / np.sqrt(np.pi), rel=1e-4)
-
-
 # --- means
 
 
@@ -194,15 +187,6 @@ def test_mean_interval_is_students_and_covers() -> None:
     covered = [low <= 0.7 <= high for _, low, high in map(stats.mean_interval, values)]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
     assert np.isnan(stats.mean_interval([0.3])[1:]).all()
-
-
-def test_bootstrap_interval_covers_and_repeats() -> None:
-    samples = rng(12).normal(size=(300, 60))
-    intervals = [stats.bootstrap_interval(s, rng(i), resamples=400) for i, s in enumerate(samples)]
-    assert np.mean([low <= 0 <= high for _, low, high in intervals]) >= 0.90
-    assert stats.bootstrap_interval(samples[0], rng(0), resamples=400) == intervals[0]
-    median = stats.bootstrap_interval(samples[0], rng(0), np.median)
-    assert median.low <= median.value == np.median(samples[0]) <= median.high
 
 
 def test_importing_stats_loads_neither_torch_nor_scipy() -> None:

@@ -45,7 +45,7 @@ def evaluate(
     """Score finished runs on test images: their own, another data set's, or behind other models."""
     from llmopt.cli.show import print_evaluation, print_json
     from llmopt.live import watching
-    from llmopt.runs.remeasure import evaluate_run
+    from llmopt.runs.remeasure import remeasure
 
     with watching(quiet=quiet or json) as watch:
         if across:
@@ -53,7 +53,7 @@ def evaluate(
 
             table = transfer(runs, across, changes, watch)
         else:
-            evaluations = [evaluate_run(run, changes, watch) for run in runs]
+            evaluations = [remeasure(run, changes, watch) for run in runs]
     if across:
         print_json(table.to_json()) if json else print_transfer(table)
     elif json:

@@ -10,7 +10,7 @@ from typing import Any
 from llmopt.comparison.records import arm_name
 from llmopt.errors import ConfigError
 from llmopt.runs import folder as run_folder
-from llmopt.runs.remeasure import evaluate_run
+from llmopt.runs.remeasure import remeasure
 from llmopt.spend.events import Watch
 
 
@@ -75,6 +75,6 @@ def transfer(
         for model in wanted:
             watch.stage(f"{folder} behind {model['model']} {model['pretrained']}".strip())
             same = home.split() == [part for part in model.values() if part]
-            row.append(evaluate_run(folder, changes if same else {**changes, **model}, watch))
+            row.append(remeasure(folder, changes if same else {**changes, **model}, watch))
         rows.append(tuple(row))
     return Transfer(tuple(found_on), tuple(m.replace("@", " ") for m in models), tuple(rows))

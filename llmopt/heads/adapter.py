@@ -135,7 +135,7 @@ class Adapter(TrainedHead[AdapterSettings, Bottleneck]):
 
     @staticmethod
     def correct(tensors: Tensors, base: FloatArray, features: FloatArray | None) -> FloatArray:
-        """Equation (2)."""
+        """``h`` of equation (2), (N, K)."""
         assert features is not None
         moved = np.maximum(features @ tensors["w1"].T, 0) @ tensors["w2"].T
         if tensors["outer"][0]:

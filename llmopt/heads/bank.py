@@ -1,8 +1,8 @@
 """Features from scores: what a box that gives only scores says of an image, against many prompts.
 
-A score is ``tau x . t``, so the scores of an image against M fixed prompts are a linear picture of
-its embedding, and heads made for embeddings work on them (section 1 of the method notes). Scores s
-(M,) of the class prompts and of a bank of others become
+A score is ``tau x . t``, so the scores of an image against M fixed prompts are a linear map of its
+embedding, and heads made for embeddings work on them. Scores s (M,) of the class prompts and of a
+bank of others become
 
     phi(s) = normalise(W (s - m)),   W = Lambda^-1/2 V'                                    (1)
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llmopt.vision.metered import MeteredBox
 
 # The default bank: at most so many templates, fewer where they would make more class prompts than
-# that, and so many phrases (100 to 300 in the notes).
+# that, and so many phrases.
 TEMPLATES = 16
 CLASS_PROMPTS = 512
 PHRASES = 128

@@ -61,7 +61,7 @@ class Shots:
 
     @property
     def classes(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return int(self.base.shape[-1])
 
     @property
@@ -76,7 +76,7 @@ class Shots:
 
     @property
     def views(self) -> int:
-        """V."""
+        """V, the number of views of an image."""
         return int(self.base.shape[1])
 
     def seen(self, views: int) -> Shots:

@@ -38,7 +38,7 @@ class BiasSettings(Settings):
 
 
 class Bias(Head[BiasSettings]):
-    """Temperature and class bias (section 7.6 b of the method notes)."""
+    """A temperature and a number a class, added to the scores."""
 
     name = "bias"
     looks_at_features = False

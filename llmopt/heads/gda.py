@@ -90,7 +90,7 @@ class GDA(Head[GDASettings]):
 
     @staticmethod
     def correct(tensors: Tensors, base: FloatArray, features: FloatArray | None) -> FloatArray:
-        """Equation (1)."""
+        """``h`` of equation (1), (N, K)."""
         assert features is not None
         return np.asarray(features @ tensors["weights"].T + tensors["bias"], dtype=np.float32)
 

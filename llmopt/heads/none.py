@@ -30,7 +30,7 @@ class NoHead(Head[NoHeadSettings]):
     )
 
     def held_out(self, shots: Shots, seed: int) -> Iterator[tuple[Config, FloatArray]]:
-        """Zeros."""
+        """Its one candidate, with zeros, (N, K)."""
         yield {}, np.zeros_like(shots.plain)
 
     def fit(self, shots: Shots, config: Config, seed: int) -> Tensors:
@@ -39,11 +39,11 @@ class NoHead(Head[NoHeadSettings]):
 
     @staticmethod
     def correct(tensors: Tensors, base: FloatArray, features: FloatArray | None) -> FloatArray:
-        """Zeros."""
+        """Zeros, (N, K)."""
         return np.zeros_like(base)
 
     def strengths(self, base: FloatArray, correction: FloatArray) -> npt.NDArray[np.float64]:
-        """One is enough."""
+        """1: nothing is scaled."""
         return np.ones(1)
 
 

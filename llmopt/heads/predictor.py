@@ -14,6 +14,7 @@ from llmopt.heads.bank import Bank, default_bank
 from llmopt.heads.base import FittedHead, Shots
 from llmopt.heads.select import Selection, make, select
 from llmopt.predictor import Arrays, Predictor, State, TextPredictor, predictor_from_state
+from llmopt.stats import accuracy
 from llmopt.task import FloatArray, IntArray, Labelled, Task
 from llmopt.template import Template
 from llmopt.vision.base import Access
@@ -207,7 +208,7 @@ def with_head(
     if len(task.val):
         held = shots(task.val, base.scores(box, task.val), task.val.labels)
     selection = select(heads, few, seed, held, standard_errors)
-    known = accuracy(selection.head, few), accuracy(selection.head, held) if held else None
+    known = _accuracy(selection.head, few), _accuracy(selection.head, held) if held else None
     selection = replace(selection, accuracies=known)
     if selection.fallback:
         return base, selection
@@ -215,11 +216,9 @@ def with_head(
     return HeadedPredictor(base, selection.head, bridge), selection
 
 
-def accuracy(head: FittedHead, shots: Shots) -> float:
-    """Share of the plain images, the first view of each, that are classified right under a head."""
-    features = None if shots.features is None else shots.features[:, 0]
-    scores = head.scores(shots.plain, features)
-    return float((scores.argmax(axis=1) == shots.labels).mean())
+def _accuracy(head: FittedHead, shots: Shots) -> float:
+    """Of the images as they are, under a head."""
+    return accuracy(head.scores(shots.plain, shots.plain_features), shots.labels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 Text and image embeddings lie apart (the modality gap), so class texts are first moved to where the
 images are: ``t'_k = t_k - mean(t) + mean(x)``. They count as ``kappa`` images beside the n shots of
-a class (the cross-modal idea of section 7.6 of the method notes), that is with the *share*
+a class (cross-modal adaptation: Lin et al., CVPR 2023), that is with the *share*
 ``kappa / (kappa + n)`` of its mean::
 
     mu_k = (1 - share) mean of the class's images + share t'_k                             (1)

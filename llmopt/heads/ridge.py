@@ -90,7 +90,7 @@ class Ridge(Head[RidgeSettings]):
 
     @staticmethod
     def correct(tensors: Tensors, base: FloatArray, features: FloatArray | None) -> FloatArray:
-        """``[x, 1] B``."""
+        """``h`` of equation (1), (N, K)."""
         assert features is not None
         return np.asarray(features @ tensors["weights"].T + tensors["bias"], dtype=np.float32)
 

@@ -15,11 +15,11 @@ An image that is alone in its class is not judged. Without it the class is its t
 else: what would be measured there is how well the text does, of which the class mean that is used
 later, one image's, knows nothing. At 1 shot only validation images can speak for a head.
 
-A choice on a sample flatters itself, so a head is judged by *cross-fitted* likelihoods: the
-likelihood of image i counts at the grid point that is best for all other images. Its paired gain
-over no head, at the temperature that suits no head best, must exceed one standard error and must
-not cost accuracy; otherwise there is no head (section 7.6 of the method notes). That keeps the
-start in expectation and on the sample; no rule can promise it for one test set.
+What is chosen on a sample looks better there than it is, so a head is judged by *cross-fitted*
+likelihoods: the likelihood of image i counts at the grid point that is best for all other images.
+Its paired gain over no head, at the temperature that suits no head best, must exceed one standard
+error and must not cost accuracy; otherwise there is no head. So the classifier does not get worse
+in expectation, nor on the sample; no rule can promise it for one test set.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ from llmopt.predictor import Predictor, single
 from llmopt.runs import folder as run_folder
 from llmopt.runs import result as run_result
 from llmopt.runs.compose import Setup
-from llmopt.runs.measure import Evaluation, evaluate
+from llmopt.runs.measure import Evaluation, measure
 from llmopt.search.base import Outcome, Search, TemplateResult
-from llmopt.search.text.archive import evaluate as score_of
+from llmopt.search.text.archive import Scored
 from llmopt.spend.checkpoint import Checkpoints
 from llmopt.spend.events import Watch
 from llmopt.spend.files import default_cache_dir
@@ -172,7 +172,7 @@ def _score_start(box: MeteredBox, task: Task, baseline: Predictor) -> FloatArray
 
 def _start_result(box: MeteredBox, task: Task, scores: FloatArray) -> TemplateResult:
     """The start as a result, from its scores of the training images."""
-    scored = score_of(task.start, scores, task.train)
+    scored = Scored.of(task.start, scores, task.train)
     val = _accuracy(box, task.val, single(task.start, task.classnames))
     return TemplateResult(task.start.text, 1.0, scored.accuracy, scored.logprob, val)
 
@@ -252,7 +252,7 @@ def _measure(run: _Sitting, outcome: Outcome) -> _Measured:
         if images is not None:
             run.journal.event("test_opened", images=len(images), predictor=found.describe())
             metered = MeteredBox(run.open_box, spent, run.features)
-            test = evaluate(metered, images, found, run.baseline, len(task.classnames))
+            test = measure(metered, images, found, run.baseline, len(task.classnames))
     return _Measured((started[0], ended[0]), (started[1], ended[1]), test, spent)
 
 

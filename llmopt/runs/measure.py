@@ -26,7 +26,7 @@ class Evaluation:
     Attributes:
         labels: (N,) true classes.
         baseline, best: (N,) predicted classes of the start and of what was found.
-        classes: K.
+        classes: K, their number.
     """
 
     labels: npt.NDArray[np.int64]
@@ -36,27 +36,27 @@ class Evaluation:
 
     @property
     def baseline_accuracy(self) -> float:
-        """Accuracy of the start."""
+        """Accuracy of the start, a fraction."""
         return float((self.baseline == self.labels).mean())
 
     @property
     def best_accuracy(self) -> float:
-        """Accuracy of what was found."""
+        """Accuracy of what was found, a fraction."""
         return float((self.best == self.labels).mean())
 
     @property
     def baseline_ci95(self) -> tuple[float, float]:
-        """Its interval."""
+        """Wilson's 95 % interval of the start's accuracy."""
         return accuracy_interval(self.baseline == self.labels)
 
     @property
     def best_ci95(self) -> tuple[float, float]:
-        """Its interval."""
+        """Wilson's 95 % interval of the accuracy of what was found."""
         return accuracy_interval(self.best == self.labels)
 
     @property
     def gain(self) -> PairedGain:
-        """Found against start on the same images."""
+        """Paired gain of what was found over the start, on the same images."""
         return paired_gain(self.best == self.labels, self.baseline == self.labels)
 
     @property
@@ -72,7 +72,7 @@ class Evaluation:
         return bool(guessing and len(self.labels) >= _FEW)
 
 
-def evaluate(
+def measure(
     box: MeteredBox, images: Labelled, best: Predictor, baseline: Predictor, classes: int
 ) -> Evaluation:
     """Predict all images with both predictors."""

@@ -17,7 +17,7 @@ from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import choose_model
 from llmopt.runs.config import RunConfig
 from llmopt.runs.load import load_predictor
-from llmopt.runs.measure import evaluate
+from llmopt.runs.measure import measure
 from llmopt.spend.events import Watch
 from llmopt.spend.journal import Journal, read_journal
 from llmopt.spend.ledger import Ledger
@@ -26,16 +26,20 @@ from llmopt.template import Template
 from llmopt.vision.metered import MeteredBox
 
 
-def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
+def remeasure(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
     """Score a run's start and best on test images; the opening is journaled.
 
     Args:
         folder: of a finished run.
         changes: other values of ``dataset``, ``model`` and so on; empty for the run's own.
-        watch: told what takes a while.
+        watch: hears what takes a while.
 
     Returns:
-        accuracies, intervals and paired gain, JSON-able.
+        Accuracies (fractions), their intervals and the paired gain, JSON-able.
+
+    Raises:
+        ConfigError: what was found belongs to another model.
+        DatasetError: it has learned other classes, and cannot take new names.
     """
     result = run_folder.read_result(folder)
     run_folder.warn_if_interrupted(folder, result, watch.warn)
@@ -74,7 +78,7 @@ def evaluate_run(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict
             )
     watch.stage("measuring on the test images")
     baseline = single(Template(config.template), dataset.classnames)
-    found = evaluate(
+    found = measure(
         MeteredBox(box, ledger, _cache(watch)), test, predictor, baseline, len(dataset.classnames)
     )
     return {

@@ -239,13 +239,13 @@ def test_transfer_is_a_table_of_runs_and_models(
 ) -> None:
     asked: list[dict[str, Any]] = []
 
-    def evaluate_run(folder: Path, changes: dict[str, Any], watch: Watch) -> dict[str, Any]:
+    def remeasure(folder: Path, changes: dict[str, Any], watch: Watch) -> dict[str, Any]:
         asked.append(changes)
         better = 0.2 if changes.get("model") else 0.1
         gain = {"test_accuracy": better, "p_value": better}
         return {"best_accuracy": 0.5 + better, "gain": gain}
 
-    monkeypatch.setattr("llmopt.comparison.transfer.evaluate_run", evaluate_run)
+    monkeypatch.setattr("llmopt.comparison.transfer.remeasure", remeasure)
     runs = [str(paper_run(tmp_path, seed=seed)) for seed in (1, 2)]
     words = ["evaluate", *runs, "--across", "shapes-tiny", "--across", "RN50@openai", "-q"]
     done = CliRunner().invoke(app, words)

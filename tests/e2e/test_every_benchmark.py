@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from llmopt._torchvision import ensure_operators
 from llmopt.data.check import check_dataset
 from llmopt.runs.config import RunConfig
-from llmopt.runs.remeasure import evaluate_run
+from llmopt.runs.remeasure import remeasure
 from llmopt.spend.events import Watch
 
 SEARCHES: dict[str, dict[str, Any]] = {
@@ -106,7 +106,7 @@ def test_a_classifier_of_imagenet_is_carried_over(
 ) -> None:
     result = start(config(model, data, tmp_path, "imagenet", optimizer))
     for key in sorted(set(KEYS) - set(TRAINABLE)):
-        found = evaluate_run(Path(result["run"]), {"dataset": key}, Watch())
+        found = remeasure(Path(result["run"]), {"dataset": key}, Watch())
         assert found["dataset"] == key
         assert found["test_images"] > 0
         assert 0 <= found["best_accuracy"] <= 1

@@ -12,7 +12,7 @@ from paper_runs import paper_run
 from llmopt.data.shapes import SHAPES
 from llmopt.errors import ConfigError
 from llmopt.runs.compose import ModelChoice
-from llmopt.runs.remeasure import evaluate_run
+from llmopt.runs.remeasure import remeasure
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.spend.events import Watch
 
@@ -57,7 +57,7 @@ def test_a_soft_prompt_is_scored_behind_its_own_model_named(
     ]
     for folder, changes in own:
         with pytest.raises(Opened):
-            evaluate_run(folder, changes, Watch())
+            remeasure(folder, changes, Watch())
     assert opened == 2 * [("shapes-tiny", "")] + 3 * [("RN50", "openai")]
 
 
@@ -68,12 +68,12 @@ def test_a_soft_prompt_is_scored_behind_no_other(
     for changes in ({"model": "shapes-tiny"}, {"model": "RN50", "pretrained": "yfcc15m"},
                     {"pretrained": "yfcc15m"}):  # fmt: skip
         with pytest.raises(ConfigError, match="belongs to its model"):
-            evaluate_run(tagged, changes, Watch())
+            remeasure(tagged, changes, Watch())
     assert opened == []
 
 
 def test_a_text_prompt_goes_anywhere(tmp_path: Path, opened: list[tuple[str, str]]) -> None:
     run = paper_run(tmp_path, classnames=SHAPES)
     with pytest.raises(Opened):
-        evaluate_run(run, {"model": "RN50", "pretrained": "openai"}, Watch())
+        remeasure(run, {"model": "RN50", "pretrained": "openai"}, Watch())
     assert opened == [("RN50", "openai")]

@@ -37,6 +37,17 @@ class Scored:
     correct: npt.NDArray[np.bool_]
     fitness: float
 
+    @classmethod
+    def of(
+        cls,
+        template: Template,
+        logits: FloatArray,
+        images: Labelled,
+        fitness: Fitness = "likelihood",
+    ) -> Scored:
+        """What (N, K) logits of the images say of a template."""
+        return _scored(template, judge(logits, images.labels), images, fitness)
+
     @property
     def accuracy(self) -> float:
         """Share of the training images recognised."""
@@ -146,13 +157,6 @@ class Archive:
 def judge(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
     """(..., N, 2) log-likelihood of the true class, and the class taken for it."""
     return np.stack([log_likelihoods(logits, labels), logits.argmax(axis=-1)], axis=-1)
-
-
-def evaluate(
-    template: Template, logits: FloatArray, images: Labelled, fitness: Fitness = "likelihood"
-) -> Scored:
-    """What (N, K) logits say of a template."""
-    return _scored(template, judge(logits, images.labels), images, fitness)
 
 
 def _scored(

@@ -25,7 +25,7 @@ from llmopt.errors import BudgetExhausted, ContentRefused, ContextOverflow
 from llmopt.resources import read_lines, read_prompt
 from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.text.aliases import PROPOSED, find_aliases
-from llmopt.search.text.archive import Archive, Fitness, evaluate
+from llmopt.search.text.archive import Archive, Fitness, Scored
 from llmopt.search.text.conversation import Lists, rephrase
 from llmopt.search.text.polishing import POLISH, polish, ranked
 from llmopt.search.text.replies import MAX_CHARS, ParsedReply, parse_reply
@@ -305,4 +305,4 @@ def _validation_accuracy(search: Search, template: Template) -> float | None:
         logits = search.box.score_templates(task.val, [template], task.classnames)[0]
     except BudgetExhausted:
         return None
-    return evaluate(template, logits, task.val).accuracy
+    return Scored.of(template, logits, task.val).accuracy

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from llmopt.errors import BudgetExhausted
 from llmopt.predictor import TextPredictor, single
 from llmopt.search.base import Search, TemplateResult
-from llmopt.search.text.archive import Scored, evaluate
+from llmopt.search.text.archive import Scored
 from llmopt.stats import log_likelihoods, shrink
 from llmopt.task import FloatArray, Task
 from llmopt.template import Template
@@ -185,7 +185,7 @@ def _validation_scores(search: Search, templates: Sequence[Template]) -> FloatAr
 def _result(
     template: Template, train: FloatArray, val: FloatArray, search: Search, weight: float
 ) -> TemplateResult:
-    scored = evaluate(template, train, search.task.train)
+    scored = Scored.of(template, train, search.task.train)
     val_labels = search.task.val.labels[: len(val)]
     return TemplateResult(
         text=template.text,

@@ -7,7 +7,7 @@ import pytest
 from fakes import NAMES, FakeBox, make_task, stage
 
 from llmopt.errors import BudgetExhausted
-from llmopt.search.text.archive import Archive, evaluate
+from llmopt.search.text.archive import Archive, Scored
 from llmopt.spend.journal import read_journal
 from llmopt.spend.ledger import Caps
 from llmopt.stats import log_likelihoods
@@ -115,6 +115,6 @@ def test_scores_are_journaled_in_their_stream(tmp_path: Path) -> None:
 
 def test_evaluate_needs_no_search() -> None:
     logits = np.array([[2.0, 0, 0, 0, 0]] * len(TASK.train), dtype=np.float32)
-    one = evaluate(SOME[0], logits, TASK.train, "accuracy")
+    one = Scored.of(SOME[0], logits, TASK.train, "accuracy")
     assert one.accuracy == one.fitness == 0.2
     assert one.predicted.tolist() == [0] * len(TASK.train)

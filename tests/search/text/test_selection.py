@@ -14,7 +14,7 @@ from fakes import NAMES, make_task
 
 from llmopt.errors import BudgetExhausted
 from llmopt.search.base import Search
-from llmopt.search.text.archive import Scored, evaluate
+from llmopt.search.text.archive import Scored
 from llmopt.search.text.selection import FINALISTS, Choice, as_good, choose, greedy_ensemble
 from llmopt.stats import log_likelihoods
 from llmopt.task import FewShot, Labelled, Task
@@ -66,7 +66,7 @@ def run(
 
 def scored(box: Written, text: str, task: Task) -> Scored:
     template = Template(text)
-    return evaluate(template, box.score_templates(task.train, [template], NAMES)[0], task.train)
+    return Scored.of(template, box.score_templates(task.train, [template], NAMES)[0], task.train)
 
 
 def texts(choice: Choice) -> list[str]:
