@@ -29,7 +29,7 @@ class Transfer:
     cells: tuple[tuple[dict[str, Any], ...], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """For machines."""
+        """What ``llmopt evaluate --across --json`` prints."""
         return {
             "schema": 1,
             "found_on": list(self.found_on),

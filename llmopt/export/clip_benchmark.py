@@ -24,8 +24,8 @@ def write_json(prompts: PromptList, warnings: list[str]) -> Files:
     """For ``--custom_template_file`` and ``--custom_classname_file``."""
     key = prompts.dataset
     warnings.append(
-        f"call clip_benchmark with --dataset {key}, the key of both files, or export again with "
-        "--key and the name you call it with"
+        f"call clip_benchmark with --dataset {key}, the key of both files; for another name, "
+        "export again with --key NAME"
     )
     templates = [named_slot(text) for text in repeated(prompts, warnings)]
     return {

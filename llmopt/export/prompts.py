@@ -78,7 +78,7 @@ def read_run(folder: Path, top: int | None, warnings: list[str]) -> PromptList:
     found = predictor.text
     if found is None:
         raise RunFolderError(
-            f"run {folder} found {predictor.describe()}, which is no list of prompts; "
+            f"run {folder} found {predictor.describe()}, not text prompts; "
             "use --format safetensors --out FILE"
         )
     if predictor.head is not None:
@@ -113,8 +113,8 @@ def repeated(prompts: PromptList, warnings: list[str]) -> list[str]:
     if not all(weights):
         if len(texts) > 1:
             warnings.append(
-                "this list holds runners-up: a tool that averages it builds another classifier "
-                "than the run's own, and its accuracy was not measured"
+                "this list holds runners-up: a tool that averages it builds a classifier other "
+                "than the run's own, whose accuracy was not measured"
             )
         return texts
     shares = [Fraction(weight).limit_denominator(REPEATS) for weight in weights]
@@ -126,7 +126,7 @@ def repeated(prompts: PromptList, warnings: list[str]) -> list[str]:
     if not exact or sum(weights) < 1 - 1e-6 or sum(counts) > REPEATS:
         warnings.append(
             "this format has no place for the weights of the templates: a tool that averages them "
-            "equally builds another classifier than the run's own (--format json keeps them)"
+            "equally builds a classifier other than the run's own (--format json keeps them)"
         )
         return texts
     return [text for text, count in zip(texts, counts, strict=True) for _ in range(count)]

@@ -87,7 +87,7 @@ class ModelChoice:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """The address of a remote box, or the model's name."""
         return self.address or self.model
 
     def open(self, watch: Watch) -> BlackBox:

@@ -1,4 +1,4 @@
-"""What a soft prompt is near to, in words, and how little that says."""
+"""The words nearest to a soft prompt's vectors, and how little they say."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def explain(folder: Path, k: int = 5, watch: Watch | None = None) -> Explanation
     predictor = load_predictor(folder).innermost
     if predictor.soft_prompt is None:
         raise ConfigError(
-            f"run {folder} found no soft prompt but text, which can be read as it is: "
+            f"run {folder} found no soft prompt to explain; it found text, readable as it is: "
             f"{predictor.describe()}"
         )
     setup = compose(run_folder.read_run_config(folder))

@@ -16,8 +16,8 @@ from llmopt.spend.currency import Spend, amount, label
 
 
 @dataclass(frozen=True)
-class Row:
-    """One spend: the most it can come to, and its cap. None is not known, or no cap."""
+class Bound:
+    """The most a currency can come to, None if not known, and its cap, None if there is none."""
 
     name: str
     most: float | None
@@ -25,17 +25,17 @@ class Row:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """The currency in words."""
         return label(self.name)
 
     @property
     def most_text(self) -> str:
-        """For people."""
+        """The upper bound with its unit, or that it is not known."""
         return amount(self.name, self.most)
 
     @property
     def cap_text(self) -> str:
-        """For people."""
+        """The cap with its unit; empty where there is none."""
         return amount(self.name, self.cap, absent="")
 
 
@@ -53,7 +53,7 @@ class Plan:
 
     title: str
     config: RunConfig
-    rows: tuple[Row, ...]
+    rows: tuple[Bound, ...]
     needed: int
     notes: tuple[str, ...]
 
@@ -71,7 +71,7 @@ class Plan:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """For machines."""
+        """What ``llmopt plan --json`` prints."""
         return {
             "schema": 1,
             "upper_bounds": {row.name: row.most for row in self.rows},
@@ -113,9 +113,9 @@ def make_plan(setup: Setup) -> Plan:
     """The plan of a run. Opens no model and spends nothing."""
     task, caps = setup.task, setup.caps
     bounds = run_bounds(setup)
-    rows = [Row(name, int(most)) for name, most in bounds.items() if most and name != "llm_calls"]
+    rows = [Bound(name, int(most)) for name, most in bounds.items() if most and name != "llm_calls"]
     queries = int(bounds.queries)
-    rows.append(Row("queries", queries, caps.queries))
+    rows.append(Bound("queries", queries, caps.queries))
     notes = [
         f"{task.labelled_images} labelled images ({len(task.train)} train, {len(task.val)} val), "
         f"{len(task.classnames)} classes",
@@ -130,7 +130,7 @@ def make_plan(setup: Setup) -> Plan:
         chat_rows, chat_notes = chat_bounds(
             setup.llm, caps, int(bounds["llm_calls"]), turns, turn_bytes
         )
-        rows += [Row(*row) for row in chat_rows]
+        rows += [Bound(*row) for row in chat_rows]
         notes += chat_notes
     title = (
         f"{task.dataset}, {task.shots}-shot, seed {task.seed}: {setup.optimizer.name}"

@@ -54,7 +54,7 @@ def test_a_prompt_made_of_words_is_those_words(folder: Path) -> None:
 
 
 def test_text_needs_no_explanation(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"found no soft prompt but text.*a photo of a \{\}"):
+    with pytest.raises(ConfigError, match=r"found no soft prompt to explain.*a photo of a \{\}"):
         explain(run(tmp_path, "zeroshot"))
 
 
