@@ -9,7 +9,7 @@ from fakes import NAMES, FakeBox, make_task, stage, write_folder
 from llmopt.errors import BudgetTooSmall, ConfigError
 from llmopt.runs.compose import ModelChoice, compose
 from llmopt.runs.config import RunConfig
-from llmopt.runs.plan import Plan, Row, make_plan
+from llmopt.runs.plan import Bound, Plan, make_plan
 from llmopt.search import OPTIMIZERS, make_optimizer
 from llmopt.vision.base import Access
 
@@ -114,7 +114,7 @@ def test_money(data: Path) -> None:
 
 
 def test_rows_for_people() -> None:
-    row = Row("text_encodings", 12345.0, None)
+    row = Bound("text_encodings", 12345.0, None)
     assert (row.label, row.most_text, row.cap_text) == ("text encodings", "12,345", "")
 
 
