@@ -109,7 +109,6 @@ class ServiceError(LlmoptError):
     """
 
     exit_code = 4
-    retryable = False
 
     def __init__(self, message: str, *, service: str = "", status: int | None = None) -> None:
         super().__init__(message)
@@ -123,8 +122,6 @@ class RetryableError(ServiceError):
     Attributes:
         retry_after: seconds the service asks to wait, or None.
     """
-
-    retryable = True
 
     def __init__(
         self,

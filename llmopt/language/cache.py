@@ -10,6 +10,7 @@ makes a run dearer, never wrong.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -41,11 +42,11 @@ class ResponseCache:
         reply = entry.get("reply")
         return reply if isinstance(reply, dict) else None
 
-    def put(self, question: str, reply: dict[str, Any]) -> bool:
-        """Keep a reply; false where the folder does not take it."""
+    def put(self, question: str, reply: dict[str, Any]) -> None:
+        """Keep a reply, unless the folder does not take it."""
         path = self._path(question)
         text = json.dumps({"version": _VERSION, "reply": reply}, ensure_ascii=True)
-        try:
+        with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
             try:
@@ -55,9 +56,6 @@ class ResponseCache:
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
-        except OSError:
-            return False
-        return True
 
     def _path(self, question: str) -> Path:
         name = hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()

@@ -113,12 +113,6 @@ class RateLimiter:
                     if remaining < 1 and reset:
                         self._paused_until = max(self._paused_until, self._clock() + reset)
 
-    @property
-    def limits(self) -> dict[str, float]:
-        """The limits in force, for people."""
-        with self._lock:
-            return {name: bucket.limit for name, bucket in self._buckets.items()}
-
     def _new_bucket(self, limit: float) -> _Bucket:
         bucket = _Bucket(limit)
         bucket.filled = self._clock()

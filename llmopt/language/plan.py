@@ -30,22 +30,22 @@ def chat_bounds(
     """
     from langchain_core.messages import HumanMessage
 
-    settings = llm.settings
-    question = call_bound([HumanMessage("x" * turn_bytes)], settings.max_tokens).tokens_in
+    reply_tokens = llm.settings.max_tokens
+    question = call_bound([HumanMessage("x" * turn_bytes)], reply_tokens).tokens_in
     # Turn t sends the t turns before it along, with their replies.
-    history = (turns - 1) / 2 * (question + settings.max_tokens)
+    history = (turns - 1) / 2 * (question + reply_tokens)
     tokens_in = int(question + history)
-    usd = None if llm.price is None else calls * llm.price.bound(tokens_in, settings.max_tokens)
+    usd = None if llm.price is None else calls * llm.price.bound(tokens_in, reply_tokens)
     rows: list[Row] = [
         ("llm_calls", calls, caps.llm_calls),
-        ("llm_tokens", calls * (tokens_in + settings.max_tokens), caps.llm_tokens),
+        ("llm_tokens", calls * (tokens_in + reply_tokens), caps.llm_tokens),
         ("llm_usd", usd, caps.llm_usd),
     ]
     if llm.free:
         return rows, []
     notes = [
         "Token bounds count a byte as a token and every reply at its full length "
-        f"(max_tokens={settings.max_tokens}); the real figure is usually a tenth. "
+        f"(max_tokens={reply_tokens}); the real figure is usually a tenth. "
         "Failed calls and retries count against the caps too."
     ]
     if usd is None:

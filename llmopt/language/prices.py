@@ -149,12 +149,12 @@ def text_bound(text: str) -> int:
     return max(_bytes(text), _bytes(compatible)) + 1
 
 
-def call_bound(messages: Iterable[BaseMessage], max_tokens: int) -> Bound:
-    """The most tokens a call with these messages and that output limit can take."""
+def call_bound(messages: Iterable[BaseMessage], reply_tokens: int) -> Bound:
+    """The most tokens a call with these messages and a reply of so many tokens can take."""
     total = _PER_REQUEST
     for message in messages:
         total += _PER_MESSAGE + _content_bound(message.content)
-    return Bound(total, max_tokens)
+    return Bound(total, reply_tokens)
 
 
 def _content_bound(content: str | Sequence[Any]) -> int:

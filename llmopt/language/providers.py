@@ -95,10 +95,9 @@ def split_spec(spec: str, base_url: str = "") -> tuple[str, str]:
         ConfigError: it is neither known nor of the form ``provider:model``.
     """
     provider, colon, model = spec.partition(":")
-    known = [*PROVIDERS, *PACKAGES]
     if spec == "builtin":
         return "builtin", ""
-    if provider in known and model:
+    if model and (provider in PACKAGES or provider in PROVIDERS):
         return provider, model
     if base_url:
         return "openai", spec  # a server's own name for a model, which may hold a colon
@@ -109,6 +108,7 @@ def split_spec(spec: str, base_url: str = "") -> tuple[str, str]:
         )
     if not model:
         raise ConfigError(f"--llm '{spec}' names no model; write it as '{provider}:MODEL'")
+    known = [*PROVIDERS, *PACKAGES]
     raise ConfigError(
         f"unknown provider '{provider}' in --llm '{spec}'{nearest(provider, known)} "
         f"(there are: {', '.join(known)})"

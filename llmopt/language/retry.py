@@ -77,7 +77,7 @@ AT_ONCE = RetrySettings(
 
 
 class CircuitBreaker:
-    """Stops a run from knocking at a door that stays shut. Shared by all conversations.
+    """Stops a run from calling a service that keeps failing. Shared by all conversations.
 
     Opens after ``threshold`` failures in a row, and at once where waiting cannot help.
     """
@@ -112,8 +112,3 @@ class CircuitBreaker:
                 self._reason = self._reason or (
                     f"{self._failures} calls in a row failed, the last with: {error}"
                 )
-
-    def stop(self, reason: str) -> None:
-        """Open for a reason of the run itself, such as an interrupt."""
-        with self._lock:
-            self._reason = self._reason or reason

@@ -82,7 +82,7 @@ def converse(chat: MeteredChat, turns: int, stream: str = "main") -> Course:
                     messages[-1] = HumanMessage(f"Kindly: {messages[-1].content}")
                 else:
                     course.replies.append(reply)
-                    course.events.append(parse_reply(reply.text).summary())
+                    course.events.append(str(parse_reply(reply.text)))
                     messages.append(AIMessage(reply.text))
                     break
     except LlmoptError as error:

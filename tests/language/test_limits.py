@@ -22,6 +22,10 @@ def clock() -> Clock:
     return Clock()
 
 
+def limits(limiter: RateLimiter) -> dict[str, float]:
+    return {name: bucket.limit for name, bucket in limiter._buckets.items()}
+
+
 def take(limiter: RateLimiter, clock: Clock, tokens: float = 1) -> float:
     """Wait as told until a place is free; the seconds waited."""
     start = clock.now
@@ -33,7 +37,7 @@ def take(limiter: RateLimiter, clock: Clock, tokens: float = 1) -> float:
 def test_without_limits_nobody_waits(clock: Clock) -> None:
     limiter = RateLimiter(clock=clock)
     assert all(limiter.acquire(10**9) == 0 for _ in range(1000))
-    assert limiter.limits == {}
+    assert limits(limiter) == {}
 
 
 def test_requests_a_minute(clock: Clock) -> None:
@@ -76,7 +80,7 @@ def test_learns_from_headers(clock: Clock) -> None:
             "x-ratelimit-remaining-tokens": "29000",
         }
     )
-    assert limiter.limits == {"requests": 60.0, "tokens": 30000.0}
+    assert limits(limiter) == {"requests": 60.0, "tokens": 30000.0}
     assert [take(limiter, clock) for _ in range(3)] == pytest.approx([0, 0, 1.0])
 
 
@@ -105,21 +109,21 @@ def test_learns_from_anthropic_headers(clock: Clock) -> None:
             "anthropic-ratelimit-requests-reset": "2026-11-01T00:00:00Z",
         }
     )
-    assert limiter.limits == {"requests": 50.0}
+    assert limits(limiter) == {"requests": 50.0}
 
 
 @pytest.mark.parametrize("value", ["-1", "0", "nan", "inf", "many", ""])
 def test_senseless_limits_are_ignored(clock: Clock, value: str) -> None:
     limiter = RateLimiter(clock=clock)
     limiter.learn({"x-ratelimit-limit-requests": value, "x-ratelimit-remaining-requests": "0"})
-    assert limiter.limits == {}
+    assert limits(limiter) == {}
     assert take(limiter, clock) == 0
 
 
 def test_what_the_user_set_stays(clock: Clock) -> None:
     limiter = RateLimiter(requests=10, clock=clock)
     limiter.learn({"x-ratelimit-limit-requests": "5000"})
-    assert limiter.limits == {"requests": 10.0}
+    assert limits(limiter) == {"requests": 10.0}
 
 
 def test_bad_limits() -> None:

@@ -1,4 +1,4 @@
-"""Other names for the classes that are confused most (section 7.7 of the method notes).
+"""Other names for the classes that are confused most.
 
 A new name changes one column of the scores, so it costs one text encoding where a template costs K,
 and each class can be tried by itself. A name is accepted by the likelihood of the images it can

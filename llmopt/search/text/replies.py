@@ -16,7 +16,6 @@ import itertools
 import json
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -57,29 +56,11 @@ class ParsedReply:
     templates: tuple[Template, ...] = ()
     rejected: tuple[Rejection, ...] = ()
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many proposals were rejected for each reason."""
-        return dict(Counter(rejection.reason for rejection in self.rejected))
-
-    @property
-    def refused(self) -> bool:
-        """The reply declines to answer and proposes nothing."""
-        return not self.templates and any(r.reason == "refusal" for r in self.rejected)
-
-    def summary(self) -> str:
-        """For people: ``12 proposals: 9 usable, 2 duplicate, 1 slots``."""
-        total = len(self.templates) + len(self.rejected)
-        parts = [f"{len(self.templates)} usable"]
-        parts += [f"{n} {reason.replace('_', ' ')}" for reason, n in sorted(self.counts.items())]
-        return f"{total} proposal{'' if total == 1 else 's'}: {', '.join(parts)}"
-
 
 def parse_reply(
     text: str,
     classnames: Sequence[str] = (),
     check: Callable[[Template], None] | None = None,
-    limit: int = MAX_TEMPLATES,
 ) -> ParsedReply:
     """The templates in a reply.
 
@@ -89,7 +70,6 @@ def parse_reply(
         check: a further test, such as the token length; raises
             :class:`~llmopt.errors.TemplateError` to reject a template (as ``too_long``, or as the
             error's own ``reason`` attribute).
-        limit: the most templates to take; the rest is rejected as ``surplus``.
     """
     answer = strip_reasoning(text)[:_MAX_READ]
     templates: dict[str, Template] = {}
@@ -100,8 +80,9 @@ def parse_reply(
         outcome = _judge(candidate, templates, classnames, check)
         if isinstance(outcome, Rejection):
             rejected.append(outcome)
-        elif len(templates) >= limit:
-            rejected.append(_reject(candidate, "surplus", f"only {limit} templates are taken"))
+        elif len(templates) >= MAX_TEMPLATES:
+            message = f"only {MAX_TEMPLATES} templates are taken"
+            rejected.append(_reject(candidate, "surplus", message))
             break
         else:
             templates[outcome.normal] = outcome

@@ -1,9 +1,10 @@
 """The final choice: few finalists and the start, on train and validation images together.
 
 The search picked its finalists on the training images, so their scores there are optimistic. Means
-are shrunk towards each other by their standard errors (section 7.4 of the method notes), and a
-finalist replaces the start only if its paired gain is convincing; otherwise the start is kept.
-Among finalists that the images cannot tell apart, the one with the fewest words is taken.
+are shrunk towards each other by their standard errors (:func:`llmopt.stats.shrink`), and a finalist
+replaces the start only if its paired gain is convincing: it exceeds its standard error and takes
+away a twentieth of the start's loss, as less is a change of confidence only. Otherwise the start is
+kept. Among finalists that the images cannot tell apart, the one with the fewest words is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmopt.errors import BudgetExhausted
-from llmopt.predictor import TextPredictor, single
+from llmopt.predictor import TextPredictor
 from llmopt.search.base import Search, TemplateResult
 from llmopt.search.text.archive import Scored
 from llmopt.stats import log_likelihoods, shrink
@@ -47,7 +48,6 @@ def choose(
     candidates: Sequence[Scored],
     *,
     finalists: int = FINALISTS,
-    standard_errors: float = 1.0,
     ensemble: int = 1,
 ) -> Choice:
     """Choose among the best candidates and the start.
@@ -56,8 +56,6 @@ def choose(
         search: task and black box.
         candidates: scored templates, best first; the start need not be among them.
         finalists: how many of them are looked at again.
-        standard_errors: how many standard errors the paired gain in likelihood must exceed. It must
-            also take away a twentieth of the start's loss, or it is a change of confidence only.
         ensemble: greedily combine up to this many finalists (with replacement); 1 is a single one.
     """
     task = search.task
@@ -75,7 +73,7 @@ def choose(
     shrunk = np.concatenate([[0.0], shrink(means[1:], errors[1:])]) if len(means) > 1 else means
     correct = logits.argmax(axis=-1) == labels
     convincing = (
-        (shrunk - standard_errors * errors > 0)
+        (shrunk > errors)
         & (correct.mean(axis=1) >= correct[0].mean())
         & (means > _LEAST * -likelihoods[0].mean())
     )
@@ -105,11 +103,6 @@ def second_look(task: Task, templates: int) -> int:
     A box that takes images and prompts together encodes the prompts anew for other images.
     """
     return templates * len(task.classnames) if len(task.val) else 0
-
-
-def keep_start(search: Search) -> Choice:
-    """The start alone, for a search that could not afford anything else."""
-    return Choice(single(search.task.start, search.task.classnames), True, ())
 
 
 def greedy_ensemble(

@@ -198,14 +198,6 @@ def test_a_little_worse_is_good_enough_if_shorter_but_not_much_worse() -> None:
     assert texts(run(much)[0]) == [long]
 
 
-def test_more_standard_errors_ask_for_more() -> None:
-    def noisy(i: int, split: str) -> float:
-        return 2.0 + 1.4 * (-1) ** i
-
-    assert not run({"a small {}.": noisy}, standard_errors=1.0)[0].fallback
-    assert run({"a small {}.": noisy}, standard_errors=50.0)[0].fallback
-
-
 def test_as_good() -> None:
     start, best = np.full(8, -2.0), np.full(8, -1.0)
     assert as_good(best, best, start)
