@@ -51,11 +51,12 @@ def registries() -> tuple[Registry[Any], ...]:
     from llmopt.export import FORMATS
     from llmopt.heads import HEADS
     from llmopt.language.providers import PROVIDERS
+    from llmopt.predictor import PREDICTORS
     from llmopt.search import OPTIMIZERS
     from llmopt.track.services import TRACKERS
     from llmopt.vision.boxes import BLACK_BOXES
 
-    return OPTIMIZERS, HEADS, SOURCES, BLACK_BOXES, PROVIDERS, FORMATS, TRACKERS
+    return OPTIMIZERS, HEADS, PREDICTORS, SOURCES, BLACK_BOXES, PROVIDERS, FORMATS, TRACKERS
 
 
 def _device() -> Check:
