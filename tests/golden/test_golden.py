@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from cases import CASES, Case
-from record import GOLDEN, expected, play, without_lost
+from record import GOLDEN, expected, play, prime, without_lost
 
 TOLERANCE = 1e-6
 LAST_DIGIT = 1.5e-6
@@ -33,9 +33,9 @@ def golden() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The feature cache of all cases."""
-    return tmp_path_factory.mktemp("encoded")
+def primed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The feature cache that every case starts from."""
+    return prime(tmp_path_factory.mktemp("primer"))
 
 
 def differences(now: Any, then: Any, where: str = "") -> Iterator[str]:
@@ -96,8 +96,8 @@ def test_what_differs_is_named(now: Any, then: Any, line: str | None) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_golden(case: Case, golden: dict[str, Any], tmp_path: Path, encoded: Path) -> None:
-    now, then = play(case, tmp_path, encoded), expected(case, golden)
+def test_golden(case: Case, golden: dict[str, Any], tmp_path: Path, primed: Path) -> None:
+    now, then = play(case, tmp_path, primed), expected(case, golden)
     if case.like:
         now, then = without_lost(now), without_lost(then)
     found = list(differences(now, then))
