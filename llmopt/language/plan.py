@@ -10,12 +10,10 @@ if TYPE_CHECKING:
     from llmopt.language.llm import Llm
     from llmopt.spend.ledger import Caps
 
-Row = tuple[str, float | None, float | None]
-
 
 def chat_bounds(
     llm: Llm, caps: Caps, calls: int, turns: int, turn_bytes: int
-) -> tuple[list[Row], list[str]]:
+) -> tuple[list[tuple[str, float | None, float | None]], list[str]]:
     """Upper bounds beside the caps, and notes.
 
     Args:
@@ -36,7 +34,7 @@ def chat_bounds(
     history = (turns - 1) / 2 * (question + reply_tokens)
     tokens_in = int(question + history)
     usd = None if llm.price is None else calls * llm.price.bound(tokens_in, reply_tokens)
-    rows: list[Row] = [
+    rows: list[tuple[str, float | None, float | None]] = [
         ("llm_calls", calls, caps.llm_calls),
         ("llm_tokens", calls * (tokens_in + reply_tokens), caps.llm_tokens),
         ("llm_usd", usd, caps.llm_usd),

@@ -1,4 +1,4 @@
-"""What some models think aloud before they answer, and the answer without it."""
+"""The reasoning that some models write before their answer, and the answer without it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _END_OF_THOUGHT = re.compile(rf"<\s*/\s*{_THOUGHT_TAG}\s*>", re.IGNORECASE)
 
 
 def strip_reasoning(text: str) -> str:
-    """A reply without the thoughts some models write before it.
+    """A reply without the reasoning some models write before it.
 
     A thought that never ends was cut off by the length limit: nothing after its start is an answer.
     A closing tag without an opening one ends a thought that the model's own prompt opened.
