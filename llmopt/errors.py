@@ -83,7 +83,7 @@ class BudgetExhausted(LlmoptError):
     """
 
     def __init__(self, currency: str, cap: float) -> None:
-        what = f"the budget of {cap:g} {currency.replace('_', ' ')} is used up"
+        what = f"the cap of {cap:g} {currency.replace('_', ' ')} is reached"
         super().__init__("interrupted" if currency == "interrupted" else what)
         self.currency = currency
         self.cap = cap

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmopt.figures import interval, percent, points
-from llmopt.spend.currency import CAPS, CURRENCIES, Spend, amount, is_money, label
+from llmopt.spend.currency import CAPS, Spend, amount, phrase, worth_telling
 
 if TYPE_CHECKING:
     from llmopt.data.benchmarks.download import DownloadReport
@@ -168,15 +168,9 @@ def _print_summary(out: Console, result: dict[str, Any]) -> None:
 
 
 def _print_ledger(out: Console, result: dict[str, Any]) -> None:
-    spent = []
-    for name, value in result["ledger"].items():
-        if is_money(name):
-            if value or (name == "llm_usd" and result["ledger"]["llm_calls"]):
-                spent.append(f"{label(name)} {amount(name, value)}")
-        elif value:
-            spent.append(f"{amount(name, value)} {label(name)}")
-    seconds = result["seconds"]
-    out.print(f"\nspent: {', '.join(spent)}")
+    ledger, seconds = result["ledger"], result["seconds"]
+    spent = ", ".join(phrase(name, ledger[name]) for name in worth_telling(ledger))
+    out.print(f"\nspent: {spent}")
     out.print(
         f"time:  {seconds['total']:.1f} s, of which black box {seconds['black_box']:.1f} s, "
         f"LLM {seconds['llm']:.1f} s"
@@ -214,7 +208,7 @@ def print_runs(found: list[RunSummary], root: Any) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for run in found:
         ledger = run.ledger or {}
-        spent = Spend(**{name: ledger.get(name) for name in CURRENCIES})
+        spent = Spend.read(ledger)
         table.add_row(
             str(run.folder),
             run.status,
@@ -224,7 +218,7 @@ def print_runs(found: list[RunSummary], root: Any) -> None:
             run.optimizer or "",
             percent(run.start),
             percent(run.best),
-            f"{spent.queries:,.0f}" if ledger else "",
+            amount("queries", spent.queries) if ledger else "",
             amount("llm_calls", spent["llm_calls"]) if ledger else "",
             amount("llm_usd", spent["llm_usd"]) if spent["llm_usd"] else "",
         )

@@ -78,9 +78,11 @@ def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[
                     done.append(Done(cell, error=missing))
                     continue
                 changes: dict[str, Any] = {"init_from": str(before)}
-                if cell.shared:
+                if cell.shared is not None:
                     first = read_record(before)
-                    changes[cell.shared] = left(config, cell.shared, first.ledger, first.seconds)
+                    changes[cell.shared.option] = left(
+                        config, cell.shared, first.ledger, first.seconds
+                    )
                 config = resolve(dataclasses.replace(config, **changes))
             folder = known.get(key(config))
             if folder is not None and finished(folder):

@@ -16,7 +16,7 @@ from llmopt.runs.compose import compose
 from llmopt.runs.config import RunConfig, optimizer_of
 from llmopt.runs.plan import make_plan
 from llmopt.search import OPTIMIZERS, setting_names
-from llmopt.spend.currency import CAPS, CURRENCIES, Spend
+from llmopt.spend.currency import CAPS, CURRENCIES, Cap, Spend, is_money
 
 # Where a run was made does not make it another run.
 _ELSEWHERE: Final = ("runs", "data_root", "device", "batch_size", "init_from")
@@ -26,7 +26,7 @@ _SHARED: Final = ("dataset", "shots", "seed", "runs", "data_root")
 
 EQUAL: Final = {
     **{cap.name: cap for cap in CAPS.values()},
-    **{one.name: CAPS[one.cap] for one in CURRENCIES.values() if one.cap and one.compared},
+    **{one.name: CAPS[one.cap] for one in CURRENCIES.values() if one.cap and one.kind == "spent"},
 }
 """What arms can be held equal in, and the cap that does it. Text and soft-prompt encodings are the
 same work for the text tower, so they share a cap."""
@@ -80,13 +80,13 @@ class Cell:
     Attributes:
         arm: how.
         config: on what, with which seed.
-        shared: the cap that all arms share, as an option's name; an arm that starts from another
-            has what that one left of it.
+        shared: the cap that all arms share, if any; an arm that starts from another has what that
+            one left of it.
     """
 
     arm: Arm
     config: RunConfig
-    shared: str = ""
+    shared: Cap | None = None
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -179,29 +179,31 @@ def hold_equal(cells: Sequence[Cell], currency: str) -> tuple[list[Cell], str]:
             f"--equal {currency}: not a currency with a cap{nearest(currency, EQUAL)} "
             f"(there are: {', '.join(EQUAL)})"
         )
-    option = EQUAL[currency].option
+    cap = EQUAL[currency]
     changed: list[Cell] = []
     said: dict[str, float] = {}
     for (dataset, shots), group in itertools.groupby(cells, key=lambda c: c.place[:2]):
         members = list(group)
-        cap = max((getattr(c.config, option) or 0 for c in members), default=0)
-        cap = cap or _least_bound(members, option, currency)
-        said[f"{dataset}, {shots}-shot"] = cap
+        limit = max((getattr(c.config, cap.option) or 0 for c in members), default=0)
+        limit = limit or _least_bound(members, cap, currency)
+        said[f"{dataset}, {shots}-shot"] = limit
         for cell in members:
-            change: dict[str, Any] = {option: cap if option == "max_usd" else int(cap)}
+            change: dict[str, Any] = {cap.option: limit if is_money(cap.name) else int(limit)}
             config = dataclasses.replace(cell.config, **change)
-            changed.append(Cell(cell.arm, config, option))
-    parts = [f"{cap:,g} ({task})" for task, cap in said.items()]
-    note = f"Every arm may spend as much of '{currency}' (--{option.replace('_', '-')}): "
+            changed.append(Cell(cell.arm, config, cap))
+    parts = [f"{limit:,g} ({task})" for task, limit in said.items()]
+    note = f"Every arm may spend as much of '{currency}' ({cap.flag}): "
     return changed, note + "; ".join(parts) + ". What each did spend stands in the table."
 
 
-def left(config: RunConfig, option: str, spent: Mapping[str, float | None], seconds: float) -> Any:
-    """What an earlier run left of a cap."""
-    cap = getattr(config, option)
-    name = next(one.name for one in CAPS.values() if one.option == option)
-    used = seconds if name == "seconds" else Spend(**spent).under(name)
-    return type(cap)(max(0, cap - used))
+def left(config: RunConfig, cap: Cap, spent: Mapping[str, float | None], seconds: float) -> Any:
+    """What an earlier run left of a cap.
+
+    What it lost is not counted, so that a comparison that was cut off asks the same as another.
+    """
+    limit = getattr(config, cap.option)
+    used = seconds if cap.name == "seconds" else Spend.read(spent).under(cap.name, lost=False)
+    return type(limit)(max(0, limit - used))
 
 
 def key(config: RunConfig) -> str:
@@ -254,17 +256,17 @@ def _ordered(arms: Sequence[Arm]) -> Iterable[Arm]:
     return placed.values()
 
 
-def _least_bound(cells: Sequence[Cell], option: str, currency: str) -> float:
-    if option == "max_seconds":
+def _least_bound(cells: Sequence[Cell], cap: Cap, currency: str) -> float:
+    if cap.name == "seconds":
         raise ConfigError("--equal seconds needs --max-seconds: what a search takes is not known")
     least: dict[str, float] = {}
     for cell in cells:
         plan = make_plan(compose(cell.config))
         rows = {row.name: row.most for row in plan.rows}
-        most = rows.get(EQUAL[currency].name)
+        most = rows.get(cap.name)
         # The start template alone is no search, so it does not set the bar.
-        if most and (option != "max_queries" or most > 2 * plan.needed):
+        if most and (cap.name != "queries" or most > 2 * plan.needed):
             least[cell.arm.name] = min(most, least.get(cell.arm.name, most))
     if not least:
-        raise ConfigError(f"--equal {currency}: no arm spends it, or its most is not known")
+        raise ConfigError(f"--equal {currency}: no arm spends it, or its upper bound is unknown")
     return min(least.values())

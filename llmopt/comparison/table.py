@@ -23,7 +23,7 @@ SCHEMA = 1
 SPENDS = tuple(
     one.name
     for one in sorted(CURRENCIES.values(), key=lambda one: one.cap != "queries")
-    if one.compared
+    if one.kind == "spent"
 )
 
 
@@ -83,7 +83,7 @@ class Row:
     @property
     def queries(self) -> float:
         """Prompts encoded, text and soft ones together."""
-        return Spend(**self.spend).queries
+        return Spend.read(self.spend).queries
 
     def per_point(self, currency: str) -> float | None:
         """Mean spend for each percentage point gained; None without a gain or a known spend."""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 def chat_bounds(
     llm: Llm, caps: Caps, calls: int, turns: int, turn_bytes: int
-) -> tuple[list[tuple[str, float | None, float | None]], list[str]]:
-    """Upper bounds beside the caps, and notes.
+) -> tuple[dict[str, float | None], list[str]]:
+    """Upper bounds by the cap they stand beside, and notes.
 
     Args:
         llm: what is asked.
@@ -24,7 +24,7 @@ def chat_bounds(
         turn_bytes: the longest a turn's own text can be; a byte is never more than a token.
 
     Returns:
-        rows of (currency, most, cap) with None for not known and for no cap.
+        bounds, with None where the price is unknown; and what is worth knowing.
     """
     from langchain_core.messages import HumanMessage
 
@@ -34,13 +34,13 @@ def chat_bounds(
     history = (turns - 1) / 2 * (question + reply_tokens)
     tokens_in = int(question + history)
     usd = None if llm.price is None else calls * llm.price.bound(tokens_in, reply_tokens)
-    rows: list[tuple[str, float | None, float | None]] = [
-        ("llm_calls", calls, caps.llm_calls),
-        ("llm_tokens", calls * (tokens_in + reply_tokens), caps.llm_tokens),
-        ("llm_usd", usd, caps.llm_usd),
-    ]
+    bounds = {
+        "llm_calls": calls,
+        "llm_tokens": calls * (tokens_in + reply_tokens),
+        "llm_usd": usd,
+    }
     if llm.free:
-        return rows, []
+        return bounds, []
     notes = [
         "Token bounds count a byte as a token and every reply at its full length "
         f"(max_tokens={reply_tokens}); the real figure is usually a tenth. "
@@ -52,4 +52,4 @@ def chat_bounds(
         )
     elif caps.llm_usd is not None and usd > caps.llm_usd:
         notes.append("The cap on money ends the search earlier if it comes to that.")
-    return rows, notes
+    return bounds, notes

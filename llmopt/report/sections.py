@@ -16,7 +16,7 @@ from llmopt.report.story import AXES, Story, Turn, read_story
 from llmopt.report.words import helpful_words
 from llmopt.runs.config import RunConfig
 from llmopt.runs.load import read_found
-from llmopt.spend.currency import amount, label
+from llmopt.spend.currency import amount, label, worth_telling
 
 ROWS: Final = 300  # of a data table; the journal holds the rest
 TURNS: Final = 60  # of a conversation
@@ -295,10 +295,11 @@ def _accuracies(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
 
 def _spent(result: dict[str, Any]) -> list[tuple[str, str, str]]:
     search, evaluation = result["ledger"], result["evaluation"]
+    told = {*worth_telling(search), *worth_telling(evaluation)}
     rows = [
-        (label(n), amount(n, v), amount(n, evaluation.get(n, 0)))
-        for n, v in search.items()
-        if v or v is None or evaluation.get(n)
+        (label(name), amount(name, value), amount(name, evaluation.get(name, 0)))
+        for name, value in search.items()
+        if name in told
     ]
     seconds = result["seconds"]
     rows += [(f"seconds, {name.replace('_', ' ')}", f"{seconds[name]:,.1f}", "")

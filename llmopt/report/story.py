@@ -134,7 +134,7 @@ def tell(records: Iterable[dict[str, Any]], classes: int) -> Story:
             asked[stream, record.get("key")] = _said(messages[-1:])
         elif record["kind"] == "llm_reply":
             charged = data.get("charged", {})
-            paid = Spend(**{"llm_calls": 1, **charged})
+            paid = Spend.read({"llm_calls": 1, **charged})
             for cap in ("llm_calls", "llm_tokens", "llm_usd"):
                 spent[cap] += paid.under(cap)
             question = asked.pop((stream, record.get("key")), "")

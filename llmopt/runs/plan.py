@@ -12,12 +12,12 @@ from llmopt.heads.bank import default_bank
 from llmopt.runs.compose import Setup
 from llmopt.runs.config import RunConfig
 from llmopt.search.soft.machinery.trail import WIDEST
-from llmopt.spend.currency import Spend, amount, label
+from llmopt.spend.currency import CAPS, Spend, amount, label
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The most a currency can come to, None if not known, and its cap, None if there is none."""
+    """The most a currency can come to, None if unknown, and its cap, None if there is none."""
 
     name: str
     most: float | None
@@ -30,7 +30,7 @@ class Bound:
 
     @property
     def most_text(self) -> str:
-        """The upper bound with its unit, or that it is not known."""
+        """The upper bound with its unit, or that it is unknown."""
         return amount(self.name, self.most)
 
     @property
@@ -113,9 +113,9 @@ def make_plan(setup: Setup) -> Plan:
     """The plan of a run. Opens no model and spends nothing."""
     task, caps = setup.task, setup.caps
     bounds = run_bounds(setup)
-    rows = [Bound(name, int(most)) for name, most in bounds.items() if most and name != "llm_calls"]
+    rows = [Bound(name, int(most)) for name, most in bounds.items() if most and name not in CAPS]
     queries = int(bounds.queries)
-    rows.append(Bound("queries", queries, caps.queries))
+    capped: dict[str, float | None] = {"queries": queries}
     notes = [
         f"{task.labelled_images} labelled images ({len(task.train)} train, {len(task.val)} val), "
         f"{len(task.classnames)} classes",
@@ -127,11 +127,11 @@ def make_plan(setup: Setup) -> Plan:
         from llmopt.language.plan import chat_bounds
 
         turns, turn_bytes = setup.optimizer.talk(task)
-        chat_rows, chat_notes = chat_bounds(
-            setup.llm, caps, int(bounds["llm_calls"]), turns, turn_bytes
-        )
-        rows += [Bound(*row) for row in chat_rows]
+        calls = int(bounds["llm_calls"])
+        chat_capped, chat_notes = chat_bounds(setup.llm, caps, calls, turns, turn_bytes)
+        capped |= chat_capped
         notes += chat_notes
+    rows += [Bound(name, most, getattr(caps, name)) for name, most in capped.items()]
     title = (
         f"{task.dataset}, {task.shots}-shot, seed {task.seed}: {setup.optimizer.name}"
         + (f" with {setup.llm.spec}" if setup.llm is not None else "")

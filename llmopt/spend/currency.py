@@ -2,13 +2,22 @@
 
 A new currency is a line here. Ledger, plan, results, comparisons, reports and trackers take its
 name, label, unit and cap from that line.
+
+Counts are those of a run on a clean machine. A repeat within the run costs nothing and is listed
+under ``cache_hits``; what an *earlier* run left in a cache on disk saves time, never counts, so
+that two runs of one command spend the same. ``llm_calls_cached`` says how many of the ``llm_calls``
+were answered that way; the difference is what was really sent.
+
+A call to the chat model that was in progress when the machine died may have been paid for. A
+resumed run asks again, so that call is no part of what an undisturbed run spends: it stands apart
+as *lost*, at its upper bound. The caps cover both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,10 @@ class Currency:
         cap: the name of the cap that holds it; empty where none does.
         starts_work: it pays for new work, which is not begun once time is up or the run is
             interrupted; what is paid for already may still be looked at.
-        compared: comparisons set it beside accuracy.
+        price_of: what it pays for, of money. Where none of that was spent it comes to nothing, even
+            if the price is unknown.
+        kind: ``spent``; ``lost`` to a sitting that died; ``aside``, told but no cost. Comparisons
+            set what is spent beside accuracy.
     """
 
     name: str
@@ -52,7 +64,8 @@ class Currency:
     unit: str = ""
     cap: str = ""
     starts_work: bool = False
-    compared: bool = True
+    price_of: str = ""
+    kind: Literal["spent", "lost", "aside"] = "spent"
 
 
 def _table(*entries: Any) -> dict[str, Any]:
@@ -76,13 +89,15 @@ CURRENCIES: Final[Mapping[str, Currency]] = _table(
     Currency("llm_calls", "LLM calls", cap="llm_calls", starts_work=True),
     Currency("llm_tokens_in", "LLM tokens in", cap="llm_tokens"),
     Currency("llm_tokens_out", "LLM tokens out", cap="llm_tokens"),
-    Currency("llm_usd", "LLM cost", "USD", cap="llm_usd"),
-    Currency("llm_calls_lost", "LLM calls lost", cap="llm_calls", compared=False),
-    Currency("llm_tokens_lost", "LLM tokens lost", cap="llm_tokens", compared=False),
-    Currency("llm_usd_lost", "LLM cost lost", "USD", cap="llm_usd", compared=False),
-    Currency("llm_calls_cached", "LLM calls answered from the cache", compared=False),
-    Currency("labelled_images", "labelled images", compared=False),
-    Currency("cache_hits", "cache hits", compared=False),
+    Currency("llm_usd", "LLM cost", "USD", "llm_usd", price_of="llm_calls"),
+    Currency("llm_calls_lost", "LLM calls lost", cap="llm_calls", kind="lost"),
+    Currency("llm_tokens_lost", "LLM tokens lost", cap="llm_tokens", kind="lost"),
+    Currency(
+        "llm_usd_lost", "LLM cost lost", "USD", "llm_usd", price_of="llm_calls_lost", kind="lost"
+    ),
+    Currency("llm_calls_cached", "LLM calls answered from the cache", kind="aside"),
+    Currency("labelled_images", "labelled images", kind="aside"),
+    Currency("cache_hits", "cache hits", kind="aside"),
 )
 """In the order in which results list them."""
 
@@ -109,6 +124,23 @@ def amount(name: str, value: float | None, absent: str = "unknown") -> str:
     return f"${value:.4f}" if is_money(name) else f"{value:,.0f}"
 
 
+def covered(cap: str, *, lost: bool = True) -> list[str]:
+    """The currencies that a cap holds together; with or without what was lost."""
+    return [c.name for c in CURRENCIES.values() if c.cap == cap and (lost or c.kind != "lost")]
+
+
+def phrase(name: str, value: float | None) -> str:
+    """An amount and what it is of: ``12,345 LLM calls``, ``LLM cost $0.0123``."""
+    parts = (label(name), amount(name, value))
+    return " ".join(parts if is_money(name) else reversed(parts))
+
+
+def worth_telling(spent: Mapping[str, float | None]) -> list[str]:
+    """What a reader wants to see of a ledger: all but zeros, and the cost of what has a price."""
+    payers = {one.name: one.price_of for one in CURRENCIES.values() if one.price_of}
+    return [name for name in spent if spent.get(payers.get(name, name))]
+
+
 class Spend(Mapping[str, float]):
     """Amounts by currency; what is not named is 0.
 
@@ -129,11 +161,6 @@ class Spend(Mapping[str, float]):
             raise KeyError(name)
         return self._amounts.get(name, 0)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in CURRENCIES:
-            return self[name]
-        raise AttributeError(name)
-
     def __iter__(self) -> Iterator[str]:
         return iter(CURRENCIES)
 
@@ -146,9 +173,14 @@ class Spend(Mapping[str, float]):
     def __repr__(self) -> str:
         return f"Spend({', '.join(f'{name}={value}' for name, value in self._amounts.items())})"
 
-    def under(self, cap: str) -> float:
-        """What counts against a cap, such as ``queries``."""
-        return sum(self[one.name] for one in CURRENCIES.values() if one.cap == cap)
+    @classmethod
+    def read(cls, amounts: Mapping[str, float | None]) -> Spend:
+        """From a result or a journal; currencies that this version lacks are passed over."""
+        return cls(**{name: amounts[name] for name in CURRENCIES if name in amounts})
+
+    def under(self, cap: str, *, lost: bool = True) -> float:
+        """What counts against a cap, such as ``queries``; with or without what was lost."""
+        return sum(self[name] for name in covered(cap, lost=lost))
 
     @property
     def queries(self) -> float:

@@ -4,16 +4,7 @@ Every spend is reserved from an upper bound before it happens and settled to the
 so that no cap is ever passed, not even by several threads together. A reservation that is never
 settled (the call failed or was refused) stays charged in full.
 
-What is counted is :data:`llmopt.spend.currency.CURRENCIES`. A repeat that a cache answers costs
-nothing but is listed under ``cache_hits``. Counts are those of a run on a clean machine: what an
-earlier run left in a cache on disk saves time, never ledger units, so that two runs of one command
-spend the same. ``llm_calls_cached`` says how many of the ``llm_calls`` were
-answered that way, so the calls really sent are the difference.
-
-A call to the chat model that was under way when the machine died may have been paid for, but its
-outcome is unknown. A resumed run asks again, so such a call is no part of what an undisturbed run
-spends: it stands apart as ``llm_calls_lost``, ``llm_tokens_lost`` and ``llm_usd_lost``, at its
-upper bound. The caps cover both.
+What is counted, and how, stands in :mod:`llmopt.spend.currency`.
 """
 
 from __future__ import annotations
@@ -25,7 +16,7 @@ from dataclasses import dataclass, fields
 from types import TracebackType
 
 from llmopt.errors import BudgetExhausted
-from llmopt.spend.currency import CURRENCIES, Spend, is_money
+from llmopt.spend.currency import CAPS, CURRENCIES, covered, is_money
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ _USD_SLACK = 1e-9
 
 
 class Reservation:
-    """Money put aside for one call. Use it as a context manager and settle it inside."""
+    """Amounts put aside for one call. Use it as a context manager and settle it inside."""
 
     def __init__(self, ledger: Ledger, amounts: dict[str, float]) -> None:
         self._ledger = ledger
@@ -96,6 +87,10 @@ class Ledger:
     Args:
         caps: what may not be passed.
         clock: seconds the run has taken so far; defaults to the time since construction.
+
+    Attributes:
+        price_known: False where the chat model has no known price; money is then None in results.
+        stopped: the run was interrupted.
     """
 
     def __init__(self, caps: Caps | None = None, clock: Callable[[], float] | None = None) -> None:
@@ -106,16 +101,12 @@ class Ledger:
         self._spent: dict[str, float] = dict.fromkeys(CURRENCIES, 0)
         self._reserved: dict[str, float] = dict.fromkeys(CURRENCIES, 0)
         self._changed = threading.Condition()
-        self._stopped = False
+        self._covered = {cap: covered(cap) for cap in CAPS if cap != "seconds"}
+        self.stopped = False
 
     def stop(self) -> None:
-        """Refuse every further spend: the run was interrupted."""
-        self._stopped = True
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the run was interrupted."""
-        return self._stopped
+        """Begin no more work: the run was interrupted."""
+        self.stopped = True
 
     def reserve(self, **amounts: float) -> Reservation:
         """Put ``amounts`` aside, or raise.
@@ -124,7 +115,7 @@ class Ledger:
         are settled, so that a cautious upper bound of one call never ends another.
 
         Raises:
-            BudgetExhausted: a cap would be passed even if nothing else were under way.
+            BudgetExhausted: a cap would be passed even if nothing else were in progress.
         """
         _check_names(amounts)
         with self._changed:
@@ -172,7 +163,7 @@ class Ledger:
         return self._spent[currency]
 
     def snapshot(self) -> dict[str, float | int | None]:
-        """All currencies, whole numbers but for money, which is None where a price is not known."""
+        """All currencies, whole numbers but for money, which is None where a price is unknown."""
         with self._changed:
             counts: dict[str, float | int | None] = {
                 name: int(value) if not is_money(name) else round(float(value), 9)
@@ -195,15 +186,14 @@ class Ledger:
     def _blocking(self, amounts: dict[str, float]) -> tuple[str, bool] | None:
         """The cap in the way, and whether waiting for others is no help."""
         if any(amounts[name] for name in amounts if CURRENCIES[name].starts_work):
-            if self._stopped:
+            if self.stopped:
                 return "interrupted", True
             if self.caps.seconds is not None and self._clock() >= self.caps.seconds:
                 return "seconds", True
         found: tuple[str, bool] | None = None
-        wanted = Spend(**amounts)
-        for cap_name in dict.fromkeys(c.cap for c in CURRENCIES.values() if c.cap):
+        for cap_name, names in self._covered.items():
             cap = getattr(self.caps, cap_name)
-            asked = wanted.under(cap_name)
+            asked = sum(amounts.get(name, 0) for name in names)
             if cap is None or not asked:
                 continue
             slack = _USD_SLACK if is_money(cap_name) else 0
@@ -215,9 +205,8 @@ class Ledger:
                 found = cap_name, False
         return found
 
-    @staticmethod
-    def _under(counts: dict[str, float], cap: str) -> float:
-        return sum(counts[one.name] for one in CURRENCIES.values() if one.cap == cap)
+    def _under(self, counts: dict[str, float], cap: str) -> float:
+        return sum(counts[name] for name in self._covered[cap])
 
     def _settle(self, reserved: dict[str, float], actual: dict[str, float]) -> None:
         with self._changed:

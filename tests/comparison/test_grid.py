@@ -34,6 +34,7 @@ from llmopt.runs import engine
 from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import ModelChoice, Setup
 from llmopt.runs.config import RunConfig
+from llmopt.spend.currency import CAPS
 from llmopt.spend.events import Watch
 
 
@@ -195,8 +196,10 @@ def test_what_is_left_of_each_cap() -> None:
         "llm_tokens_in": 7, "llm_tokens_out": 3, "llm_usd": 0.25,
     }  # fmt: skip
     config = RunConfig(max_queries=20, max_llm_calls=1, max_tokens=5, max_usd=1.0, max_seconds=9.0)
-    caps = ("max_queries", "max_llm_calls", "max_tokens", "max_usd", "max_seconds")
-    assert [left(config, cap, spent, 4.0) for cap in caps] == [5, 0, 0, 0.75, 5.0]
+    found = {name: left(config, cap, spent, 4.0) for name, cap in CAPS.items()}
+    assert found == {
+        "queries": 5, "llm_calls": 0, "llm_tokens": 0, "llm_usd": 0.75, "seconds": 5.0
+    }  # fmt: skip
 
 
 def test_a_failure_stops_neither_the_others_nor_the_table(fake: Engine, tmp_path: Path) -> None:

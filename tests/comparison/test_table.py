@@ -151,7 +151,7 @@ def test_formats(comparison: Comparison) -> None:
     assert float(table[0]["text_encodings_per_point"]) == pytest.approx(600 / 35)
     header, spent = spend_table(comparison.rows)
     assert header == ["arm", "text encodings", "LLM cost"]
-    assert spent[0] == ["text", "600 (17 a point)", "0.5000 (0.0143 a point)"]
+    assert spent[0] == ["text", "600 (17 a point)", "$0.5000 ($0.0143 a point)"]
     assert "| text | 3 | 85.0 |" in as_markdown(comparison)
     latex = as_latex(comparison)
     assert latex.count("\\\\") == 4

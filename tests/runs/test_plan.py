@@ -68,7 +68,7 @@ def test_no_run_spends_more_than_its_bounds(tmp_path: Path, name: str, access: A
         optimizer.run(s.search)
         bounds = optimizer.bounds(task)
         for currency in ("image_encodings", "text_encodings", "pairs_scored", "llm_calls"):
-            assert s.ledger[currency] <= getattr(bounds, currency), currency
+            assert s.ledger[currency] <= bounds[currency], currency
 
 
 def test_a_cap_below_the_start_template_is_refused(data: Path) -> None:

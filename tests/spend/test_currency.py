@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from types import MappingProxyType
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmopt.cli import show
-from llmopt.comparison.grid import EQUAL
+from llmopt.comparison.grid import EQUAL, left
 from llmopt.comparison.table import SPENDS
-from llmopt.report import sections
 from llmopt.report.story import AXES
 from llmopt.runs.config import RunConfig
-from llmopt.spend import currency, ledger
-from llmopt.spend.currency import CAPS, CURRENCIES, Currency, Spend, amount, label
+from llmopt.spend.currency import (
+    CAPS,
+    CURRENCIES,
+    Spend,
+    amount,
+    label,
+    phrase,
+    worth_telling,
+)
 from llmopt.spend.ledger import Caps, Ledger
 
 
@@ -29,26 +35,106 @@ def test_every_cap_is_an_option_and_every_currency_knows_its_cap() -> None:
     assert set(SPENDS) <= set(CURRENCIES)
 
 
-def test_adding_a_currency_touches_the_table(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    mine = Currency("pages_printed", "pages on paper", cap="queries")
-    monkeypatch.setattr(currency, "CURRENCIES", MappingProxyType({**CURRENCIES, mine.name: mine}))
-    monkeypatch.setattr(ledger, "CURRENCIES", currency.CURRENCIES)
-    account = Ledger(Caps(queries=5))
-    account.charge(pages_printed=2, text_encodings=2)
-    assert account.room("queries") == 1
-    spent = account.snapshot()
-    assert spent["pages_printed"] == 2
-    result = {
-        "ledger": spent,
-        "evaluation": Ledger().snapshot(),
-        "seconds": {"total": 1.0, "black_box": 0.0, "llm": 0.0},
-    }
-    show._print_ledger(show.console(), result)
-    assert "2 pages on paper" in capsys.readouterr().out
-    assert ("pages on paper", "2", "0") in sections._spent(result)
-    assert Spend(**spent).queries == 4
+ADDED = """
+from llmopt.spend import currency
+from llmopt.spend.currency import Currency
+
+mine = Currency("pages_printed", "pages on paper", cap="queries", starts_work=True)
+currency.CURRENCIES = {**currency.CURRENCIES, mine.name: mine}
+
+from llmopt import live
+from llmopt.cli import show
+from llmopt.comparison import render, table
+from llmopt.comparison.grid import EQUAL, left
+from llmopt.errors import BudgetExhausted
+from llmopt.report import sections
+from llmopt.runs.compose import compose
+from llmopt.runs.config import RunConfig
+from llmopt.runs.load import RunSummary
+from llmopt.runs.plan import make_plan
+from llmopt.spend.currency import CAPS, Spend
+from llmopt.spend.ledger import Caps, Ledger
+from llmopt.track.base import Tracking
+
+ledger = Ledger(Caps(queries=5))
+ledger.charge(pages_printed=2, text_encodings=2)
+assert ledger.room("queries") == 1
+try:
+    ledger.charge(pages_printed=2)
+    raise AssertionError
+except BudgetExhausted as error:
+    assert error.stop_reason == "budget: queries"
+spent = ledger.snapshot()
+seconds = {"total": 1.0, "black_box": 0.0, "llm": 0.0}
+result = {"ledger": spent, "evaluation": Ledger().snapshot(), "seconds": seconds}
+show._print_ledger(show.console(), result)
+show.print_runs([RunSummary("folder", "complete", ledger=spent)], ".")
+assert ("pages on paper", "2", "0") in sections._spent(result)
+assert "pages_printed" in table.SPENDS and EQUAL["pages_printed"] is CAPS["queries"]
+row = object.__new__(table.Row)
+row.__dict__.update(arm="mine", spend={**Spend(), "pages_printed": 3.0}, gain=None)
+table.Row.per_point = lambda row, name: None
+header, (line,) = render.spend_table([row])
+assert dict(zip(header, line))["pages on paper"] == "3"
+assert row.queries == 3
+assert left(RunConfig(max_queries=9), CAPS["queries"], spent, 0.0) == 5
+view = live._Live(show.console())
+view._ledger = ledger
+assert ("queries (prompts encoded)", "4 of 5") in view._spend()
+setup = compose(RunConfig(dataset="digits", optimizer="zeroshot"))
+bounds = setup.optimizer.bounds
+setup.optimizer.bounds = lambda task: bounds(task) + Spend(pages_printed=7)
+plan = make_plan(setup)
+assert {row.label: row.most_text for row in plan.rows}["pages on paper"] == "7"
+assert plan.to_json()["upper_bounds"]["pages_printed"] == 7
+
+
+class Told:
+    def finish(self, figures, files):
+        assert figures["spent/pages_printed"] == 2
+
+
+def complain(text):
+    raise AssertionError(text)
+
+
+Tracking(Told(), complain, "told", {}).finished(
+    {"baseline": {}, "best": {}, "gain": {}, "seconds": {}, "ledger": spent}
+)
+"""
+
+
+def test_adding_a_currency_touches_the_table() -> None:
+    """In a fresh interpreter, in which the table has one more line before anything reads it."""
+    done = subprocess.run([sys.executable, "-c", ADDED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 text encodings, 2 pages on paper" in done.stdout
+    assert done.stdout.count("pages_printed") == 0
+
+
+def test_what_was_lost_counts_against_the_caps_but_is_not_asked_of_the_next_run() -> None:
+    spent = Spend(llm_calls=3, llm_calls_lost=2)
+    assert spent.under("llm_calls") == 5
+    assert left(RunConfig(max_llm_calls=9), CAPS["llm_calls"], spent, 0.0) == 6
+
+
+def test_costs_are_told_of_what_was_bought() -> None:
+    free = Ledger()
+    free.charge(llm_calls=1, image_encodings=3)
+    assert worth_telling(free.snapshot()) == ["image_encodings", "llm_calls", "llm_usd"]
+    nothing = Ledger()
+    nothing.price_known = False
+    assert worth_telling(nothing.snapshot()) == []
+    nothing.record(llm_calls_lost=1, llm_usd_lost=0.5)
+    told = nothing.snapshot()
+    assert [phrase(name, told[name]) for name in worth_telling(told)] == [
+        "1 LLM calls lost",
+        "LLM cost lost unknown",
+    ]
+
+
+def test_what_other_versions_count_is_passed_over() -> None:
+    assert Spend.read({"goats": 3, "llm_calls": 1, "llm_usd": None}) == Spend(llm_calls=1)
 
 
 @pytest.mark.parametrize("name", list(CURRENCIES))
@@ -73,7 +159,6 @@ def test_spends_add_up(one: dict[str, int], other: dict[str, int]) -> None:
     both = Spend(**one) + Spend(**other)
     assert all(both[name] == one.get(name, 0) + other.get(name, 0) for name in CURRENCIES)
     assert both.queries == both["text_encodings"] + both["soft_prompt_encodings"]
-    assert both.text_encodings == both["text_encodings"]
 
 
 def test_an_unknown_currency_is_refused() -> None:

@@ -55,8 +55,6 @@ class Adjectives(Optimizer[AdjectiveSettings]):
             tried = [Template(start.replace("{}", f"{word} {{}}")) for word in words]
             archive.score(archive.fresh([search.task.start, *tried]))
         except BudgetExhausted as spent:
-            reason = (
-                "interrupted" if spent.currency == "interrupted" else f"budget: {spent.currency}"
-            )
+            reason = spent.stop_reason
         choice = choose(search, archive.ranked(), finalists=FINALISTS)
         return Outcome(choice.predictor, reason, choice.fallback, choice.templates)

@@ -21,7 +21,7 @@ def test_the_released_settings() -> None:
     task, _ = make_task(SoftBox())
     bounds = BbtReleased(s).bounds(task)
     # 8,000 calls, and a look at the validation images every 100.
-    assert bounds.soft_prompt_encodings == (8000 + 80) * len(NAMES)
+    assert bounds["soft_prompt_encodings"] == (8000 + 80) * len(NAMES)
 
 
 def test_hinge() -> None:
@@ -89,7 +89,7 @@ def test_bptvlm_as_released(tmp_path: Path) -> None:
     task, _ = make_task(box)
     for dataset, budget in (("dtd", 36_000), ("eurosat", 25_200), ("caltech101", 3_600)):
         bounds = BptVlmReleased(s).bounds(dataclasses.replace(task, dataset=dataset))
-        assert bounds.soft_prompt_encodings == budget * len(NAMES)
+        assert bounds["soft_prompt_encodings"] == budget * len(NAMES)
     settings = BptVlmReleasedSettings(budget=60, dim=12)
     with Bench(tmp_path, task, box) as bench:
         outcome = BptVlmReleased(settings).run(bench.search)

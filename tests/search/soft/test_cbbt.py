@@ -152,8 +152,8 @@ def test_the_released_step_size_and_epochs(bench: Bench) -> None:
     assert walk.eps == 1 / 16
     bounds = CbbtReleased(settings).bounds(bench.search.task)
     # 10 images are one batch: 150 epochs of 257 contexts, and one an epoch for the adapter.
-    assert bounds.soft_prompt_encodings == 150 * 258 * len(NAMES)
-    assert bounds.image_encodings == 150 * 10
+    assert bounds["soft_prompt_encodings"] == 150 * 258 * len(NAMES)
+    assert bounds["image_encodings"] == 150 * 10
 
 
 def test_the_adapter_moves_the_features_by_a_fifth(bench: Bench) -> None:

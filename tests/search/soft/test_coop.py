@@ -34,8 +34,8 @@ def test_the_released_schedule(shots: int, epochs: int) -> None:
     assert (s.tokens, s.rate, s.momentum, s.decay, s.batch) == (16, 2e-3, 0.9, 5e-4, 32)
     steps = epochs * max(1, 5 * shots // 32)
     bounds = CoopReleased(s).bounds(task)
-    assert bounds.soft_prompt_encodings == steps * len(NAMES)
-    assert bounds.image_encodings == steps * min(32, 5 * shots)
+    assert bounds["soft_prompt_encodings"] == steps * len(NAMES)
+    assert bounds["image_encodings"] == steps * min(32, 5 * shots)
 
 
 def test_a_random_start_or_words(bench: Bench) -> None:

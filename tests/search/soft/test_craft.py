@@ -90,8 +90,8 @@ def test_the_bounds_are_those_of_the_papers_arithmetic() -> None:
     task, _ = make_task(box, shots=32)  # 160 images of 5 classes
     task = dataclasses.replace(task, dataset="eurosat", shots=16)
     bounds = CraftReleased().bounds(task)
-    assert bounds.soft_prompt_encodings == (8000 + 200) * 5
-    assert bounds.image_encodings == 160 + 32_000
+    assert bounds["soft_prompt_encodings"] == (8000 + 200) * 5
+    assert bounds["image_encodings"] == 160 + 32_000
 
 
 # --- zero-shot parity ----------------------------------------------------------------------------

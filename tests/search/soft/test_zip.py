@@ -90,8 +90,8 @@ def test_the_released_schedule(bench: Bench) -> None:
     settings = ZipReleasedSettings()
     assert (settings.tokens, settings.rank, settings.directions, settings.batch) == (8, 5, 5, 128)
     bounds = ZipReleased(settings).bounds(bench.search.task)
-    assert bounds.soft_prompt_encodings == 5000 * len(NAMES)
-    assert bounds.image_encodings == 500 * 10
+    assert bounds["soft_prompt_encodings"] == 5000 * len(NAMES)
+    assert bounds["image_encodings"] == 500 * 10
 
 
 def test_a_step_is_as_long_as_the_schedule_says(bench: Bench) -> None:

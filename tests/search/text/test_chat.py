@@ -168,7 +168,7 @@ def test_the_released_profile_gives_up_after_fifteen_useless_replies(tmp_path: P
     model = scripted(then="hm")
     outcome, s = run(tmp_path, model, chat(profile="released"))
     assert outcome.stop_reason == "15 replies in a row without a new template"
-    assert s.ledger["llm_calls"] == 15 <= chat(profile="released").bounds(TASK).llm_calls
+    assert s.ledger["llm_calls"] == 15 <= chat(profile="released").bounds(TASK)["llm_calls"]
     assert outcome.predictor.state()[1]["templates"]
 
 

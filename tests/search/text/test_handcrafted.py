@@ -25,7 +25,7 @@ def found(tmp_path: Path, access: Access = Access.FEATURES, **settings: str):  #
         outcome = Handcrafted(HandcraftedSettings(**settings)).run(s.search)
         bounds = Handcrafted(HandcraftedSettings(**settings)).bounds(TASK)
         if access >= Access.FEATURES:
-            assert s.ledger["text_encodings"] <= bounds.text_encodings
+            assert s.ledger["text_encodings"] <= bounds["text_encodings"]
         return outcome, s
 
 

@@ -73,8 +73,8 @@ def test_a_cap_ends_it_with_the_best_so_far(tmp_path: Path) -> None:
 def test_the_default_is_what_chat_may_score() -> None:
     alone = make_task(shots=2, val=0)
     chat = Chat(ChatSettings()).bounds(alone)
-    assert Random(RandomSettings()).bounds(alone).text_encodings == chat.text_encodings
-    assert RandomSettings().evaluations == chat.text_encodings // K
+    assert Random(RandomSettings()).bounds(alone)["text_encodings"] == chat["text_encodings"]
+    assert RandomSettings().evaluations == chat["text_encodings"] // K
 
 
 @pytest.mark.parametrize("wrong", [{"evaluations": 0}, {"finalists": 0}, {"fitness": "luck"}])

@@ -28,6 +28,5 @@ class Ending:
     ) -> bool:
         if not isinstance(exc, BudgetExhausted):
             return False
-        interrupted = exc.currency == "interrupted"
-        self.reason = "interrupted" if interrupted else f"budget: {exc.currency}"
+        self.reason = exc.stop_reason
         return True
