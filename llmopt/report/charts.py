@@ -13,6 +13,7 @@ from llmopt.comparison.table import Row
 from llmopt.report.story import AXES, Proposal, Step, Story
 from llmopt.report.svg import COLOURS, drawing, inline
 from llmopt.report.words import Word
+from llmopt.spend.currency import CAPS
 from llmopt.template import clean
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def front(rows: Sequence[Row]) -> Figure:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.xaxis.set_minor_formatter("")
-        axes.set(xlabel="prompts encoded, text and soft (log scale)", ylabel="test accuracy, %")
+        axes.set(xlabel=f"{CAPS['queries'].label}, log scale", ylabel="test accuracy, %")
         axes.margins(x=0.15, y=0.12)
         _legend(figure)
     return figure

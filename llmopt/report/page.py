@@ -27,6 +27,7 @@ from llmopt.report import charts, svg
 from llmopt.report.charts import Chart
 from llmopt.report.sections import RunSection, run_section
 from llmopt.report.visible import visible
+from llmopt.spend.currency import label
 from llmopt.spend.files import write_text
 
 HERE: Final = Path(__file__).parent
@@ -154,7 +155,7 @@ def _overview(comparison: Comparison) -> list[Chart]:
             "all-front",
             "Accuracy and what it cost",
             charts.front(rows),
-            ("arm", "prompts encoded", "test accuracy, %", "95 % interval"),
+            ("arm", label("queries"), "test accuracy, %", "95 % interval"),
             costs,
             "The dashed line joins arms that no cheaper arm beats.",
         ),

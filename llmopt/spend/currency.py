@@ -102,19 +102,20 @@ CURRENCIES: Final[Mapping[str, Currency]] = _table(
 """In the order in which results list them."""
 
 
-def _entry(name: str) -> Currency | Cap:
-    return CURRENCIES[name] if name in CURRENCIES else CAPS[name]
+def _entry(name: str) -> Currency | Cap | None:
+    return CURRENCIES.get(name) or CAPS.get(name)
 
 
 def label(name: str) -> str:
     """What people call a currency or a cap."""
-    known = name in CURRENCIES or name in CAPS
-    return _entry(name).label if known else name.replace("_", " ")
+    entry = _entry(name)
+    return name.replace("_", " ") if entry is None else entry.label
 
 
 def is_money(name: str) -> bool:
     """Whether a currency or a cap is in US dollars."""
-    return (name in CURRENCIES or name in CAPS) and _entry(name).unit == "USD"
+    entry = _entry(name)
+    return entry is not None and entry.unit == "USD"
 
 
 def amount(name: str, value: float | None, absent: str = "unknown") -> str:
