@@ -25,8 +25,8 @@ install: $(STAMP) ## make .venv (the other targets do so themselves)
 run: $(STAMP) ## llmopt run $(ARGS); without ARGS it needs no key, GPU or network
 	@"$(BIN)/llmopt" run $(ARGS)
 
-test: $(STAMP) ## the fast tests; ARGS goes to pytest, e.g. ARGS='-m slow'
-	@$(TEST_ENV) "$(BIN)/python" -m pytest $(ARGS)
+test: $(STAMP) ## the fast tests on all cores; ARGS goes to pytest, e.g. ARGS='-m slow'
+	@$(TEST_ENV) "$(BIN)/python" -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## ruff, its formatter in check mode, mypy, the order of the rooms
 	@"$(BIN)/ruff" check .

@@ -22,7 +22,8 @@ _SET = {
     "LANGSMITH_TRACING": "false",
     "NO_COLOR": "1",
     "NO_PROXY": "127.0.0.1,localhost",
-    "OMP_NUM_THREADS": "2",
+    # Under xdist each worker has a core for itself; more threads would fight for the same ones.
+    "OMP_NUM_THREADS": "1" if "PYTEST_XDIST_WORKER" in os.environ else "2",
     "TERM": "dumb",
 }
 

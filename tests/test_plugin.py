@@ -129,6 +129,11 @@ assert named.export("bullets") == "- a photo of a vivid {}.\\n"
     call("-c", code)
 
 
+def test_they_pass_the_contract_suites(call: Call, tmp_path: Path) -> None:
+    shutil.copy(CHECKOUT / "tests" / "plugin" / "test_contract.py", tmp_path)
+    assert " passed" in call("-m", "pytest", "-q", "test_contract.py")
+
+
 def test_they_are_in_the_lists(llmopt: Call) -> None:
     sources = {entry["name"]: entry for entry in json.loads(llmopt("datasets", "list", "--json"))}
     assert sources["patches:…"]["note"] == f"from the plug-in package {PACKAGE}"

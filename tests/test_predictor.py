@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 import pytest
-from fakes import NAMES, FakeBox, make_task
 
 from llmopt.errors import AccessError, ConfigError
 from llmopt.heads.base import FittedHead
@@ -18,6 +17,7 @@ from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.spend.ledger import Ledger
 from llmopt.task import FloatArray, IntArray, Labelled
 from llmopt.template import Template
+from llmopt.testing.world import NAMES, FakeBox, make_task
 from llmopt.vision.metered import MeteredBox
 
 TEXT = single(Template("a {}."), NAMES)

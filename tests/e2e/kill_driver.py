@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fakes import FakeBox
 from running import resume, start
 from worlds import config
 
@@ -27,6 +26,7 @@ from llmopt.language.builtin import BuiltinRewriter
 from llmopt.runs.compose import ModelChoice
 from llmopt.spend import journal
 from llmopt.spend.events import Watch
+from llmopt.testing.world import FakeBox
 
 
 class Clock:

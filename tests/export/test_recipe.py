@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from head_worlds import world
 from paper_runs import paper_run
 from readers import read_matrix
 
@@ -26,6 +25,7 @@ from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.spend.ledger import Ledger
 from llmopt.task import FloatArray, Labelled
 from llmopt.template import Template
+from llmopt.testing.heads import world
 from llmopt.vision.metered import MeteredBox
 from llmopt.vision.openclip import OpenClipBlackBox
 

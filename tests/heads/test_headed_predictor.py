@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from head_worlds import unit
 from PIL import Image as Pillow
 from safetensors.numpy import load_file, save_file
 
@@ -23,6 +22,7 @@ from llmopt.spend.ledger import Caps, Ledger
 from llmopt.stats import accuracy
 from llmopt.task import FewShot, FloatArray, Labelled, Task
 from llmopt.template import Template
+from llmopt.testing.heads import unit
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.metered import MeteredBox
 

@@ -3,57 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-from head_worlds import unit, world
 from scipy.special import softmax
 
 from llmopt.heads import HEADS
-from llmopt.heads.base import Head, Shots
+from llmopt.heads.base import Shots
 from llmopt.heads.bias import Bias, BiasSettings
 from llmopt.heads.gda import GDA, GDASettings
 from llmopt.heads.pseudo import ClassMeans
 from llmopt.heads.ridge import Ridge
-from llmopt.heads.tip import Tip, TipSettings
-
-EXACT: list[Head[Any]] = [
-    Bias(),
-    Bias(BiasSettings(kappa=0.1)),
-    GDA(),
-    GDA(GDASettings(kappa=0.0)),
-    Ridge(),
-    Tip(),
-    Tip(TipSettings(betas=(1.0, 10.0), kappa=0.0)),
-]
-
-
-def refit(head: Head[Any], shots: Shots, config: dict[str, float]) -> np.ndarray:
-    """``h`` of each plain image, by fitting to all other images."""
-    rows = np.arange(len(shots))
-    features = shots.plain_features
-    assert features is not None
-    return np.concatenate(
-        [
-            head.correct(
-                head.fit(shots.of(rows != i), config, 0),
-                shots.plain[i : i + 1],
-                features[i : i + 1],
-            )
-            for i in rows
-        ]
-    )
-
-
-@pytest.mark.parametrize("head", EXACT, ids=lambda head: f"{head.name}-{head.settings}")
-@pytest.mark.parametrize(("shots", "views"), [(1, 1), (1, 3), (2, 1), (3, 4)])
-def test_equal_to_brute_force(head: Head[Any], shots: int, views: int) -> None:
-    few, _ = world(shots=shots, views=views)
-    for config, left_out in head.held_out(few, seed=0):
-        expected = refit(head, few, config)
-        scale = max(1.0, float(np.abs(expected).max()))
-        np.testing.assert_allclose(left_out / scale, expected / scale, atol=2e-5)
+from llmopt.heads.tip import Tip
+from llmopt.testing.heads import refit, unit, world
 
 
 def test_equal_to_brute_force_where_classes_are_of_unequal_size() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from head_worlds import unit, world
 from safetensors.numpy import load_file, save_file
 
 from llmopt.errors import ConfigError
@@ -22,6 +21,7 @@ from llmopt.heads.select import best, judged, make, select
 from llmopt.heads.tip import Tip
 from llmopt.stats import accuracy, log_likelihoods
 from llmopt.task import FloatArray
+from llmopt.testing.heads import unit, world
 
 CLOSED = ("bias", "tip", "gda", "ridge")
 
@@ -213,11 +213,10 @@ def test_choosing_repeats() -> None:
 # --- keeping
 
 
-@pytest.mark.parametrize("name", list(HEADS))
-def test_a_fitted_head_survives_a_file(name: str, tmp_path: Path) -> None:
+def test_a_fitted_head_survives_a_file(tmp_path: Path) -> None:
     few, test = world()
-    head = HEADS.get(name)()
-    fitted = FittedHead(name, head.fit(few, ANY_CONFIG, 0), ANY_CONFIG, 0.7, 1.5)
+    head = GDA()
+    fitted = FittedHead("gda", head.fit(few, ANY_CONFIG, 0), ANY_CONFIG, 0.7, 1.5)
     tensors, rest = fitted.save()
     save_file(tensors, tmp_path / "head.safetensors")
     again = FittedHead.load(load_file(tmp_path / "head.safetensors"), json.loads(json.dumps(rest)))

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from head_worlds import world
 from torch.nn import functional as F
 
 from llmopt.errors import ConfigError
@@ -15,6 +14,7 @@ from llmopt.heads.base import FittedHead, folds
 from llmopt.heads.select import best
 from llmopt.heads.tip import Tip
 from llmopt.heads.training import TrainedHead
+from llmopt.testing.heads import world
 
 SHORT = (1, 6)
 TRAINED: list[TrainedHead[Any, Any]] = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import NAMES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
@@ -15,6 +14,7 @@ from llmopt.search.text.archive import Scored
 from llmopt.search.text.conversation import Conversation, Lists, line, rephrase, single_turn
 from llmopt.search.text.replies import parse_reply
 from llmopt.template import PLAIN, Template
+from llmopt.testing.world import NAMES
 
 
 def scored(text: str, logprob: float) -> Scored:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import NAMES, FakeBox, write_folder
+from fakes import write_folder
 from reach import reachable
 from running import resume, start
 from safetensors.numpy import load_file
@@ -40,6 +40,7 @@ from llmopt.spend.events import Progress, Watch
 from llmopt.spend.journal import read_journal
 from llmopt.task import TestSet
 from llmopt.template import Template
+from llmopt.testing.world import NAMES, FakeBox
 from llmopt.vision.base import Access, BoxInfo
 
 K = len(NAMES)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import NAMES, FakeBox, make_task, write_folder
+from fakes import write_folder
 from running import start
 from safetensors.numpy import load_file, save_file
 from worlds import config, read
@@ -16,6 +16,7 @@ from llmopt.runs.folder import create, read_run_config
 from llmopt.runs.load import load_predictor, summarize
 from llmopt.spend.ledger import Ledger
 from llmopt.template import Template
+from llmopt.testing.world import NAMES, FakeBox, make_task
 from llmopt.vision.metered import MeteredBox
 
 

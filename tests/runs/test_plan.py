@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import NAMES, FakeBox, make_task, stage, write_folder
+from fakes import write_folder
 
 from llmopt.errors import BudgetTooSmall, ConfigError
 from llmopt.runs.compose import ModelChoice, compose
 from llmopt.runs.config import RunConfig
 from llmopt.runs.plan import Bound, Plan, make_plan
 from llmopt.search import OPTIMIZERS, make_optimizer
+from llmopt.testing.world import NAMES, FakeBox, make_task, stage
 from llmopt.vision.base import Access
 
 K = len(NAMES)

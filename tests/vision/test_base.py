@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from fakes import NAMES, FakeBox, pictures
 
 from llmopt.errors import AccessError, TemplateError
 from llmopt.images import Image
 from llmopt.task import FloatArray
 from llmopt.template import Template
+from llmopt.testing.world import NAMES, FakeBox, pictures
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 
 IMAGES = pictures("train", 2)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeBox, pictures
 from safetensors.numpy import save_file
 
 from llmopt.images import Image
 from llmopt.spend.files import default_cache_dir
+from llmopt.testing.world import FakeBox, pictures
 from llmopt.vision import feature_cache
 from llmopt.vision.base import BoxInfo
 from llmopt.vision.feature_cache import FeatureCache

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import pictures
 from PIL import Image as PillowImage
 
 from llmopt.errors import ConfigError, ModelError, TemplateError
 from llmopt.template import Template
+from llmopt.testing.world import pictures
 from llmopt.vision import Access, FunctionBox
 
 IMAGES = pictures("test", 2).images

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import NAMES, FakeBox, Meter, pictures
 
 from llmopt.errors import AccessError, BudgetExhausted
 from llmopt.predictor import TextPredictor
 from llmopt.spend.ledger import Caps, Ledger
 from llmopt.task import Labelled
 from llmopt.template import Template
+from llmopt.testing.world import NAMES, FakeBox, pictures
 from llmopt.vision.base import Access
 from llmopt.vision.feature_cache import FeatureCache
 from llmopt.vision.metered import MeteredBox
@@ -54,17 +54,16 @@ def test_scores_are_those_of_the_box(access: Access) -> None:
 @pytest.mark.parametrize("access", list(Access))
 def test_every_use_is_counted_as_the_box_counts_it(access: Access) -> None:
     box, behind, ledger = metered(access)
-    meter = Meter(behind)
     for images in (TRAIN, VAL, TRAIN):
         box.score_templates(images, TEMPLATES, NAMES)
-        meter.agrees_with(ledger)
+        behind.agrees_with(ledger)
     assert ledger["image_encodings"] == len(ALL)
     assert ledger["pairs_scored"] == 3 * K * len(ALL)
     if access >= Access.FEATURES:
         assert ledger["text_encodings"] == 3 * K
         box.image_features(TRAIN)
         box.text_features(TEMPLATES, NAMES)
-        meter.agrees_with(ledger)
+        behind.agrees_with(ledger)
 
 
 def test_soft_prompts_are_counted_each_time() -> None:
@@ -76,7 +75,7 @@ def test_soft_prompts_are_counted_each_time() -> None:
     assert logits.shape == (4, len(TRAIN), K)
     assert ledger["soft_prompt_encodings"] == 2 * 4 * K
     assert ledger["pairs_scored"] == 2 * 4 * K * len(TRAIN)
-    Meter(behind).agrees_with(ledger)
+    behind.agrees_with(ledger)
     # The context is the text of the template, so the scores are the template's.
     text = box.score_templates(TRAIN, [Template("a photo of a {}.")], NAMES)[0]
     np.testing.assert_allclose(logits[0].numpy(), text, rtol=1e-4, atol=1e-4)
@@ -104,7 +103,7 @@ def test_what_differs_in_case_or_space_only_is_free(access: Access) -> None:
     )
     assert after == before
     np.testing.assert_array_equal(first, again)
-    Meter(behind).agrees_with(ledger)
+    behind.agrees_with(ledger)
 
 
 def test_duplicates_within_one_call_are_paid_for_once() -> None:
@@ -263,7 +262,7 @@ def test_threads_pay_for_nothing_twice() -> None:
     assert len(found) == 8
     assert all((one == found[0]).all() for one in found)
     assert ledger["text_encodings"] == 3 * K
-    Meter(behind).agrees_with(ledger)
+    behind.agrees_with(ledger)
 
 
 def test_time_in_the_box_is_measured() -> None:

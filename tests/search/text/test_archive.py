@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import NAMES, FakeBox, make_task, stage
 
 from llmopt.errors import BudgetExhausted
 from llmopt.search.text.archive import Archive, Scored
@@ -12,6 +11,7 @@ from llmopt.spend.journal import read_journal
 from llmopt.spend.ledger import Caps
 from llmopt.stats import log_likelihoods
 from llmopt.template import Template
+from llmopt.testing.world import NAMES, FakeBox, make_task, stage
 from llmopt.vision.base import Access
 
 TASK = make_task(shots=2)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import NAMES, FakeBox, make_task, scripted, stage
+from fakes import scripted
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from reach import reachable
 
@@ -25,6 +25,7 @@ from llmopt.spend.journal import read_journal
 from llmopt.spend.ledger import Caps
 from llmopt.task import TestSet
 from llmopt.template import PLAIN, Template
+from llmopt.testing.world import NAMES, FakeBox, make_task, stage
 from llmopt.vision.base import Access
 
 TASK = make_task(shots=2)

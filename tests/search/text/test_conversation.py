@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import NAMES
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from PIL import Image
 
@@ -18,6 +17,7 @@ from llmopt.search.text.conversation import (
     single_turn,
 )
 from llmopt.template import Template
+from llmopt.testing.world import NAMES
 
 
 def scored(text: str, logprob: float = -0.5) -> Scored:

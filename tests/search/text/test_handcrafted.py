@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import NAMES, FakeBox, make_task, stage
 
 from llmopt.errors import ConfigError
 from llmopt.predictor import TextPredictor
@@ -13,6 +12,7 @@ from llmopt.search.text.handcrafted import Handcrafted, HandcraftedSettings
 from llmopt.search.text.zeroshot import ZeroShot, ZeroShotSettings
 from llmopt.spend.ledger import Caps
 from llmopt.template import PLAIN
+from llmopt.testing.world import NAMES, FakeBox, make_task, stage
 from llmopt.vision.base import Access
 
 TASK = make_task(shots=2)

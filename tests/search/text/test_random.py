@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import NAMES, FakeBox, make_task, stage
 
 from llmopt.errors import ConfigError
 from llmopt.resources import read_lines
@@ -13,6 +12,7 @@ from llmopt.search.text.random import Random, RandomSettings, draw_template
 from llmopt.sentences import Sentence, vocabulary
 from llmopt.spend.ledger import Caps
 from llmopt.template import PLAIN, Template
+from llmopt.testing.world import NAMES, FakeBox, make_task, stage
 
 TASK = make_task(shots=2)
 K = len(NAMES)

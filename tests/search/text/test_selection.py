@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from fakes import NAMES, make_task
 
 from llmopt.errors import BudgetExhausted
 from llmopt.search.base import Search
@@ -19,6 +18,7 @@ from llmopt.search.text.selection import FINALISTS, Choice, as_good, choose, gre
 from llmopt.stats import log_likelihoods
 from llmopt.task import FewShot, Labelled, Task
 from llmopt.template import PLAIN, Template
+from llmopt.testing.world import NAMES, make_task
 
 K = len(NAMES)
 Margins = Callable[[int, str], float]
