@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -13,8 +14,15 @@ from llmopt.heads.gda import GDA, GDASettings
 from llmopt.heads.tip import Tip, TipSettings
 from llmopt.testing import HeadContract
 
+
+def short(kind: type[Head[Any]]) -> Head[Any]:
+    """With its defaults, but few training steps."""
+    trained = any(field.name == "steps" for field in fields(kind.Settings))
+    return kind(kind.Settings(steps=(1, 6)) if trained else None)
+
+
 ALL: list[Head[Any]] = [
-    *(HEADS.get(name)() for name in HEADS),
+    *(short(HEADS.get(name)) for name in HEADS),
     Bias(BiasSettings(kappa=0.1)),
     GDA(GDASettings(kappa=0.0)),
     Tip(TipSettings(betas=(1.0, 10.0), kappa=0.0)),

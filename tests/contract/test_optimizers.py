@@ -44,7 +44,7 @@ CASES += [
     ("craft", "llmopt", {"budget": 60, "population": 8, "restarts": 1, "views": 2, "head": "none"}),
     ("craft", "released", {"budget": 60, "population": 10, "dim": 9, "row": "imagenet"}),
     ("bbt", "llmopt", {"budget": 60, "population": 8, "dim": 6, "loss": "hinge"}),
-    ("cbbt", "llmopt", {"budget": 30, "directions": 3, "own": False, "rank": 4, "views": 1}),
+    ("cbbt", "llmopt", {"budget": 30, "own": False, "rank": 4, "adapter": False}),
     ("cbbt", "released", {"epochs": 3, "directions": 4, "adapter": False}),
     ("coop", "llmopt", {"epochs": 4, "class_specific": True, "batch": 4}),
     ("coop", "released", {"epochs": 4, "words": "a photo of a"}),
