@@ -176,6 +176,8 @@ def compare(
 def evaluate(
     run: str | Path | Run,
     *,
+    task: Task | None = None,
+    model: str | BlackBox | None = None,
     callbacks: Iterable[Callback] = (),
     progress: bool | None = None,
     **changes: Any,
@@ -184,17 +186,22 @@ def evaluate(
 
     Args:
         run: the run folder.
+        task: whose test images are taken, in place of ``dataset``.
+        model: an open_clip name, or any black box; by default the run's own.
         callbacks, progress: as in :func:`run`.
         changes: other options than the run's: ``dataset``, ``classnames``, ``data_root``,
-            ``skip_unreadable``, ``model``, ``pretrained``, ``device``, ``precision``.
+            ``skip_unreadable``, ``pretrained``, ``device``, ``precision``.
 
     Returns:
         Accuracies with intervals and the paired gain, as ``llmopt evaluate --json`` prints them.
     """
     from llmopt.runs.remeasure import remeasure
 
+    given = Given(task=task, box=None if isinstance(model, str) else model)
+    if isinstance(model, str):
+        changes["model"] = model
     with _watching(callbacks, progress) as watch:
-        return remeasure(Path(run), _texts(changes), watch)
+        return remeasure(Path(run), _texts(changes), watch, given)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from llmopt._optional import require
 from llmopt.errors import LlmoptError
 from llmopt.figures import interval, percent, points
 from llmopt.runs import folder as run_folder
+from llmopt.runs.compose import Given
 from llmopt.runs.load import load_predictor, read_found
 from llmopt.search.base import TemplateResult
 from llmopt.spend.events import Watch
@@ -121,7 +122,7 @@ class Run:
         """Measure it again on test images; ``changes`` as :func:`llmopt.evaluate` takes them."""
         from llmopt.runs.remeasure import remeasure
 
-        return remeasure(self.folder, changes, Watch())
+        return remeasure(self.folder, changes, Watch(), Given(box=self._box))
 
     def export(
         self,

@@ -185,7 +185,14 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
         UserError: something is unknown, missing or does not fit.
     """
     given = given or Given()
-    _all_given(config, given)
+    _all_given(
+        {
+            "task": (config.dataset, given.task),
+            "optimizer": (config.optimizer, given.optimizer),
+            "model": (config.model, given.box),
+            "llm": (config.llm, given.llm),
+        }
+    )
     config = config.resolved()
     heads = head_names(config.head) if config.head else ()
     optimizer = given.optimizer or optimizer_of(config)
@@ -223,6 +230,7 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
 
 def choose_model(config: RunConfig, box: BlackBox | None = None) -> ModelChoice:
     """The black box of a config; ``box`` if that is open already."""
+    _all_given({"model": (config.model, box)})
     config = config.resolved()
     return ModelChoice(
         config.model,
@@ -235,20 +243,31 @@ def choose_model(config: RunConfig, box: BlackBox | None = None) -> ModelChoice:
     )
 
 
-def choose_dataset(config: RunConfig) -> Dataset:
-    """The data set of a config, under the class names it asks for."""
+def choose_dataset(config: RunConfig, task: Task | None = None) -> Dataset:
+    """The data set of a config, under the class names it asks for; that of ``task``, if given.
+
+    Raises:
+        ConfigError: the task has no test images, or is missing.
+        DatasetError: there is no such data set, or it is not complete.
+    """
+    if task is not None:
+        if (own := _dataset_of(task)) is None:
+            raise ConfigError(f"task '{task.dataset}' has no test images; give it some with test=")
+        return own
+    _all_given({"task": (config.dataset, None)})
     names = {"classnames": config.classnames} if config.classnames else {}
     return open_dataset(config.dataset, Path(config.resolved().data_root), **names)
 
 
-def _all_given(config: RunConfig, given: Given) -> None:
-    """Refuse names of objects that are not here."""
-    wanted = {
-        "task": (config.dataset, given.task),
-        "optimizer": (config.optimizer, given.optimizer),
-        "model": (config.model, given.box),
-        "llm": (config.llm, given.llm),
-    }
+def _all_given(wanted: Mapping[str, tuple[str, object]]) -> None:
+    """Refuse names of objects that are not here.
+
+    Args:
+        wanted: by argument, the name in the config and the object, or None.
+
+    Raises:
+        ConfigError: all that are missing are named.
+    """
     missing = {
         argument: name
         for argument, (name, there) in wanted.items()

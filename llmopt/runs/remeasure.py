@@ -14,9 +14,9 @@ from llmopt.data.views import class_map
 from llmopt.errors import ConfigError
 from llmopt.predictor import single
 from llmopt.runs import folder as run_folder
-from llmopt.runs.compose import choose_model
+from llmopt.runs.compose import OBJECT, Given, choose_dataset, choose_model
 from llmopt.runs.config import RunConfig
-from llmopt.runs.load import load_predictor
+from llmopt.runs.load import load_predictor, read_found
 from llmopt.runs.measure import measure
 from llmopt.spend.events import Watch
 from llmopt.spend.journal import Journal, read_journal
@@ -26,13 +26,16 @@ from llmopt.template import Template
 from llmopt.vision.metered import MeteredBox
 
 
-def remeasure(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
+def remeasure(
+    folder: Path, changes: Mapping[str, Any], watch: Watch, given: Given | None = None
+) -> dict[str, Any]:
     """Score a run's start and best on test images; the opening is journaled.
 
     Args:
         folder: of a finished run.
         changes: other values of ``dataset``, ``model`` and so on; empty for the run's own.
         watch: hears what takes a while.
+        given: a task with test images, or a black box, in place of a named one.
 
     Returns:
         Accuracies (fractions), their intervals and the paired gain, JSON-able.
@@ -41,6 +44,7 @@ def remeasure(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict[st
         ConfigError: what was found belongs to another model.
         DatasetError: it has learned other classes, and cannot take new names.
     """
+    given = given or Given()
     result = run_folder.read_result(folder)
     run_folder.warn_if_interrupted(folder, result, watch.warn)
     own = run_folder.read_run_config(folder).resolved()
@@ -48,9 +52,8 @@ def remeasure(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict[st
         changes = {"pretrained": "", **changes}
     config = RunConfig.make({**_plain(own), **changes}, "the options").resolved()
     predictor = load_predictor(folder)
-    names = {"classnames": config.classnames} if config.classnames else {}
-    dataset = open_dataset(config.dataset, Path(config.data_root), **names)
-    moved = config.dataset != result["task"]["dataset"] or "classnames" in changes
+    dataset = choose_dataset(config, given.task)
+    moved = bool(given.task) or config.dataset != own.dataset or "classnames" in changes
     behind_another = (config.model, config.pretrained) != (own.model, own.pretrained)
     if behind_another and not predictor.portable:
         raise ConfigError(
@@ -58,10 +61,10 @@ def remeasure(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict[st
             "only text prompts can be carried to another --model"
         )
     if moved:
-        learned = partial(_among_learned, dataset, config, own)
+        learned = partial(_among_learned, dataset, config, own, folder)
         predictor = predictor.for_classes(dataset.classnames, learned)
     test = open_test(dataset, skip_unreadable=config.skip_unreadable)
-    box = choose_model(config).open(watch)
+    box = choose_model(config, given.box).open(watch)
     ledger = Ledger()
     with run_folder.locked(folder):
         path = folder / run_folder.JOURNAL
@@ -107,10 +110,13 @@ def remeasure(folder: Path, changes: Mapping[str, Any], watch: Watch) -> dict[st
     }
 
 
-def _among_learned(dataset: Dataset, config: RunConfig, own: RunConfig) -> IntArray:
+def _among_learned(dataset: Dataset, config: RunConfig, own: RunConfig, folder: Path) -> IntArray:
     """(K',) places of a data set's classes among those the run has learned, joined by key."""
-    learned = open_dataset(own.dataset, Path(config.data_root))
-    return class_map(learned.keys, dataset.keys, dataset.name)
+    if own.dataset.startswith(OBJECT):
+        keys = tuple(read_found(folder)["classnames"])
+    else:
+        keys = open_dataset(own.dataset, Path(config.data_root)).keys
+    return class_map(keys, dataset.keys, dataset.name)
 
 
 def _cache(watch: Watch) -> Any:

@@ -24,9 +24,10 @@ FEW = [0.0, 0.01, 0.17, 0.36, 0.55, 0.71, 0.93, 0.985, 0.999]
 def play(root: Path, points: list[str]) -> list[dict[str, Any]]:
     """What ``kill_driver.py`` reports: the undisturbed run, then one run a point."""
     write_folder(root / "data", test=4)
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, TESTS / "e2e" / "kill_driver.py", root, *points],
-        env=os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
