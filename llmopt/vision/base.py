@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Access(IntEnum):
-    """What a black box offers (section 1 of the method notes: A0, A1, A2, A3)."""
+    """What a black box offers; each level includes those before it."""
 
     LABELS = 0
     SCORES = 1
