@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llmopt.errors import AccessError, ConfigError
-from llmopt.heads.base import FittedHead
+from llmopt.heads.fitted import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.predictor import PREDICTORS, Arrays, Predictor, State, predictor_from_state, single
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor

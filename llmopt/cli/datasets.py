@@ -92,7 +92,7 @@ def download(
 ) -> None:
     """Fetch a benchmark: resumable, checksummed, in place only when it is whole."""
     from llmopt.cli.show import print_download, print_json
-    from llmopt.data.benchmarks.download import download_dataset
+    from llmopt.data.download import download_dataset
     from llmopt.data.overview import root_folder
     from llmopt.figures import plain
     from llmopt.live import downloading

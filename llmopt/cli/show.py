@@ -13,8 +13,8 @@ from llmopt.figures import interval, percent, points
 from llmopt.spend.currency import CAPS, Spend, amount, phrase, worth_telling
 
 if TYPE_CHECKING:
-    from llmopt.data.benchmarks.download import DownloadReport
     from llmopt.data.check import CheckReport
+    from llmopt.data.download import DownloadReport
     from llmopt.data.overview import Listed
     from llmopt.doctor import Check
     from llmopt.runs.explain import Explanation

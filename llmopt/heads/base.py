@@ -11,7 +11,7 @@ whether it is used at all are decided in one place for all of them: :mod:`llmopt
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Gt, MinLen
 
-from llmopt.heads import HEADS
 from llmopt.stats import log_likelihoods
 from llmopt.task import FloatArray, IntArray
 
@@ -146,53 +145,6 @@ class Head(ABC, Generic[S]):
     def strengths(self, base: FloatArray, correction: FloatArray) -> npt.NDArray[np.float64]:
         """The ``alpha`` to try: a log grid around equal spread of correction and base scores."""
         return equal_spread(base, correction) * 2.0 ** np.arange(-5.0, 4.5)
-
-
-@dataclass(frozen=True, eq=False)
-class FittedHead:
-    """A head ready for use.
-
-    Attributes:
-        name: its kind.
-        tensors: its arrays.
-        config: the candidate it is, for people.
-        alpha: strength of the correction.
-        temperature: the scores are divided by it.
-    """
-
-    name: str
-    tensors: Tensors
-    config: Config
-    alpha: float = 1.0
-    temperature: float = 1.0
-
-    @property
-    def looks_at_features(self) -> bool:
-        """Whether :meth:`scores` needs image features."""
-        return HEADS.get(self.name).looks_at_features
-
-    def scores(self, base: FloatArray, features: FloatArray | None = None) -> FloatArray:
-        """(N, K) float32 scores from (N, K) base scores and, for some heads, (N, d) features."""
-        correction = HEADS.get(self.name).correct(self.tensors, base, features)
-        return np.asarray((base + self.alpha * correction) / self.temperature, dtype=np.float32)
-
-    def save(self) -> tuple[Tensors, dict[str, Any]]:
-        """Arrays for safetensors, and the rest for JSON."""
-        rest = {"name": self.name, "config": self.config}
-        # safetensors writes memory as it lies, whatever the strides say.
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.tensors.items()}
-        return arrays, {**rest, "alpha": self.alpha, "temperature": self.temperature}
-
-    @classmethod
-    def load(cls, tensors: Mapping[str, FloatArray], config: Mapping[str, Any]) -> FittedHead:
-        """The head that :meth:`save` took apart."""
-        return cls(
-            config["name"],
-            dict(tensors),
-            dict(config["config"]),
-            float(config["alpha"]),
-            float(config["temperature"]),
-        )
 
 
 def temperature(scores: FloatArray, labels: IntArray) -> float:

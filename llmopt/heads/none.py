@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.heads.base import Config, FittedHead, Head, Shots, Tensors
+from llmopt.heads.base import Config, Head, Shots, Tensors
+from llmopt.heads.fitted import FittedHead
 from llmopt.settings import Settings
 from llmopt.task import FloatArray
 

@@ -11,7 +11,8 @@ from llmopt.errors import AccessError
 from llmopt.heads import HEADS
 from llmopt.heads import bank as banks
 from llmopt.heads.bank import Bank, default_bank
-from llmopt.heads.base import FittedHead, Shots
+from llmopt.heads.base import Shots
+from llmopt.heads.fitted import FittedHead
 from llmopt.heads.select import Selection, make, select
 from llmopt.predictor import Arrays, Predictor, State, TextPredictor, predictor_from_state
 from llmopt.stats import accuracy

@@ -32,7 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmopt.heads import HEADS
-from llmopt.heads.base import TEMPERATURES, Config, FittedHead, Head, Shots, Tensors
+from llmopt.heads.base import TEMPERATURES, Config, Head, Shots, Tensors
+from llmopt.heads.fitted import FittedHead
 from llmopt.heads.none import NONE, NoHead
 from llmopt.stats import correct, paired_t
 from llmopt.task import FloatArray, IntArray

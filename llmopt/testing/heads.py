@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from llmopt.heads.base import Config, FittedHead, Head, Shots
+from llmopt.heads.base import Config, Head, Shots
+from llmopt.heads.fitted import FittedHead
 
 
 def world(

@@ -25,14 +25,14 @@ import pytest
 from miniatures import build
 
 from llmopt.data.benchmarks.catalog import CATALOG, Entry, Fetch
-from llmopt.data.benchmarks.download import (
+from llmopt.data.benchmarks.fetch import Fetcher, Progress
+from llmopt.data.benchmarks.layouts import git_blob_sha1
+from llmopt.data.download import (
     STAGING,
     DownloadReport,
     download_dataset,
     download_entry,
 )
-from llmopt.data.benchmarks.fetch import Fetcher, Progress
-from llmopt.data.benchmarks.layouts import git_blob_sha1
 from llmopt.data.registry import open_entry
 from llmopt.errors import DatasetError
 

@@ -25,7 +25,7 @@ from llmopt.data.shapes import SHAPES, ShapesDataset
 from llmopt.errors import RunFolderError
 from llmopt.export.clip_benchmark import CLASSNAMES, TEMPLATES
 from llmopt.export.formats import export, save
-from llmopt.heads.base import FittedHead
+from llmopt.heads.fitted import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.predictor import TextPredictor
 from llmopt.runs.load import load_predictor

@@ -18,7 +18,8 @@ from llmopt.export.recipe import recipe
 from llmopt.heads import HEADS
 from llmopt.heads.adapter import Adapter, AdapterSettings
 from llmopt.heads.bank import Bank, Features
-from llmopt.heads.base import FittedHead, Head
+from llmopt.heads.base import Head
+from llmopt.heads.fitted import FittedHead
 from llmopt.heads.predictor import Bridge, HeadedPredictor
 from llmopt.predictor import Predictor, single
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor

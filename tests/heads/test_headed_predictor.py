@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from llmopt.errors import AccessError, BudgetExhausted, ConfigError
 from llmopt.heads import bank as banks
 from llmopt.heads.bank import Features, default_bank, shrunken
-from llmopt.heads.base import FittedHead
+from llmopt.heads.fitted import FittedHead
 from llmopt.heads.predictor import AUTO, HeadedPredictor, head_names, with_head
 from llmopt.images import Image
 from llmopt.predictor import TextPredictor, predictor_from_state, single

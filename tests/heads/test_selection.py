@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from llmopt.errors import ConfigError
 from llmopt.heads import HEADS
-from llmopt.heads.base import Config, FittedHead, Shots, folds, temperature
+from llmopt.heads.base import Config, Shots, folds, temperature
+from llmopt.heads.fitted import FittedHead
 from llmopt.heads.gda import GDA
 from llmopt.heads.none import NONE, NoHead
 from llmopt.heads.ridge import Ridge

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from llmopt.errors import ConfigError
 from llmopt.heads import adapter, residual, tip_f
-from llmopt.heads.base import FittedHead, folds
+from llmopt.heads.base import folds
+from llmopt.heads.fitted import FittedHead
 from llmopt.heads.select import best
 from llmopt.heads.tip import Tip
 from llmopt.heads.training import TrainedHead

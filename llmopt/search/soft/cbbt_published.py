@@ -32,7 +32,7 @@ from annotated_types import Ge, Interval
 
 from llmopt.data.augment import Augmentation
 from llmopt.heads.adapter import Bottleneck
-from llmopt.heads.base import FittedHead
+from llmopt.heads.fitted import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.cbbt import Cbbt

@@ -47,7 +47,7 @@ import torch
 from annotated_types import Ge, Gt
 
 from llmopt.data.augment import Augmentation
-from llmopt.heads.base import FittedHead
+from llmopt.heads.fitted import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.heads.residual import Refinement, refinement_loss
 from llmopt.search.base import Optimizer, Outcome, Search

@@ -106,7 +106,9 @@ def download_entry(
             _put_in_place(wanted, tree, home)
             shutil.rmtree(staging)
     except filelock.Timeout as error:
-        raise DatasetError(f"another download of '{entry.key}' into {root} is in progress") from error
+        raise DatasetError(
+            f"another download of '{entry.key}' into {root} is in progress"
+        ) from error
     check = check_entry(entry, root)
     _must_be_sound(check, home)
     return DownloadReport(
