@@ -157,7 +157,7 @@ def load_model(
         if pretrained:
             raise ModelError(f"{name} carries its own weights; leave out --pretrained {pretrained}")
         try:
-            model, preprocess, tokenizer = shapes_tiny.load()
+            model, preprocess, tokenizer = shapes_tiny.load(precision=precision)
         except (OSError, ValueError) as error:
             raise ModelError(str(error)) from error
         return model.to(device), preprocess, tokenizer

@@ -72,14 +72,17 @@ def config() -> dict[str, Any]:
     return parsed
 
 
-def load(weights: Path | None = None) -> tuple[CLIP, Preprocess, SimpleTokenizer]:
+def load(
+    weights: Path | None = None, precision: str = "fp32"
+) -> tuple[CLIP, Preprocess, SimpleTokenizer]:
     """The model in evaluation mode, its preprocessing and its tokenizer.
 
     Args:
         weights: a file as the training script writes it; the packaged one by default.
+        precision: ``fp32``, ``fp16`` or ``bf16``; normalisation stays in float32, as in open_clip.
 
     Returns:
-        The float32 model on the CPU; PIL image -> (3, 48, 48) float32; texts -> (B, 24) int64.
+        The model on the CPU; PIL image -> (3, 48, 48) float32; texts -> (B, 24) int64.
 
     Raises:
         ModelError: the weights or the config are missing, unreadable or don't fit each other.
@@ -88,11 +91,14 @@ def load(weights: Path | None = None) -> tuple[CLIP, Preprocess, SimpleTokenizer
     model_cfg = settings["model_cfg"]
     state = read_state(weights or weights_path(), model_cfg["text_cfg"]["vocab_size"])
     with torch.random.fork_rng(devices=[]):  # loading a model must not disturb the caller's dice
-        model = CLIP(model_cfg["embed_dim"], model_cfg["vision_cfg"], model_cfg["text_cfg"])
+        towers = model_cfg["embed_dim"], model_cfg["vision_cfg"], model_cfg["text_cfg"]
+        model = CLIP(*towers, cast_dtype=open_clip.get_cast_dtype(precision))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise _unusable(weights or weights_path(), "does not fit the model's config") from error
+    if half := open_clip.get_cast_dtype(precision):
+        open_clip.convert_weights_to_lp(model, half)
     preprocess = image_transform_v2(PreprocessCfg(**settings["preprocess_cfg"]), is_train=False)
     return model.eval(), preprocess, _tokenizer(model_cfg["text_cfg"]["context_length"])
 

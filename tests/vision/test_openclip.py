@@ -199,14 +199,28 @@ def test_the_weights_decide_the_identity(tiny_dir: Path, tmp_path: Path) -> None
     assert identity(other) != first
 
 
-def test_half_precision_is_close(tiny_dir: Path) -> None:
-    few = images(4)
-    full = OpenClipBlackBox(f"local-dir:{tiny_dir}", device="cpu")
-    half = OpenClipBlackBox(f"local-dir:{tiny_dir}", device="cpu", precision="bf16")
-    assert (full.precision, half.precision) == ("fp32", "bf16")
-    found = half.image_features(few.images)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, full.image_features(few.images), atol=0.05)
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("model", ["shapes-tiny", "tiny"])
+def test_half_precision_is_close(tiny_dir: Path, model: str, precision: str) -> None:
+    few = images(4).images
+    name = f"local-dir:{tiny_dir}" if model == "tiny" else model
+    full = OpenClipBlackBox(name, device="cpu")
+    half = OpenClipBlackBox(name, device="cpu", precision=precision)
+    assert (full.precision, half.precision) == ("fp32", precision)
+    assert full.info.weights_sha256 != half.info.weights_sha256
+    prompts = [f"a small {name}." for name in NAMES]
+    context = torch.from_numpy(np.array(full.embed_text("a small")))[None]
+    for found, wanted in (
+        (half.image_features(few), full.image_features(few)),
+        (half.text_features(prompts), full.text_features(prompts)),
+        (
+            half.soft_features(context, NAMES).numpy(),
+            full.soft_features(context, NAMES).numpy(),
+        ),
+    ):
+        assert found.dtype == np.float32
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(found, wanted, atol=0.05)
 
 
 def test_it_may_stand_behind_the_meter(shapes_box: OpenClipBlackBox) -> None:
