@@ -59,9 +59,25 @@ _REFUSAL = re.compile(
     r"violating|usage polic(?:y|ies)",
     re.IGNORECASE,
 )
+_SPAN = r"\d+(?:\.\d+)?\s*(?:[a-z]+)?(?:[\s,]*\d+(?:\.\d+)?\s*[a-z]+)*"
 _TRY_AGAIN = re.compile(
-    r"(?:try again in|retrydelay\W{1,8}|retry after)\s*(\d+(?:\.\d+)?)\s*(ms|s|m)?", re.IGNORECASE
+    r"(?:(?:try again|retry|come back) (?:in|after)|retrydelay\W{1,8}|retry-after\W{1,3})"
+    rf"\s*({_SPAN})",
+    re.IGNORECASE,
 )
+_WHOLE_SPAN = re.compile(_SPAN, re.IGNORECASE)
+_PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+_UNITS = {
+    **dict.fromkeys(("ms", "msec", "millisecond", "milliseconds"), 0.001),
+    **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("d", "day", "days"), 86400.0),
+}
+# Nobody waits longer; whatever is beyond is noise.
+_LONGEST = 366 * 86400.0
+# Seconds since 1970 in place of seconds from now.
+_EPOCH = 1e9
 _TIMEOUT_NAMES = {"ModelTimeoutError", "APITimeoutError", "TimeoutException", "TimeoutError"}
 _CONNECTION_NAMES = {
     "ModelConnectionError",
@@ -129,21 +145,35 @@ def retry_after(headers: Mapping[str, str], text: str = "") -> float | None:
     """Seconds a service asks to wait: from its headers, as seconds or a date, or from its words."""
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
-        return milliseconds / 1000
+        return min(milliseconds / 1000, _LONGEST)
     value = headers.get("retry-after", "").strip()
-    if value:
-        seconds = _number(value)
-        return seconds if seconds is not None else _until(value, headers.get("date"))
-    if match := _TRY_AGAIN.search(text):
-        return float(match[1]) * {"ms": 0.001, "m": 60.0}.get((match[2] or "s").lower(), 1.0)
-    return None
+    seconds = _number(value)
+    if seconds is not None and _EPOCH <= seconds < 10 * _EPOCH:
+        seconds = max(0.0, seconds - datetime.now(UTC).timestamp())
+    if seconds is None and value:
+        date = _until(value, headers.get("date"))
+        seconds = date if date is not None or not _WHOLE_SPAN.fullmatch(value) else _span(value)
+    if seconds is None and (match := _TRY_AGAIN.search(text)):
+        seconds = _span(match[1])
+    return None if seconds is None else min(seconds, _LONGEST)
+
+
+def _span(text: str) -> float | None:
+    """Seconds in a span such as ``1h23m45.6s``, ``2 days`` or ``34``; None if it is none."""
+    pieces = []
+    for number, unit in _PIECE.findall(text):
+        if unit.lower() not in _UNITS:
+            break
+        pieces.append(float(number) * _UNITS[unit.lower()])
+    return sum(pieces) if pieces else None
 
 
 def _kind(error: BaseException, status: int | None, detail: str) -> type[ServiceError]:
     names = {base.__name__ for base in type(error).__mro__}
     codes = _codes(error)
     if status is not None and 400 <= status < 500:
-        kind = _rejected(status, names, codes, detail)
+        comes_back = retry_after(_headers(error), detail) is not None
+        kind = _rejected(status, names, codes, detail, comes_back)
         if kind is not None:
             return kind
     if "ContextOverflowError" in names:
@@ -168,12 +198,12 @@ def _kind(error: BaseException, status: int | None, detail: str) -> type[Service
 
 
 def _rejected(
-    status: int, names: set[str], codes: set[str], detail: str
+    status: int, names: set[str], codes: set[str], detail: str, comes_back: bool
 ) -> type[ServiceError] | None:
     """The kind of a 4xx answer, or None for one that is worth another try."""
     # Some services call an ordinary rate limit a quota; those say when to come back.
-    comes_back = _TRY_AGAIN.search(detail) is not None
-    if status == 402 or codes & _QUOTA_CODES or (_QUOTA.search(detail) and not comes_back):
+    limited = status == 429 and comes_back
+    if status == 402 or codes & _QUOTA_CODES or (_QUOTA.search(detail) and not limited):
         return QuotaExhausted
     if status == 429:
         return RateLimited
