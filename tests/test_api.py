@@ -15,7 +15,7 @@ import llmopt
 from llmopt.errors import ConfigError, DatasetError, UserError
 from llmopt.search.soft.bbt import Bbt
 from llmopt.search.text.random import Random
-from llmopt.spend.events import Finished, Progress, Started, Watch
+from llmopt.spend.events import Finished, Note, Progress, Started, Watch
 
 NAMES = ("red", "green", "blue")
 CLI = Path(llmopt.__file__).parent / "cli"
@@ -85,9 +85,18 @@ def test_templates_as_a_table(tmp_path: Path, task: llmopt.Task) -> None:
 def test_a_chat_model_of_ones_own(tmp_path: Path, task: llmopt.Task) -> None:
     chat = Scripted(script=["- a {}.\n- one {}."] * 20)
     settings = {"restarts": 1, "iterations": 2, "pool": 2, "polish": False}
-    run = llmopt.run(task=task, model=colour_box(), llm=chat, settings=settings, runs=tmp_path)
+    heard: list[Any] = []
+    options: dict[str, Any] = {"runs": tmp_path, "callbacks": [heard.append]}
+    run = llmopt.run(task=task, model=colour_box(), llm=chat, settings=settings, **options)
     assert run.result["optimizer"]["llm"] == "python:Scripted"
     assert run.ledger["llm_calls"] == 2
+    # What may cost something is said before it does.
+    said = heard[: next(i for i, event in enumerate(heard) if isinstance(event, Progress))]
+    notes = [event.text for event in said if isinstance(event, Note)]
+    assert (
+        "language model python:Scripted (asked for): at most 2 calls and an unknown price; "
+        "no cap on money" in notes
+    )
 
 
 def test_what_has_no_name_is_asked_for_again(tmp_path: Path, task: llmopt.Task) -> None:

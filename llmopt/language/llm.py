@@ -28,12 +28,14 @@ class Llm:
         base_url: of a server that speaks OpenAI's protocol.
         settings: how it is asked.
         model: one that is there already, in place of what ``spec`` names.
+        why: it was chosen.
     """
 
     spec: str
     base_url: str = ""
     settings: LlmSettings = field(default_factory=LlmSettings)
     model: BaseChatModel | None = None
+    why: str = "asked for"
 
     @cached_property
     def price(self) -> Price | None:
@@ -78,13 +80,26 @@ class Llm:
 
 
 def choose_llm(
-    spec: str = "", base_url: str = "", settings: Mapping[str, Any] | None = None
+    spec: str = "",
+    base_url: str = "",
+    settings: Mapping[str, Any] | None = None,
+    *,
+    only_free: bool = False,
 ) -> Llm:
     """The model that is named, or the one to use where none is. Opens and spends nothing.
+
+    Args:
+        spec: as ``--llm`` takes it; empty leaves the choice to the environment.
+        base_url: of a server that speaks OpenAI's protocol.
+        settings: how it is asked.
+        only_free: a key that happens to be set is no reason to spend money.
 
     Raises:
         ConfigError: an unknown provider or setting.
     """
-    spec = spec or default_spec()
+    why = "asked for"
+    if not spec:
+        spec, why = default_spec(only_free=only_free)
     split_spec(spec, base_url)
-    return Llm(spec, base_url, LlmSettings.make(settings or {}, "the settings of the chat model"))
+    made = LlmSettings.make(settings or {}, "the settings of the chat model")
+    return Llm(spec, base_url, made, why=why)

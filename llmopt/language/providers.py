@@ -80,12 +80,20 @@ _SCHEMA = {
 }
 
 
-def default_spec(environ: Mapping[str, str] | None = None) -> str:
-    """Where none is named: ``$LLMOPT_LLM``, else OpenAI if there is a key, else the built-in."""
+def default_spec(
+    environ: Mapping[str, str] | None = None, *, only_free: bool = False
+) -> tuple[str, str]:
+    """What is asked where no model is named, and why.
+
+    ``$LLMOPT_LLM``, else OpenAI if there is a key and ``only_free`` does not forbid it, else the
+    built-in rewriter.
+    """
     environ = os.environ if environ is None else environ
     if chosen := environ.get("LLMOPT_LLM", "").strip():
-        return chosen
-    return f"openai:{DEFAULT_OPENAI}" if environ.get("OPENAI_API_KEY") else "builtin"
+        return chosen, "LLMOPT_LLM names it"
+    if environ.get("OPENAI_API_KEY") and not only_free:
+        return f"openai:{DEFAULT_OPENAI}", "OPENAI_API_KEY is set"
+    return "builtin", "no other was named"
 
 
 def split_spec(spec: str, base_url: str = "") -> tuple[str, str]:

@@ -285,7 +285,9 @@ def _llm(config: RunConfig, model: BaseChatModel | None) -> Llm:
     from llmopt.language.settings import LlmSettings
 
     if model is None:
-        return choose_llm(config.llm, config.llm_base_url, config.llm_settings)
+        # The drawn tasks are there to try the tool, which must not cost anything by accident.
+        drawn = config.dataset.startswith("shapes-")
+        return choose_llm(config.llm, config.llm_base_url, config.llm_settings, only_free=drawn)
     settings = LlmSettings.make(config.llm_settings, "the settings of the chat model")
     return Llm(config.llm, settings=settings, model=model)
 

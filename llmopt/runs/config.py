@@ -113,7 +113,7 @@ class RunConfig(Settings):
         Option(
             "builtin, openai:MODEL, provider:MODEL, replay:FILE.",
             LLM,
-            default="$LLMOPT_LLM, else openai if a key is set, else builtin",
+            default="$LLMOPT_LLM, else openai if a key is set (not for shapes tasks), else builtin",
         ),
     ] = ""
     llm_base_url: Annotated[str, Option("An OpenAI-compatible server (Ollama, vLLM …).", LLM)] = ""

@@ -22,9 +22,11 @@ from llmopt.runs import folder as run_folder
 from llmopt.runs import result as run_result
 from llmopt.runs.compose import Setup
 from llmopt.runs.measure import Evaluation, measure
+from llmopt.runs.plan import make_plan
 from llmopt.search.base import Outcome, Search, TemplateResult
 from llmopt.search.text.archive import Scored
 from llmopt.spend.checkpoint import Checkpoints
+from llmopt.spend.currency import amount
 from llmopt.spend.events import Watch
 from llmopt.spend.files import default_cache_dir
 from llmopt.spend.journal import Journal, read_journal
@@ -35,6 +37,7 @@ from llmopt.vision.feature_cache import FeatureCache
 from llmopt.vision.metered import MeteredBox
 
 if TYPE_CHECKING:
+    from llmopt.language.llm import Llm
     from llmopt.language.metered import MeteredChat
 
 
@@ -125,11 +128,24 @@ def _sitting(folder: Path, setup: Setup, box: BlackBox, watch: Watch) -> Iterato
         if setup.llm is not None:
             from llmopt.language.metered import open_metered
 
+            if not setup.llm.free:
+                watch.note(_said_before_paid(setup, setup.llm))
             chat = open_metered(setup.llm, task.seed, ledger, journal, watch)
             open_until_end.enter_context(chat)
         watch.started(folder, ledger)
         start = single(task.start, task.classnames)
         yield _Sitting(folder, setup, box, metered, features, chat, journal, ledger, watch, start)
+
+
+def _said_before_paid(setup: Setup, llm: Llm) -> str:
+    """Which language model will be paid, why it was chosen, and the most it can cost."""
+    bounds = {row.name: row.most for row in make_plan(setup).rows}
+    cap = setup.caps.llm_usd
+    return (
+        f"language model {llm.spec} ({llm.why}): at most {amount('llm_calls', bounds['llm_calls'])}"
+        f" calls and {amount('llm_usd', bounds['llm_usd'], 'an unknown price')}"
+        + ("; no cap on money" if cap is None else f", never more than {amount('llm_usd', cap)}")
+    )
 
 
 # --- 1: search -----------------------------------------------------------------------------------

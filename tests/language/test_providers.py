@@ -33,9 +33,12 @@ def test_importing_the_room_is_cheap() -> None:
 
 
 def test_default_spec() -> None:
-    assert default_spec({}) == "builtin"
-    assert default_spec({"OPENAI_API_KEY": "x"}) == f"openai:{DEFAULT_OPENAI}"
-    assert default_spec({"OPENAI_API_KEY": "x", "LLMOPT_LLM": " ollama:llama3 "}) == "ollama:llama3"
+    assert default_spec({}) == ("builtin", "no other was named")
+    key = {"OPENAI_API_KEY": "x"}
+    assert default_spec(key) == (f"openai:{DEFAULT_OPENAI}", "OPENAI_API_KEY is set")
+    assert default_spec(key, only_free=True)[0] == "builtin"
+    named = key | {"LLMOPT_LLM": " ollama:llama3 "}
+    assert default_spec(named, only_free=True) == ("ollama:llama3", "LLMOPT_LLM names it")
 
 
 @pytest.mark.parametrize(

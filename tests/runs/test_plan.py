@@ -127,3 +127,20 @@ def test_for_machines(data: Path) -> None:
     assert set(told) == {"schema", "upper_bounds", "caps", "needed_queries", "notes", "config"}
     assert told["upper_bounds"] == most(found)
     assert told["config"]["dataset"] == f"folder:{data}"
+
+
+def test_a_key_that_is_set_buys_nothing_for_the_drawn_tasks(
+    monkeypatch: pytest.MonkeyPatch, data: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    drawn = compose(RunConfig())
+    assert drawn.llm is not None
+    assert drawn.llm.spec == "builtin"
+    assert drawn.caps.llm_usd is None
+    asked = compose(RunConfig(llm="openai:gpt-4o-mini"))
+    assert asked.llm is not None
+    assert (asked.llm.why, asked.caps.llm_usd) == ("asked for", 1.0)
+    own = compose(RunConfig(dataset=f"folder:{data}"))
+    assert own.llm is not None
+    assert own.llm.spec.startswith("openai:")
+    assert own.llm.why == "OPENAI_API_KEY is set"
