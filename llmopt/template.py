@@ -20,6 +20,16 @@ PLAIN = "a photo of a {}."
 _CONTROL_TOKENS = re.compile(
     r"<\s*\|?\s*(?:start_?of_?text|end_?of_?text)\s*\|?\s*>", re.IGNORECASE
 )
+# Zero-width joiners are spelling in scripts whose letters join: Arabic, Syriac, N'Ko, those of
+# India and Sri Lanka, Tibetan, Burmese, Khmer, Mongolian. Elsewhere they only hide in a text.
+_JOINED = (
+    "\u0620-\u065f\u066e-\u06ef\u06fa-\u074f\u0750-\u07fa\u08a0-\u08ff\u0900-\u0dff\u0f40-\u0fbc"
+    "\u1000-\u109f\u1780-\u17d3\u1820-\u18aa"
+)
+_VIRAMA = "\u094d\u09cd\u0a4d\u0acd\u0b4d\u0bcd\u0c4d\u0ccd\u0d4d\u0dca"
+_JOINER = re.compile(
+    f"(?<=[{_JOINED}])[\u200c\u200d](?=[\u200c\u200d]*[{_JOINED}])|(?<=[{_VIRAMA}])\u200d"
+)
 _SPACE = re.compile(r"\s+")
 _WORD = re.compile(r"[^\W_]+")
 
@@ -28,17 +38,19 @@ def clean(text: str) -> str:
     """Text without control tokens, invisible characters and runs of white space.
 
     Removes control characters, zero-width and bidirectional marks (Unicode categories Cc, Cf, Cs,
-    Co and Cn) and composes the rest (NFC), so that what is shown is what is encoded.
+    Co and Cn) and composes the rest (NFC), so that what is shown is what is encoded. A joiner stays
+    between letters of a script that spells with it.
     """
     if text.isascii() and text.isprintable() and "<" not in text:  # nearly all there is
         return " ".join(text.split())
-    text = unicodedata.normalize("NFC", text)
     # Removing one token may join the halves of another: repeat until nothing is left to remove.
     while True:
+        text = unicodedata.normalize("NFC", text)
+        joiners = {found.start() for found in _JOINER.finditer(text)}
         visible = "".join(
             " " if c in "\t\n\r\v\f" else c
-            for c in text
-            if c in "\t\n\r\v\f" or not unicodedata.category(c).startswith("C")
+            for i, c in enumerate(text)
+            if c in "\t\n\r\v\f" or not unicodedata.category(c).startswith("C") or i in joiners
         )
         stripped = _CONTROL_TOKENS.sub(" ", visible)
         stripped = _SPACE.sub(" ", stripped).strip()

@@ -38,7 +38,11 @@ def test_cleaning_leaves_visible_text_and_nothing_to_clean(text: str) -> None:
     cleaned = clean(text)
     assert clean(cleaned) == cleaned
     assert unicodedata.is_normalized("NFC", cleaned)
-    assert not [c for c in cleaned if unicodedata.category(c).startswith("C")]
+    hidden = {c for c in cleaned if unicodedata.category(c).startswith("C")}
+    assert hidden <= {"\u200c", "\u200d"}
+    assert not hidden or not re.fullmatch(
+        "[\0-\u05ff]*", cleaned.translate(dict.fromkeys([0x200C, 0x200D]))
+    )
     assert cleaned == " ".join(cleaned.split())
     assert CONTROL.search(cleaned) is None
 
@@ -53,6 +57,15 @@ def test_cleaning_leaves_visible_text_and_nothing_to_clean(text: str) -> None:
         ("a {}<|endoftext|> of doom", "a {} of doom"),
         ("a {} <end_of_text", "a {} <end_of_text"),
         ("un\u00adbreakable\u00a0{}", "unbreakable {}"),
+        ("می\u200cخواهم {}", "می\u200cخواهم {}"),  # Persian
+        ("می\u200c\u200cخواهم\u200c {}", "می\u200cخواهم {}"),
+        ("\u200dක්\u200dෂ\u200d {}", "ක්\u200dෂ {}"),  # Sinhala
+        ("അവന്\u200d {}", "അവന്\u200d {}"),  # Malayalam, old spelling
+        ("क्\u200cष {} क्\u200dष", "क्\u200cष {} क्\u200dष"),  # Hindi
+        ("king\u200cfisher {}", "kingfisher {}"),
+        ("猫\u200d {}\u200c", "猫 {}"),
+        ("👩\u200d🚀 {}", "👩🚀 {}"),
+        ("e\u200b\u0301 {}", "é {}"),
     ],
 )
 def test_cleaned_texts(raw: str, cleaned: str) -> None:

@@ -71,7 +71,7 @@ def parse_reply(
             :class:`~llmopt.errors.TemplateError` to reject a template (as ``too_long``, or as the
             error's own ``reason`` attribute).
     """
-    answer = strip_reasoning(text)[:_MAX_READ]
+    answer = _unwrapped(strip_reasoning(text)[:_MAX_READ])
     templates: dict[str, Template] = {}
     rejected: list[Rejection] = []
     for candidate in _candidates(answer):
@@ -169,6 +169,7 @@ def _candidates(answer: str) -> Iterator[str]:
     marked: list[str] = []
     for position, segment in enumerate(segments):
         fenced = position % 2 == 1
+        segment = _unwrapped(segment)
         strings = _json_strings(segment)
         if strings:
             marked += strings
@@ -209,18 +210,39 @@ def _json_strings(segment: str) -> list[str]:
             failures += 1
             position = start.end()
             continue
-        for string in _strings(value):
-            found += [text for text in _tidy(string)[0] if SLOT in text]
+        lines = (line for string in _strings(value) for line in _lines(string))
+        found += [text for line in lines for text in _tidy(line)[0] if SLOT in text]
     return found
 
 
+def _unwrapped(answer: str) -> str:
+    """What an answer says that is one JSON string as a whole, or several times over."""
+    while (text := answer.strip()).startswith('"') and text.endswith('"'):
+        try:
+            inner = json.loads(text, strict=False)
+        except ValueError:
+            break
+        answer = inner
+    return answer
+
+
 def _strings(value: object) -> Iterator[str]:
-    """All strings in a JSON value, keys included, in order and without recursion."""
+    """All strings in a JSON value, keys included, in order and without recursion.
+
+    A string may hold JSON in its turn, as the arguments of a tool do.
+    """
     todo = [value]
     while todo:
         item = todo.pop()
         if isinstance(item, str):
-            yield item
+            try:
+                inner = json.loads(item) if _JSON_START.match(item.lstrip()) else None
+            except (ValueError, RecursionError):
+                inner = None
+            if inner is None:
+                yield item
+            else:
+                todo.append(inner)
         elif isinstance(item, list):
             todo.extend(reversed(item))
         elif isinstance(item, dict):
@@ -229,14 +251,21 @@ def _strings(value: object) -> Iterator[str]:
 
 # ------------------------------------------------------------------------------------ tidying
 
+# By opening quote, what may close it: one language's closing quote opens another's.
 _QUOTES = {
-    '"': '"', "'": "'", "“": "”", "”": "”", "„": "“”", "‘": "’", "’": "’", "‚": "‘’",
-    "«": "»", "»": "«", "‹": "›", "›": "‹", "「": "」", "『": "』", "《": "》", "〈": "〉",
-    "＂": "＂", "＇": "＇", "`": "`", "´": "´",
+    '"': '"', "'": "'", "“": "”„", "”": "”", "„": "“”", "‟": "”", "‘": "’‚", "’": "’", "‚": "‘’",
+    "‛": "’", "«": "»", "»": "«", "‹": "›", "›": "‹", "「": "」", "『": "』", "｢": "｣", "﹁": "﹂",
+    "﹃": "﹄", "《": "》", "〈": "〉", "〝": "〞〟", "❝": "❞", "❛": "❜", "⟨": "⟩", "＂": "＂",
+    "＇": "＇", "`": "`'", "´": "´",
 }  # fmt: skip
+# Inside a line; an apostrophe is no quote within a word.
 _QUOTED = re.compile(
-    r'"([^"\n]+)"|“([^“”\n]+)”|„([^„“”\n]+)[“”]|«([^«»\n]+)»|「([^「」\n]+)」|『([^『』\n]+)』'
-    r"|`([^`\n]+)`|(?<![^\s\[(,:=])'((?:[^'\n]|'(?=\w))+)'(?!\w)"
+    "|".join(
+        rf"{opening}([^{opening}{closing}\n]+)[{closing}]"
+        for opening, closing in _QUOTES.items()
+        if opening not in "'’‘´"
+    )
+    + r"|(?<![^\s\[(,:=])'((?:[^'\n]|'(?=\w))+)'(?!\w)"
 )
 _BEFORE_QUOTE = re.compile(r"(?:^|[:：=→>|\-–—\[({,;])\s*$")
 _EMPHASIS = re.compile(r"\*\*|__(?=\S)|(?<=\S)__|~~")
@@ -250,17 +279,19 @@ _NUMBER = re.compile(
     r"[(（\[]\s*(?:\d{1,4}|[a-zA-Z]|[ivxIVX]{1,5}|[一二三四五六七八九十]{1,3})\s*[)）\]]"
     r"|#?\d{1,4}\s*(?:[.．](?!\d)|[)）\]、。،:：](?!\d)|[-–—](?=\s)|\ufe0f?\u20e3)"
     r"|[a-zA-Z][.)](?=\s)|[ivxIVX]{2,5}[.)](?=\s)"
-    r"|第?[一二三四五六七八九十\d]{1,3}(?:[条个][：:、．.]?|[、．.：:])"
+    r"|第?[一二三四五六七八九十\d]{1,3}[条个]?[、．.：:]|第[一二三四五六七八九十\d]{1,3}[条个](?=\s)"
     r"|[^\W\d_]{2,15}\s*[#№]?\s*\d{1,3}\s*[:：]"
-    r"|(?:template|prompt|vorlage|plantilla|modèle|modello|шаблон|模板|テンプレート)s?\s*[:：]"
+    r"|(?:template|prompt|text|proposal|candidate|suggestion|vorlage|plantilla|modèle|modello|шаблон"
+    r"|模板|テンプレート)s?\s*[:：]"
     r"|№\s*\d{1,4}[.:)]?"
     r")\s*(?=\S)",
     re.IGNORECASE,
 )
 _LEADING_SCORE = re.compile(r"^[-+]?\d{1,3}[.,]\d+\s*%?\s*[:|\t]\s*")
+# A whole number without a sign is a year, a size or a count.
 _TRAILING_SCORE = re.compile(
-    r"\s*[(\[]\s*(?:(?:score|acc(?:uracy)?|logprob)\b[^(){}\[\]]{0,60}|[-+]?\d+(?:[.,]\d+)?\s*%?)\s*"
-    r"[)\]]$",
+    r"\s*[(（\[]\s*(?:(?:score|acc(?:uracy)?|logprob)\b[^(){}\[\]]{0,60}"
+    r"|[-+]?\d+[.,]\d+\s*%?|[-+]\d+\s*%?|\d+\s*%)\s*[)）\]]$",
     re.IGNORECASE,
 )
 _NAMES = (
@@ -311,12 +342,18 @@ def _unmark(text: str) -> tuple[str, bool]:
     start = text
     while True:
         before = text
-        while text and unicodedata.category(text[0]) in _SYMBOLS and text[0] not in _QUOTES:
+        while text and _is_symbol(text[0]):
             text = text[1:].lstrip()
         text = text if text.startswith("**") else _BULLET.sub("", text)
         text = _LEADING_SCORE.sub("", _NUMBER.sub("", text))
         if text == before:
             return text, text != start
+
+
+def _is_symbol(character: str) -> bool:
+    """Whether it can only mark an item: an emoji or ①, but no quote and no fraction such as ½."""
+    marks = unicodedata.category(character) in _SYMBOLS and character not in _QUOTES
+    return marks and unicodedata.numeric(character, 1.0) % 1 == 0
 
 
 def _unquote(text: str) -> tuple[str, bool]:

@@ -8,11 +8,13 @@ import string
 import time
 
 import pytest
+from fuzz import fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmopt.errors import TemplateError
-from llmopt.search.text.replies import MAX_CHARS, ParsedReply, parse_reply, strip_reasoning
+from llmopt.language.reasoning import PLAIN_ENDS, marks
+from llmopt.search.text.replies import MAX_CHARS, ParsedReply, parse_reply
 from llmopt.template import Template
 
 FORMATS = {
@@ -79,6 +81,22 @@ FORMATS = {
     "bidirectional": "- \u202ea photo of a {}.\u202c\n- a \u200fsmall {}.",
     "windows": "- a photo of a {}.\r\n\r\n- a small {}.\r\n",
     "line separators": "- a photo of a {}.\u2028- a small {}.\u2029",
+    "json string": json.dumps("- a photo of a {}.\n- a small {}."),
+    "json string twice": json.dumps(json.dumps('["a photo of a {}.", "a small {}."]')),
+    "json string with new lines": '"- a photo of a {}.\n- a small {}."',
+    "fenced json string": "```json\n" + json.dumps("- a photo of a {}.\n- a small {}.") + "\n```",
+    "lines in json": json.dumps(["- a photo of a {}.\n- a small {}."]),
+    "json in json": json.dumps({"templates": '["a photo of a {}.", "a small {}."]'}),
+    "yaml": "templates:\n  - a photo of a {}.\n  - 'a small {}.'",
+    "yaml keys": "- text: a photo of a {}.\n  why: plain\n- text: \"a small {}.\"\n  why: size",
+    "yaml blocks": "- |\n  a photo of a {}.\n- |\n  a small {}.",
+    "toml": 'templates = ["a photo of a {}.", "a small {}."]',
+    "tex quotes": "``a photo of a {}.''\n``a small {}.''",
+    "polish and swedish quotes": "„a photo of a {}.”\n”a small {}.”",
+    "half-width quotes": "｢a photo of a {}.｣\n〝a small {}.〟",
+    "vertical quotes": "1. ﹁a photo of a {}.﹂\n2. ﹃a small {}.﹄",
+    "ornaments": "❝a photo of a {}.❞\n❛a small {}.❜",
+    "title marks": "模板：《a photo of a {}.》（简单）\n模板：〈a small {}.〉",
     "plain lines": "a photo of a {}.\na small {}.",
     "prose around": "Sure! Here are two templates with {}:\n\n- a photo of a {}.\n- a small {}.\n\n"
     "Replace {} by the class name.",
@@ -109,10 +127,52 @@ def test_formats(name: str) -> None:
         "一张{}的照片",
         "a {}/object",
         "an aerial photo; a {}",
+        "一个小{}",
+        "三条{}",
+        "第一个{}",
+        "两只{}的照片",
+        "一つの{}の写真",
+        "한 마리 {}",
+        "किसी {} की तस्वीर",
+        "عکس می\u200cخواهم از {}",
+        "a photo of a {} (1990)",
+        "a {} [2]",
+        "½ of a {}",
     ],
 )
 def test_keeps_what_belongs_to_the_template(text: str) -> None:
     assert [t.text for t in parse_reply(f"- {text}").templates] == [text]
+
+
+PLAIN = ["a photo of a {}.", "a small {}."]
+THOUGHTS = "\n- a bad {}.\n1. a wrong [CLASS]\n"
+
+
+@fuzz(
+    form=st.sampled_from(sorted(FORMATS)),
+    mark=st.sampled_from(marks()),
+    how=st.sampled_from(["whole", "no start", "other end", "twice", "after", "end after"]),
+    between=st.sampled_from(["", "\n", "\n\n", " \n"]),
+)
+def test_any_reasoning_around_any_format(
+    form: str, mark: tuple[str, str], how: str, between: str
+) -> None:
+    (start, end), answer = mark, FORMATS[form]
+    whole = f"{start}{THOUGHTS}{end}"
+    reply = {
+        "whole": f"{whole}{between}{answer}",
+        "no start": f"{THOUGHTS}{end}{between}{answer}",
+        "other end": f"{start}{THOUGHTS}</answer_of_thought></analysis>{between}{answer}",
+        "twice": f"{start}{whole}{between}{answer}",
+        "after": f"{answer}\n{start}{THOUGHTS}",
+        "end after": f"{answer}\n{end}{between}",
+    }[how]
+    if how == "no start" and end in PLAIN_ENDS:
+        return  # it ends any message
+    if form.startswith(("channels", "unclosed", "truncated", "json string")) and "after" in how:
+        return  # what follows belongs to the answer itself
+    parsed = parse_reply(reply)
+    assert [t.text for t in parsed.templates] == PLAIN, reply
 
 
 @pytest.mark.parametrize(
@@ -176,21 +236,6 @@ def test_limit() -> None:
 def test_nothing_shown_is_long() -> None:
     parsed = parse_reply("- " + "x" * 10_000)
     assert len(parsed.rejected[0].text) <= 160
-
-
-@pytest.mark.parametrize(
-    ("text", "left"),
-    [
-        ("<think>a</think>b", "b"),
-        ("<Thinking>\na\n</THINKING>\nb", "b"),
-        ("<think>a</think>b<think>c</think>d", "bd"),
-        ("a</think>b", "b"),
-        ("<think>never ends", ""),
-        ("plain", "plain"),
-    ],
-)
-def test_strip_reasoning(text: str, left: str) -> None:
-    assert strip_reasoning(text) == left
 
 
 def _noise() -> dict[str, str]:
