@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from llmopt.errors import (
@@ -16,7 +17,7 @@ from llmopt.errors import (
     ServiceError,
     ServiceTimeout,
 )
-from llmopt.language import failures, records, wire
+from llmopt.language import failures, records, remedies, waits, wire
 from llmopt.language.limits import RateLimiter
 from llmopt.language.patience import TooLong, in_thread
 from llmopt.language.records import Question
@@ -24,7 +25,7 @@ from llmopt.language.retry import CircuitBreaker
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
-    from langchain_core.messages import AIMessage
+    from langchain_core.messages import AIMessage, BaseMessage
 
     from llmopt.language.llm import Llm
     from llmopt.language.scrub import Scrubber
@@ -44,7 +45,7 @@ class Caller:
         model: what is called; its own retries are off.
         ledger: for reading only: the time that is left, and whether the run was interrupted.
         scrub: masks secrets in what is raised.
-        notify: told of long waits and of parameters that are left out.
+        notify: told of long waits and of what is asked in another form.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Caller:
         self._breaker = CircuitBreaker(self._retry.breaker)
         self._limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
         self._lock = threading.Lock()
+        self._two_roles = False
 
     def close(self) -> None:
         """Close the model's connections; nothing can be asked afterwards."""
@@ -77,6 +79,8 @@ class Caller:
     def persist(self, attempt: Callable[[int], R], first: int) -> tuple[R, int]:
         """Try until one try succeeds, and say how many there were with the ``first`` before.
 
+        A try in a form that the service refuses is made again at once in another.
+
         Args:
             attempt: makes the try of a number.
             first: the number to begin with.
@@ -86,8 +90,14 @@ class Caller:
         """
         numbers = itertools.count(first)
         began = time.monotonic()
+
+        def once() -> R:
+            while True:
+                with contextlib.suppress(records.FormRefused):
+                    return attempt(next(numbers))
+
         try:
-            result = self._retry.retrying(self._pause)(lambda: attempt(next(numbers)))
+            result = self._retry.retrying(self._pause)(once)
         except RetryableError as error:
             tries = next(numbers) - first
             raise type(error)(
@@ -111,14 +121,16 @@ class Caller:
 
     def send(self, question: Question, number: int) -> AIMessage:
         """Ask the model, and stop waiting after a while however slowly the answer drips in."""
-        model = self._model
+        model, messages = self._model, question.messages
+        if self._two_roles:
+            messages = remedies.two_roles(messages)
         place = {f"llmopt_{name}": value for name, value in question.place(number).items()}
         metadata = {**place, "llmopt_stream": question.stream}
 
         def call() -> AIMessage:
-            return model.invoke(list(question.messages), config={"metadata": metadata})
+            return model.invoke(list(messages), config={"metadata": metadata})
 
-        message = call() if wire.is_local(model) else self._in_time(model, call)
+        message = call() if wire.is_local(model) else self._in_time(model, messages, call)
         headers = (message.response_metadata or {}).get("headers")
         if isinstance(headers, Mapping):
             self._limiter.learn(headers)
@@ -133,17 +145,22 @@ class Caller:
             said = self._scrub(f" ({str(refusal)[:200]})") if refusal else ""
             return ContentRefused(f"{self._name}: refuses the content{said}", service=self._name)
         if not text and reason != "length":
-            return MalformedResponse(f"{self._name}: the answer is empty", service=self._name)
+            why = self._scrub(wire.why_empty(message))
+            return MalformedResponse(f"{self._name}: the answer is empty{why}", service=self._name)
         return None
 
-    def drop(self, name: str) -> None:
-        """Leave a parameter out of every further call."""
+    def adapt(self, name: str) -> None:
+        """Ask in another form from now on; no change if another conversation did that already."""
         with self._lock:
-            change = wire.optional_parameters(self._model).get(name)
-            if change is None:
-                return  # another conversation met the same refusal
-            self._model = self._model.model_copy(update=change)
-        self._notify(f"{self._name} takes no {name}: asking without it")
+            if name == remedies.SYSTEM_ROLE:
+                if self._two_roles:
+                    return
+                self._two_roles = True
+            elif change := remedies.changes(self._model).get(name):
+                self._model = self._model.model_copy(update=change)
+            else:
+                return
+        self._notify(f"{self._name} {remedies.REMEDIES[name].doing}")
 
     def settled(self, error: ServiceError | None, spare: int) -> None:
         """What the outcome of a call means for the other conversations.
@@ -153,14 +170,18 @@ class Caller:
             spare: tokens of its upper bound that it did not take.
         """
         self._limiter.refund(spare)
-        if error is None or isinstance(error, (*records.COURSE, records.ParameterDropped)):
+        if error is None or isinstance(error, (*records.COURSE, records.FormRefused)):
             self._breaker.succeeded()  # the service is there
             return
         self._breaker.failed(error)
-        if isinstance(error, RetryableError) and error.retry_after:
-            self._limiter.pause(min(error.retry_after, self._retry.deadline))
+        wait = error.retry_after if isinstance(error, RetryableError) else None
+        if wait and wait <= self._retry.deadline:
+            # Longer than anyone waits ends one conversation; the others see for themselves.
+            self._limiter.pause(wait)
 
-    def _in_time(self, model: BaseChatModel, call: Callable[[], AIMessage]) -> AIMessage:
+    def _in_time(
+        self, model: BaseChatModel, messages: Sequence[BaseMessage], call: Callable[[], AIMessage]
+    ) -> AIMessage:
         patience = min(self._retry.call_seconds, max(1.0, self._ledger.room("seconds")))
         try:
             return in_thread(call, patience)
@@ -170,13 +191,16 @@ class Caller:
             ) from None
         except Exception as error:
             failure = failures.as_service_error(error, self._name, self._scrub)
-            name = failures.refused_parameter(error, wire.optional_parameters(model))
+            possible = set(remedies.changes(model))
+            if remedies.two_roles(messages) != list(messages):
+                possible.add(remedies.SYSTEM_ROLE)
+            remedy = remedies.find(error, possible)
         # Raised outside the handler: the cause may hold the request with its key.
-        if name is None:
+        if remedy is None:
             raise failure
-        self.drop(name)
-        again = records.ParameterDropped(str(failure), service=self._name, status=failure.status)
-        again.dropped, again.retry_after = name, 0.0
+        self.adapt(remedy.name)
+        again = records.FormRefused(str(failure), service=self._name, status=failure.status)
+        again.dropped = remedy.name
         raise again
 
     def _pause(self, seconds: float) -> None:
@@ -185,7 +209,7 @@ class Caller:
         if caps.seconds is not None and seconds >= self._ledger.room("seconds"):
             raise BudgetExhausted("seconds", caps.seconds)
         if seconds >= _WORTH_SAYING:
-            self._notify(f"waiting {seconds:.0f} s for {self._name}")
+            self._notify(f"waiting {waits.human(seconds)} for {self._name}")
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if self._ledger.stopped:

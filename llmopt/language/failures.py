@@ -7,11 +7,8 @@ provider's package has to be imported. The result carries a scrubbed, short mess
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from llmopt.errors import (
@@ -29,8 +26,10 @@ from llmopt.errors import (
     ServiceTimeout,
     ServiceUnavailable,
 )
+from llmopt.language import waits
 
 _MAX_MESSAGE = 300
+_MAX_READ = 20_000
 
 _QUOTA_CODES = {
     "insufficient_quota",
@@ -59,25 +58,6 @@ _REFUSAL = re.compile(
     r"violating|usage polic(?:y|ies)",
     re.IGNORECASE,
 )
-_SPAN = r"\d+(?:\.\d+)?\s*(?:[a-z]+)?(?:[\s,]*\d+(?:\.\d+)?\s*[a-z]+)*"
-_TRY_AGAIN = re.compile(
-    r"(?:(?:try again|retry|come back) (?:in|after)|retrydelay\W{1,8}|retry-after\W{1,3})"
-    rf"\s*({_SPAN})",
-    re.IGNORECASE,
-)
-_WHOLE_SPAN = re.compile(_SPAN, re.IGNORECASE)
-_PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
-_UNITS = {
-    **dict.fromkeys(("ms", "msec", "millisecond", "milliseconds"), 0.001),
-    **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 1.0),
-    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
-    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600.0),
-    **dict.fromkeys(("d", "day", "days"), 86400.0),
-}
-# Nobody waits longer; whatever is beyond is noise.
-_LONGEST = 366 * 86400.0
-# Seconds since 1970 in place of seconds from now.
-_EPOCH = 1e9
 _TIMEOUT_NAMES = {"ModelTimeoutError", "APITimeoutError", "TimeoutException", "TimeoutError"}
 _CONNECTION_NAMES = {
     "ModelConnectionError",
@@ -88,10 +68,18 @@ _CONNECTION_NAMES = {
     "RemoteDisconnected",
     "SSLError",
 }
-_UNSUPPORTED = re.compile(
-    r"unsupported|not support|does ?n.t support|only the default|unrecognized|unknown|not permitted"
-    r"|not allowed|extra_forbidden|deprecated|invalid|unexpected",
-    re.IGNORECASE,
+# Errors that come inside an answer with status 200 have a code and no status.
+_STATUS_OF_CODE = {
+    "rate_limit": 429, "rate_limit_exceeded": 429, "rate_limit_error": 429,
+    "too_many_requests": 429, "resource_exhausted": 429, "invalid_api_key": 401,
+    "authentication_error": 401, "model_not_found": 404, "invalid_request_error": 400,
+    "server_error": 500, "overloaded_error": 529, **dict.fromkeys(_QUOTA_CODES, 402),
+    **dict.fromkeys(_REFUSAL_CODES, 400),
+}  # fmt: skip
+# What clients stumble over, in words.
+_STUMBLES = (
+    (re.compile(r"^IndexError|choices"), "it holds no choices, so neither a reply nor an error"),
+    (re.compile(r"^JSONDecodeError|Unexpected response type"), "it is not JSON"),
 )
 
 
@@ -103,15 +91,21 @@ def as_service_error(
     What is not recognised counts as an answer that could not be read: a client that trips over a
     field of the wrong type raises anything from ``KeyError`` to a validation error.
     """
-    if isinstance(error, ServiceError):
-        return error
-    status = _status(error)
-    detail = scrub(_message(error))
-    kind = _kind(error, status, detail)
+    for cause in _causes(error):
+        if isinstance(cause, ServiceError):
+            return cause
+    status, words = status_of(error), words_of(error)
+    pause = waits.asked(_headers(error), words)
+    kind = _kind(error, status, words, comes_back=pause is not None)
+    detail = scrub(words)
+    if len(detail) > _MAX_MESSAGE:
+        detail = detail[: _MAX_MESSAGE - 1] + "…"
+    if kind is MalformedResponse:
+        said = (meaning for pattern, meaning in _STUMBLES if pattern.search(detail))
+        detail = next((f"{meaning}; {type(error).__name__}" for meaning in said), detail)
     text = f"{service}: {_sentence(kind, status)}{f' ({detail})' if detail else ''}"
     if issubclass(kind, RetryableError):
-        pause = retry_after(_headers(error), detail)
-        text += f"; it asks to wait {pause:.0f} s" if pause else ""
+        text += f"; it asks to wait {waits.human(pause)}" if pause else ""
         return kind(text, service=service, status=status, retry_after=pause)
     return kind(text, service=service, status=status)
 
@@ -128,51 +122,12 @@ def may_be_billed(error: ServiceError) -> bool:
     )
 
 
-def refused_parameter(error: BaseException, parameters: Mapping[str, Any]) -> str | None:
-    """The request parameter a service does not take, if that is why it said no."""
-    if _status(error) not in (400, 422):
-        return None
-    named = getattr(error, "param", None)
-    text = _message(error)
-    for name in parameters:
-        mentioned = named == name or re.search(rf"\b{re.escape(name)}\b", text) is not None
-        if mentioned and (named == name or _UNSUPPORTED.search(text)):
-            return name
-    return None
-
-
-def retry_after(headers: Mapping[str, str], text: str = "") -> float | None:
-    """Seconds a service asks to wait: from its headers, as seconds or a date, or from its words."""
-    milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return min(milliseconds / 1000, _LONGEST)
-    value = headers.get("retry-after", "").strip()
-    seconds = _number(value)
-    if seconds is not None and _EPOCH <= seconds < 10 * _EPOCH:
-        seconds = max(0.0, seconds - datetime.now(UTC).timestamp())
-    if seconds is None and value:
-        date = _until(value, headers.get("date"))
-        seconds = date if date is not None or not _WHOLE_SPAN.fullmatch(value) else _span(value)
-    if seconds is None and (match := _TRY_AGAIN.search(text)):
-        seconds = _span(match[1])
-    return None if seconds is None else min(seconds, _LONGEST)
-
-
-def _span(text: str) -> float | None:
-    """Seconds in a span such as ``1h23m45.6s``, ``2 days`` or ``34``; None if it is none."""
-    pieces = []
-    for number, unit in _PIECE.findall(text):
-        if unit.lower() not in _UNITS:
-            break
-        pieces.append(float(number) * _UNITS[unit.lower()])
-    return sum(pieces) if pieces else None
-
-
-def _kind(error: BaseException, status: int | None, detail: str) -> type[ServiceError]:
+def _kind(
+    error: BaseException, status: int | None, detail: str, comes_back: bool
+) -> type[ServiceError]:
     names = {base.__name__ for base in type(error).__mro__}
     codes = _codes(error)
     if status is not None and 400 <= status < 500:
-        comes_back = retry_after(_headers(error), detail) is not None
         kind = _rejected(status, names, codes, detail, comes_back)
         if kind is not None:
             return kind
@@ -236,28 +191,61 @@ def _sentence(kind: type[ServiceError], status: int | None) -> str:
     return f"{said}, HTTP {status}" if status is not None else said
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of an error, or the one that its code amounts to."""
     response = getattr(error, "response", None)
+    body = _inside(error)
     for value in (
         getattr(error, "status_code", None),
         getattr(response, "status_code", None),
         getattr(error, "code", None),
         getattr(error, "status", None),
+        *(
+            int(v) if (v := str(body.get(name))).isdecimal() else None
+            for name in ("code", "status")
+        ),
     ):
         if isinstance(value, int) and not isinstance(value, bool) and 100 <= value < 600:
             return value
-    return None
+    found = (_STATUS_OF_CODE[code] for code in sorted(_codes(error)) if code in _STATUS_OF_CODE)
+    return next(found, None) if body else None
+
+
+def words_of(error: BaseException) -> str:
+    """The error's own words on one line, without the markup of an error page."""
+    text = getattr(error, "message", None)
+    own = isinstance(text, str) and text
+    text = str(own or _inside(error).get("message") or error)[:_MAX_READ]
+    text = re.sub(r"<(script|style)\b.*?(?:</\1>|\Z)", " ", text, flags=re.S | re.I)
+    text = " ".join(re.sub(r"<[^<>]*>", " ", text).split())
+    name = type(error).__name__
+    return text if own and text else f"{name}: {text}" if text else name
+
+
+def _inside(error: BaseException) -> Mapping[str, Any]:
+    """An error that came as the body of an answer, which clients raise as it is."""
+    inside = error.args[0] if error.args else None
+    return inside if isinstance(inside, Mapping) else {}
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    for _ in range(10):
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__
 
 
 def _codes(error: BaseException) -> set[str]:
     """Whatever words the service filed the error under."""
     body = getattr(error, "body", None)
-    places: list[Any] = [error, body]
+    places: list[Any] = [error, body, _inside(error)]
     if isinstance(body, Mapping):
         places.append(body.get("error"))
     found = set()
     for place in places:
-        for name in ("code", "type"):
+        for name in ("code", "type", "status"):
             value = place.get(name) if isinstance(place, Mapping) else getattr(place, name, None)
             if isinstance(value, str):
                 found.add(value.lower())
@@ -270,38 +258,3 @@ def _headers(error: BaseException) -> dict[str, str]:
         return {str(k).lower(): str(v) for k, v in dict(raw or {}).items()}
     except (TypeError, ValueError):
         return {}
-
-
-def _message(error: BaseException) -> str:
-    """The error's own words on one line, without the markup of an error page."""
-    text = getattr(error, "message", None)
-    text = text if isinstance(text, str) and text else str(error)
-    text = re.sub(r"<(script|style)\b.*?(?:</\1>|\Z)", " ", text[:20_000], flags=re.S | re.I)
-    text = re.sub(r"<[^<>]*>", " ", text)
-    text = " ".join(text.split())
-    name = type(error).__name__
-    if not text or not isinstance(getattr(error, "message", None), str):
-        text = f"{name}: {text}" if text else name
-    return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 1] + "…"
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text is not None else math.nan
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value >= 0 else None
-
-
-def _until(date: str, now: str | None) -> float | None:
-    """Seconds until a date, by the service's own clock where it says what time it has."""
-    try:
-        then = parsedate_to_datetime(date)
-        start = parsedate_to_datetime(now) if now else datetime.now(UTC)
-        return max(0.0, (_aware(then) - _aware(start)).total_seconds())
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

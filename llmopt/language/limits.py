@@ -9,15 +9,13 @@ Waiting never changes what is asked, nor the order within a conversation, so it 
 from __future__ import annotations
 
 import math
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+
+from llmopt.language import waits
 
 _MINUTE = 60.0
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class _Bucket:
@@ -109,9 +107,11 @@ class RateLimiter:
                 if bucket is not None and remaining is not None:
                     bucket.fill(self._clock())
                     bucket.level = min(bucket.level, remaining)
-                    reset = _seconds(_pick(told, name, "reset"))
+                    reset = waits.seconds(_pick(told, name, "reset") or "")
                     if remaining < 1 and reset:
-                        self._paused_until = max(self._paused_until, self._clock() + reset)
+                        # Longer waits are left to refusals: few headers are right about them.
+                        until = self._clock() + min(reset, _MINUTE)
+                        self._paused_until = max(self._paused_until, until)
 
     def _new_bucket(self, limit: float) -> _Bucket:
         bucket = _Bucket(limit)
@@ -133,22 +133,3 @@ def _positive(text: str | None, zero: bool = False) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) and (value > 0 or (zero and value == 0)) else None
-
-
-def _seconds(text: str | None) -> float | None:
-    """Seconds from ``6m0s``, ``120ms``, ``1.5`` or a date; at most a minute, and None if unclear.
-
-    Longer waits are left to the service's own refusals, which say how long.
-    """
-    if text is None:
-        return None
-    seconds = _positive(text, zero=True)
-    if seconds is None and (parts := _DURATION.findall(text)):
-        seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    if seconds is None:
-        try:
-            then = datetime.fromisoformat(text)
-            seconds = (then - datetime.now(then.tzinfo or UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return min(max(seconds, 0.0), _MINUTE)

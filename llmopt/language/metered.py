@@ -164,7 +164,7 @@ class MeteredChat:
             if error["type"] == kind.__name__:
                 raise kind(error["message"], service=self._llm.spec, status=error["status"])
         if error["dropped"]:
-            self._caller.drop(error["dropped"])
+            self._caller.adapt(error["dropped"])
 
     def _attempt(self, question: Question, number: int) -> dict[str, Any]:
         """One try: the record of its answer, journaled and settled; or the failure, likewise."""

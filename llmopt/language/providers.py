@@ -155,7 +155,8 @@ def open_openai(
     try:
         from langchain_openai import ChatOpenAI
         from langchain_openai.chat_models.base import BaseChatOpenAI
-        from openai import DefaultHttpxClient
+
+        from llmopt.language.reading import bounded_client
     except ImportError as error:
         raise _missing("openai", "langchain-openai") from error
     key = _key(settings, base_url)
@@ -173,7 +174,7 @@ def open_openai(
         "extra_body": {"response_format": _SCHEMA} if settings.structured else None,
         "include_response_headers": True,
         # A client of its own, so that it can be closed with the run.
-        "http_client": DefaultHttpxClient(timeout=settings.timeout),
+        "http_client": bounded_client(f"openai:{model}", timeout=settings.timeout),
     }
     options = {name: value for name, value in options.items() if value is not None}
     if base_url:

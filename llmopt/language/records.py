@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmopt.errors import ContentRefused, ContextOverflow, RetryableError, ServiceError
+from llmopt.errors import ContentRefused, ContextOverflow, ServiceError
 from llmopt.language import wire
 from llmopt.language.prices import Bound
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, BaseMessage
+
+MAX_CHARS = 1_000_000
+"""Of a reply, its reasoning included; no sane limit of tokens is longer."""
+_MAX_NAME = 200
 
 INTENT = "llm_intent"
 REPLY = "llm_reply"
@@ -21,8 +25,8 @@ COURSE = (ContextOverflow, ContentRefused)
 ANSWER = {"text": str, "finish_reason": str, "model": str, "estimated": bool, "charged": dict}
 
 
-class ParameterDropped(RetryableError):
-    """The service does not take an optional parameter; the next try goes without it."""
+class FormRefused(ServiceError):
+    """The service refuses the form of a question; what it refuses is changed by now."""
 
     dropped = ""
 
@@ -74,10 +78,10 @@ def answer(message: AIMessage, charged: dict[str, float], estimated: bool) -> di
     """The record of a call that was answered."""
     metadata = message.response_metadata or {}
     return {
-        "text": str(message.text),
+        "text": str(message.text)[:MAX_CHARS],
         "finish_reason": wire.finish_reason(message),
-        "model": str(metadata.get("model_name") or metadata.get("model") or ""),
-        "fingerprint": str(metadata.get("system_fingerprint") or ""),
+        "model": str(metadata.get("model_name") or metadata.get("model") or "")[:_MAX_NAME],
+        "fingerprint": str(metadata.get("system_fingerprint") or "")[:_MAX_NAME],
         "estimated": estimated,
         "charged": charged,
     }
@@ -85,7 +89,7 @@ def answer(message: AIMessage, charged: dict[str, float], estimated: bool) -> di
 
 def failure(error: ServiceError, charged: dict[str, float]) -> dict[str, Any]:
     """The record of a failed call."""
-    dropped = error.dropped if isinstance(error, ParameterDropped) else ""
+    dropped = error.dropped if isinstance(error, FormRefused) else ""
     return {
         "error": {
             "type": "BadRequest" if dropped else type(error).__name__,

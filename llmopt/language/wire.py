@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LENGTH = {"length", "max_tokens", "model_length", "max_output_tokens", "model_context_window"}
 _FILTERED = {"content_filter", "refusal", "safety", "prohibited_content", "blocklist", "recitation"}
+_REASONS = ("finish_reason", "stop_reason", "done_reason", "finishReason")
 # No model reads or writes more in one call; a larger figure is a broken counter.
 _MOST_TOKENS = 10_000_000
 
@@ -34,8 +35,6 @@ _SHAPING = (
     "reasoning_effort",
     "extra_body",
 )
-# What a service may turn down, and what to set on the model instead.
-_OPTIONAL = ("temperature", "seed", "top_p", "response_format")
 
 
 @dataclass(frozen=True)
@@ -87,19 +86,6 @@ def parameters(model: BaseChatModel) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def optional_parameters(model: BaseChatModel) -> dict[str, dict[str, Any]]:
-    """Parameters the model sends that it can do without, each with the change that drops it."""
-    drops: dict[str, dict[str, Any]] = {}
-    for name in _OPTIONAL:
-        extra = getattr(model, "extra_body", None)
-        if name == "response_format" and isinstance(extra, Mapping) and name in extra:
-            rest = {key: value for key, value in extra.items() if key != name}
-            drops[name] = {"extra_body": rest or None}
-        elif getattr(model, name, None) is not None:
-            drops[name] = {name: None}
-    return drops
-
-
 def base_url(model: BaseChatModel) -> str:
     """The address a model is asked at, where it is not the provider's own."""
     for name in ("openai_api_base", "base_url", "endpoint", "anthropic_api_url"):
@@ -129,7 +115,7 @@ def secrets_of(model: BaseChatModel) -> set[str]:
 def finish_reason(message: AIMessage) -> str:
     """``stop``, ``length`` (cut off) or ``content_filter`` (withheld), in any provider's words."""
     metadata = message.response_metadata or {}
-    for name in ("finish_reason", "stop_reason", "done_reason", "finishReason"):
+    for name in _REASONS:
         value = metadata.get(name)
         if isinstance(value, str):
             said = value.lower().removeprefix("finish_reason_")
@@ -137,6 +123,21 @@ def finish_reason(message: AIMessage) -> str:
                 return "length"
             return "content_filter" if said in _FILTERED else "stop"
     return "stop"
+
+
+def why_empty(message: AIMessage) -> str:
+    """What an answer without text holds in its place, and how it ended, for people."""
+    calls = [*message.tool_calls, *message.invalid_tool_calls]
+    thoughts = ("reasoning_content", "reasoning", "thinking")
+    said = []
+    if calls:
+        names = ", ".join(f"'{str(call.get('name'))[:40]}'" for call in calls[:3])
+        said.append(f"it calls the tool {names}, and none was offered")
+    if any(message.additional_kwargs.get(name) for name in thoughts):
+        said.append("it holds reasoning only")
+    metadata = message.response_metadata or {}
+    ended = [f"{name} '{str(metadata[name])[:40]}'" for name in _REASONS if metadata.get(name)]
+    return f" ({'; '.join(said + ended)})" if said or ended else ""
 
 
 def usage(message: AIMessage) -> Usage | None:

@@ -345,7 +345,10 @@ def test_version_and_help() -> None:
     assert "resume" in overview.out + overview.err
     text = " ".join(done("run", "--help").out.replace("│", " ").split())
     assert "[default: shapes-small]" in text
-    assert "[default: $LLMOPT_LLM, else openai if a key is set (not for shapes tasks), else builtin]" in text
+    assert (
+        "[default: $LLMOPT_LLM, else openai if a key is set (not for shapes tasks), else builtin]"
+        in text
+    )
     for command in (
         "resume",
         "plan",

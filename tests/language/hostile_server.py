@@ -6,7 +6,9 @@ reply to a conversation depends on nothing but its messages, as with a determini
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import itertools
 import json
 import socket
 import struct
@@ -252,6 +254,30 @@ def _refuse_parameter(name: str) -> Act:
     return act
 
 
+def _other_name(handler: Handler, body: dict[str, Any]) -> None:
+    if "max_tokens" not in body:
+        _ok(handler, body)
+        return
+    message = (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. "
+        "Use 'max_completion_tokens' instead."
+    )
+    _error(400, message, "unsupported_parameter", param="max_tokens")(handler, body)
+
+
+def _two_roles(status: int, message: str) -> Act:
+    """Take user and assistant in turns, and nothing else."""
+
+    def act(handler: Handler, body: dict[str, Any]) -> None:
+        turns = itertools.cycle(["user", "assistant"])
+        if any(m["role"] != next(turns) for m in body["messages"]):
+            _error(status, message)(handler, body)
+        else:
+            _ok(handler, body)
+
+    return act
+
+
 def _echo_key(status: int) -> Act:
     """Repeat what the client is allowed to nobody else."""
 
@@ -358,6 +384,11 @@ GOOD: dict[str, Act] = {
     "key in reply": _key_in_reply,
     "no temperature": _refuse_parameter("temperature"),
     "no seed": _refuse_parameter("seed"),
+    "other name": _other_name,
+    "no system": _two_roles(400, "Developer instruction is not enabled for models/gemma-3-27b-it"),
+    "two roles": _two_roles(
+        500, "jinja: Conversation roles must alternate user/assistant/user/assistant/..."
+    ),
 }
 RETRYABLE: dict[str, Act] = {
     "429": _error(429, "slow down", "rate_limit_exceeded"),
@@ -371,6 +402,8 @@ RETRYABLE: dict[str, Act] = {
     "502": _html(502),
     "503": _error(503, "loading model"),
     "529": _error(529, "overloaded", "overloaded_error"),
+    "rate limit in 200": _json({"error": {"message": "slow down", "code": 429}}),
+    "rate limit word in 200": _json({"error": {"message": "no", "code": "rate_limit_exceeded"}}),
     "error in 200": _json({"error": {"message": "worker died", "code": 500}}),
     "html": _html(200),
     "empty body": _bytes(b""),
@@ -389,6 +422,17 @@ RETRYABLE: dict[str, Act] = {
     "no message": _with(choices=[{"index": 0, "finish_reason": "stop"}]),
     "message text": _with(choices=[{"index": 0, "finish_reason": "stop", "message": "hi"}]),
     "content null": _with(choices=choice(None)),
+    "tool call": _with(
+        choices=choice(
+            None,
+            "tool_calls",
+            tool_calls=[
+                {"id": "1", "type": "function", "function": {"name": "search", "arguments": "{}"}}
+            ],
+        )
+    ),
+    "huge": _bytes(b'{"choices": "' + b"x" * 9 * 2**20 + b'"}'),
+    "bomb": _bytes(gzip.compress(b"[" * 2**26), headers={"Content-Encoding": "gzip"}),
     "content empty": _with(choices=choice("  ")),
     "content number": _with(choices=choice(12)),
     "content object": _with(choices=choice({"text": "- a {}"})),
@@ -427,10 +471,15 @@ FATAL: dict[str, Act] = {
     "401 echo": _echo_key(401),
     "403": _error(403, "Country not supported", "unsupported_country_region_territory"),
     "402": _error(402, "Insufficient Balance", "insufficient_balance"),
+    "402 in 200": _json({"error": {"message": "Insufficient credits", "code": 402}}),
     "quota": _error(
         429,
         "You exceeded your current quota, please check your plan and billing details.",
         "insufficient_quota",
+    ),
+    "429 endless": _error(429, "slow down", None, {"Retry-After": "1e308"}),
+    "429 for good": _error(
+        429, "slow down", None, {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}
     ),
     "no model": _error(404, "The model `x` does not exist", "model_not_found"),
     "bad request": _error(400, "'messages' must contain the word json", "invalid_request_error"),

@@ -6,8 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llmopt import errors
 from llmopt.language import failures
@@ -143,72 +141,6 @@ def test_a_service_error_stays_itself() -> None:
     assert failures.as_service_error(error, "s", SCRUB) is error
 
 
-@pytest.mark.parametrize(
-    ("headers", "text", "seconds"),
-    [
-        ({"retry-after": "7"}, "", 7.0),
-        ({"retry-after": " 0.5 "}, "", 0.5),
-        ({"retry-after-ms": "250", "retry-after": "9"}, "", 0.25),
-        (
-            {
-                "retry-after": "Wed, 21 Oct 2026 07:28:30 GMT",
-                "date": "Wed, 21 Oct 2026 07:28:00 GMT",
-            },
-            "",
-            30.0,
-        ),
-        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, "", 0.0),
-        ({}, "Please try again in 7.5s.", 7.5),
-        ({}, "Please try again in 120ms.", 0.12),
-        ({}, "try again in 2m", 120.0),
-        ({}, "'retryDelay': '34s'", 34.0),
-        ({}, "Please try again in 1h23m45.6s.", 5025.6),
-        ({}, "try again in 2 days", 172800.0),
-        ({}, "Please retry in 2.07s", 2.07),
-        ({}, "come back in 1 hour, 30 minutes", 5400.0),
-        ({}, "try again in 20 s, 3 of 5 are used", 20.0),
-        ({}, "try again in a while", None),
-        ({"retry-after": "2s"}, "", 2.0),
-        ({"retry-after": "1m30s"}, "", 90.0),
-        ({"retry-after": "soon"}, "try again in 4s", 4.0),
-        ({"retry-after": "1e308"}, "", 31622400.0),
-        ({"retry-after": "1000000001"}, "", 0.0),
-        ({"retry-after-ms": "1e308"}, "", 31622400.0),
-        ({"retry-after": "soon"}, "", None),
-        ({"retry-after": "-1"}, "", None),
-        ({"retry-after": "nan"}, "", None),
-        ({"retry-after": "inf"}, "", None),
-        ({"retry-after": "Wed, 99 Oct 2026 07:28:30 GMT"}, "", None),
-        ({}, "", None),
-    ],
-)
-def test_retry_after(headers: dict[str, str], text: str, seconds: float | None) -> None:
-    assert failures.retry_after(headers, text) == seconds
-
-
-@given(st.text(max_size=60), st.text(max_size=60))
-def test_any_wait_is_a_sane_number_or_none(header: str, text: str) -> None:
-    for said in (text, f"try again in {text}", f"retry after {text}"):
-        seconds = failures.retry_after({"retry-after": header}, said)
-        assert seconds is None or 0 <= seconds <= 366 * 86400
-
-
-SPANS = st.lists(
-    st.tuples(st.integers(0, 99), st.sampled_from(["h", " minutes", "m", "s", " sec", "ms", "d"])),
-    min_size=1,
-    max_size=4,
-)
-
-
-@given(SPANS, st.sampled_from(["", " ", ", "]))
-def test_spans_of_any_make_add_up(parts: list[tuple[int, str]], between: str) -> None:
-    sizes = {"h": 3600, "minutes": 60, "m": 60, "s": 1, "sec": 1, "ms": 0.001, "d": 86400}
-    text = between.join(f"{number}{unit}" for number, unit in parts)
-    total = sum(number * sizes[unit.strip()] for number, unit in parts)
-    assert failures.retry_after({}, f"Please try again in {text}") == pytest.approx(total)
-    assert failures.retry_after({"retry-after": text}) == pytest.approx(total)
-
-
 def test_a_quota_with_a_time_to_come_back_is_a_rate_limit() -> None:
     for headers in ({"Retry-After": "2"}, {"retry-after-ms": "900"}, {"Retry-After": "2s"}):
         error = http_error(429, headers=headers, message="You exceeded your current quota")
@@ -221,23 +153,6 @@ def test_retry_after_reaches_the_failure() -> None:
     assert isinstance(failure, errors.RateLimited)
     assert failure.retry_after == 3.0
     assert "asks to wait 3 s" in str(failure)
-
-
-@pytest.mark.parametrize(
-    ("status", "message", "name"),
-    [
-        (400, "Unsupported value: 'temperature' does not support 0.7", "temperature"),
-        (400, "`temperature` is deprecated for this model.", "temperature"),
-        (422, "body.seed: Extra inputs are not permitted (extra_forbidden: seed)", "seed"),
-        (400, "'response_format' of type 'json_schema' is not supported", "response_format"),
-        (400, "something else is invalid", None),
-        (400, "the temperature in the room is nice", None),
-        (500, "Unsupported value: 'temperature'", None),
-    ],
-)
-def test_refused_parameter(status: int, message: str, name: str | None) -> None:
-    sent = {"temperature": {}, "seed": {}, "response_format": {}}
-    assert failures.refused_parameter(http_error(status, message=message), sent) == name
 
 
 def test_who_may_have_worked_for_it() -> None:

@@ -6,7 +6,9 @@ the same when it is resumed from its journal without a server.
 
 from __future__ import annotations
 
+import dataclasses
 import random
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +48,9 @@ SETTINGS = LlmSettings(
     structured=True,
     price="1,4",
 )
+
+
+REFUSED_FORMS = ("no temperature", "no seed", "other name", "no system", "two roles")
 
 
 @dataclass
@@ -170,7 +175,7 @@ def test_every_act_is_survived(act: str, tmp_path: Path) -> None:
         course, spent = play(server, tmp_path / "journal.jsonl", turns=1)
         assert course.ended_by is None
         assert len(course.replies) == 1
-        expected = 1 if act in GOOD and act not in ("no temperature", "no seed") else 2
+        expected = 1 if act in GOOD and act not in REFUSED_FORMS else 2
         assert settled(server) == spent["llm_calls"] == expected
     assert "wrong" not in course.replies[0].text
 
@@ -191,6 +196,7 @@ def test_slow_acts_are_cut_short(act: str, tmp_path: Path) -> None:
         ("401", AuthenticationFailed),
         ("403", AuthenticationFailed),
         ("402", QuotaExhausted),
+        ("402 in 200", QuotaExhausted),
         ("quota", QuotaExhausted),
         ("no model", ServiceModelNotFound),
         ("bad request", BadRequest),
@@ -217,6 +223,73 @@ def test_parameters_that_are_refused_are_left_out_for_good(tmp_path: Path) -> No
         sent = [("temperature" in body, "seed" in body) for body in server.seen]
         assert sent == [(True, True), (False, True), (False, False), (False, False)]
         assert all("response_format" in body for body in server.seen)
+
+
+def test_every_form_that_is_refused_is_changed_for_good_and_costs_no_patience(
+    tmp_path: Path,
+) -> None:
+    settings = dataclasses.replace(SETTINGS, attempts=1, top_p=0.9)
+    refused = ["no system", "other name", "no temperature", "no seed", "ok"]
+    path = tmp_path / "journal.jsonl"
+    with HostileServer([*refused, "two roles"]) as server:
+        chat, ledger, journal = meter(server.url, path, settings=settings)
+        with chat, journal:
+            course = converse(chat, 2)
+        assert course.ended_by is None
+        assert settled(server) == ledger.snapshot()["llm_calls"] == len(refused) + 1
+        for body in server.seen[-2:]:
+            assert body["messages"][0]["role"] == "user"
+            assert body["messages"][0]["content"].startswith("You write templates.\n\nWrite 5")
+            assert body["max_completion_tokens"] == settings.max_tokens
+            assert not {"max_tokens", "temperature", "seed"} & set(body)
+            assert body["top_p"] == 0.9
+    # A resumed run knows it from its journal.
+    with HostileServer(["two roles"]) as server:
+        chat, ledger, journal = meter(server.url, path, settings=settings)
+        with chat, journal:
+            again = converse(chat, 3)
+        assert again.replies[:2] == course.replies
+        assert settled(server) == 1
+        assert "max_tokens" not in server.seen[0]
+
+
+@pytest.mark.parametrize(
+    ("act", "says"),
+    [
+        ("tool call", r"empty \(it calls the tool 'search', and none was offered; finish_reason"),
+        ("content null", r"the answer is empty \(finish_reason 'stop'\)"),
+        ("no choices", "holds no choices, so neither a reply nor an error"),
+        ("choices null", "holds no choices"),
+        ("huge", "the answer is longer than 8 MiB"),
+        ("bomb", "the answer is longer than 8 MiB"),
+        ("error in 200", r"could not answer now, HTTP 500 \(ValueError: worker died"),
+        ("rate limit in 200", r"asks for fewer requests, HTTP 429"),
+    ],
+)
+def test_the_cause_is_named_in_words(act: str, says: str, tmp_path: Path) -> None:
+    with HostileServer([act]) as server:
+        settings = dataclasses.replace(SETTINGS, attempts=1)
+        path = tmp_path / "journal.jsonl"
+        chat, _, journal = meter(server.url, path, settings=settings)
+        began = time.monotonic()
+        with chat, journal:
+            ended_by = converse(chat, 1).ended_by
+        assert time.monotonic() - began < 3
+    assert re.search(says, str(ended_by)), ended_by
+    assert path.stat().st_size < 10_000
+
+
+@pytest.mark.parametrize("act", ["429 endless", "429 for good"])
+def test_an_endless_wait_ends_one_conversation_and_holds_no_other(act: str, tmp_path: Path) -> None:
+    with HostileServer([act]) as server:
+        chat, _, journal = meter(server.url, tmp_path / "journal.jsonl")
+        began = time.monotonic()
+        with chat, journal:
+            ended = converse(chat, 1, stream="a")
+            course = converse(chat, 1, stream="b")
+        assert time.monotonic() - began < 3
+    assert "asks to wait 366 days; gave up after 1 try" in str(ended.ended_by)
+    assert len(course.replies) == 1
 
 
 def test_a_service_that_ignores_the_limit_is_charged_in_full_and_ends_the_run(

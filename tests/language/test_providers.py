@@ -12,7 +12,7 @@ import pytest
 from scripted import Scripted
 
 from llmopt.errors import ConfigError
-from llmopt.language import wire
+from llmopt.language import remedies, wire
 from llmopt.language.llm import choose_llm
 from llmopt.language.providers import DEFAULT_OPENAI, default_spec, open_chat, split_spec
 from llmopt.language.settings import LlmSettings
@@ -151,8 +151,10 @@ def test_structured_and_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert model.default_headers == {"X-Title": "llmopt", "X-Api-Key": "a-gateway-secret-0815"}
     assert sent(model)["extra_body"]["response_format"]["type"] == "json_schema"
     assert "a-gateway-secret-0815" in wire.secrets_of(model)
-    drops = wire.optional_parameters(model)
-    assert set(drops) == {"temperature", "response_format"}
+    drops = remedies.changes(model)
+    assert set(drops) == {
+        "temperature", "response_format", "max_tokens", "max_completion_tokens"
+    }  # fmt: skip
     without = model.model_copy(update=drops["response_format"])
     assert "extra_body" not in sent(without)
 
