@@ -7,7 +7,8 @@
     │   ├── TemplateError         a template that cannot be used
     │   ├── ModelError            a model or its weights cannot be had
     │   ├── AccessError           the black box does not offer what the optimizer needs
-    │   └── RunFolderError        a run folder is missing, in use, unwritable or damaged
+    │   └── RunFolderError        a run folder is missing, unwritable or damaged
+    │       └── RunFolderInUse    another process lives in it
     ├── BudgetExhausted           a cap would be passed; ends a search normally
     ├── BudgetTooSmall            the caps do not pay for any result                    exit code 3
     └── ServiceError              a service failed; the run can be resumed              exit code 4
@@ -71,6 +72,10 @@ class AccessError(UserError):
 
 class RunFolderError(UserError):
     """A run folder is missing, in use, not writable or damaged."""
+
+
+class RunFolderInUse(RunFolderError):
+    """Another process lives in the run folder."""
 
 
 class BudgetExhausted(LlmoptError):

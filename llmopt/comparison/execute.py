@@ -3,57 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from llmopt.comparison.grid import Cell, finished, key, known_runs, left
+from llmopt.comparison.attempt import Attempts, Done, Task
+from llmopt.comparison.grid import Cell, Known, finished, key, left
 from llmopt.comparison.records import read_record
 from llmopt.errors import LlmoptError
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
 from llmopt.spend.events import Watch
 
-if TYPE_CHECKING:
-    from llmopt.vision.base import BlackBox
-
 Resolve = Callable[[RunConfig], RunConfig]
-
-
-@dataclass
-class Done:
-    """What became of a cell.
-
-    Attributes:
-        cell: which.
-        folder: its run, or None if it failed.
-        reused: it was finished before.
-        error: why it failed.
-        interrupted: it stopped early and can be resumed.
-    """
-
-    cell: Cell
-    folder: Path | None = None
-    reused: bool = False
-    error: LlmoptError | None = None
-    interrupted: bool = False
 
 
 def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[Done]:
     """Finish every cell: reuse equal runs below ``root``, resume begun ones, start the others.
 
     A cell that fails does not stop the others; an interruption does, and the same call goes on
-    from there.
+    from there. A cell that another process runs is waited for.
 
     Args:
         cells: in an order in which each comes after the one it starts from.
         root: where run folders are and go.
         jobs: runs at the same time, each in a process of its own.
         watch: told how it goes.
+
+    Returns:
+        What became of each cell; all of them have an entry.
 
     Raises:
         UserError: before anything is run, if a config cannot be.
@@ -64,38 +43,55 @@ def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[
         return compose(config).config
 
     configs = {id(cell): cell.config if cell.arm.after else resolve(cell.config) for cell in cells}
-    known = known_runs(root)
+    known = Known(root)
     done: list[Done] = []
-    folders: dict[tuple[str, tuple[str, int, int]], Path] = {}
-    for wave in _waves(cells):
-        todo: list[tuple[Cell, RunConfig, Path | None]] = []
-        for cell in wave:
-            config = configs[id(cell)]
-            if cell.arm.after:
-                before = folders.get((cell.arm.after, cell.place))
-                if before is None:
-                    missing = LlmoptError(f"'{cell.arm.after}', which it starts from, failed")
-                    done.append(Done(cell, error=missing))
-                    continue
-                changes: dict[str, Any] = {"init_from": str(before)}
-                if cell.shared is not None:
-                    first = read_record(before)
-                    changes[cell.shared.option] = left(
-                        config, cell.shared, first.ledger, first.seconds
-                    )
-                config = resolve(dataclasses.replace(config, **changes))
-            folder = known.get(key(config))
-            if folder is not None and finished(folder):
-                done.append(Done(cell, folder, reused=True))
-                continue
-            todo.append((cell, config, folder))
-        for one in _finish(todo, jobs, watch):
+
+    def report(one: Done) -> None:
+        if not one.busy:
             done.append(one)
-            _tell(one, len(done), len(cells), watch)
-        folders |= {(d.cell.arm.name, d.cell.place): d.folder for d in done if d.folder}
-        if any(d.interrupted for d in done):
-            break
+        _tell(one, len(done), len(cells), watch)
+
+    try:
+        for wave in _waves(cells):
+            todo: list[Task] = []
+            for cell in wave:
+                if cell.arm.after:
+                    before = _folder(done, cell)
+                    if before is None:
+                        missing = LlmoptError(f"'{cell.arm.after}', which it starts from, failed")
+                        done.append(Done(cell, error=missing))
+                        continue
+                    configs[id(cell)] = resolve(_continued(cell, before))
+                config = configs[id(cell)]
+                folder = known.find(key(config))
+                if folder is not None and finished(folder):
+                    done.append(Done(cell, folder, reused=True))
+                else:
+                    todo.append((cell, config))
+            _finish(todo, known, jobs, watch, report)
+    except KeyboardInterrupt:
+        ended = {id(one.cell) for one in done}
+        for cell in cells:
+            if id(cell) not in ended:
+                folder = known.find(key(configs[id(cell)]))
+                over = folder is not None and finished(folder)
+                done.append(Done(cell, folder, interrupted=not over))
     return done
+
+
+def _folder(done: Sequence[Done], cell: Cell) -> Path | None:
+    """The run that a cell starts from."""
+    place = cell.arm.after, cell.place
+    return next((d.folder for d in done if (d.cell.arm.name, d.cell.place) == place), None)
+
+
+def _continued(cell: Cell, before: Path) -> RunConfig:
+    """The config of a cell that starts from an earlier run, under what that left of a cap."""
+    changes: dict[str, Any] = {"init_from": str(before)}
+    if cell.shared is not None:
+        first = read_record(before)
+        changes[cell.shared.option] = left(cell.config, cell.shared, first.ledger, first.seconds)
+    return dataclasses.replace(cell.config, **changes)
 
 
 def _waves(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
@@ -108,82 +104,30 @@ def _waves(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
 
 
 def _finish(
-    todo: list[tuple[Cell, RunConfig, Path | None]], jobs: int, watch: Watch
-) -> Iterator[Done]:
-    if jobs == 1 or len(todo) < 2:
-        yield from _here(todo, watch)
+    todo: Sequence[Task], known: Known, jobs: int, watch: Watch, report: Callable[[Done], None]
+) -> None:
+    """Run what is left of a wave, here or in several processes."""
+    if jobs > 1 and len(todo) > 1:
+        from llmopt.comparison.workers import spread
+
+        spread(todo, known, jobs, watch, report)
         return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    # Forked processes would share the locks of threads that torch has started.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {
-            pool.submit(_elsewhere, config, folder, threads): cell for cell, config, folder in todo
-        }
-        for future in as_completed(futures):
-            folder, interrupted, error = future.result()
-            yield Done(futures[future], folder, error=error, interrupted=interrupted)
-            if interrupted:
-                pool.shutdown(cancel_futures=True)
-                return
-
-
-def _here(todo: list[tuple[Cell, RunConfig, Path | None]], watch: Watch) -> Iterator[Done]:
-    """In this process, with one model for all runs that share it."""
-    from llmopt.runs.compose import choose_model
-
-    boxes: dict[tuple[Any, ...], BlackBox] = {}
-    for cell, config, folder in todo:
-        name = (config.model, config.pretrained, config.blackbox, config.device, config.precision)
-        try:
-            watch.stage(cell.title)
-            if name not in boxes:
-                boxes[name] = choose_model(config).open(watch)
-            result = _run(config, folder, watch, boxes[name])
-        except LlmoptError as error:
-            yield Done(cell, error=error)
-            continue
-        interrupted = result["status"] == "interrupted"
-        yield Done(cell, None if interrupted else Path(result["run"]), interrupted=interrupted)
-        if interrupted:
-            return
-
-
-def _elsewhere(
-    config: RunConfig, folder: Path | None, threads: int
-) -> tuple[Path | None, bool, LlmoptError | None]:
-    """In a process of a pool."""
-    import torch
-
-    torch.set_num_threads(threads)
-    try:
-        result = _run(config, folder, Watch(), None)
-    except LlmoptError as error:
-        return None, False, _portable(error)
-    if result["status"] == "interrupted":
-        return None, True, None
-    return Path(result["run"]), False, None
-
-
-def _run(
-    config: RunConfig, folder: Path | None, watch: Watch, box: BlackBox | None
-) -> dict[str, Any]:
-    from llmopt.runs.compose import Given, compose
-    from llmopt.runs.engine import resume, start
-
-    setup = compose(config, Given(box=box))
-    return start(setup, watch) if folder is None else resume(folder, setup, watch)
-
-
-def _portable(error: LlmoptError) -> LlmoptError:
-    """The error with its exit code, in a form any process can read."""
-    plain = LlmoptError(str(error))
-    plain.exit_code = error.exit_code
-    return plain
+    attempts, waiting = Attempts(known, watch), deque(todo)
+    while waiting:
+        task = waiting.popleft()
+        one = attempts.run(task)
+        if one.interrupted:
+            raise KeyboardInterrupt
+        report(one)
+        if one.busy:
+            waiting.append(task)
 
 
 def _tell(done: Done, count: int, total: int, watch: Watch) -> None:
     head = f"[{count}/{total}] {done.cell.title}: "
-    if done.error is not None:
+    if done.busy:
+        watch.stage(f"waiting for another process: {done.cell.title}")
+    elif done.error is not None:
         watch.warn(f"{head}{done.error}")
     elif done.folder is not None:
         accuracy = run_folder.read_result(done.folder)["best"]["test_accuracy"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -207,7 +208,7 @@ def left(config: RunConfig, cap: Cap, spent: Mapping[str, float | None], seconds
 
 
 def key(config: RunConfig) -> str:
-    """Equal for configs that ask for the same run.
+    """Equal for configs that ask for the same run; can name a file.
 
     Raises:
         LlmoptError: the optimizer or its settings are not known to this version.
@@ -217,20 +218,30 @@ def key(config: RunConfig) -> str:
         del values[name]
     values["settings"] = optimizer_of(config).as_given()
     values["llm_settings"] = {k: str(v) for k, v in config.llm_settings.items()}
-    return json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def known_runs(root: Path) -> dict[str, Path]:
-    """Run folders by the key of their config; of several equal ones, a finished one or the last."""
-    found: dict[str, Path] = {}
-    for folder in run_folder.find(root):
-        try:
-            name = key(run_folder.read_run_config(folder))
-        except LlmoptError:
-            continue  # damaged, or of another version: not one to reuse
-        if name not in found or not finished(found[name]):
-            found[name] = folder
-    return found
+class Known:
+    """Run folders below ``root`` by the key of their config; each config is read once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._seen: set[Path] = set()
+        self._folders: dict[str, list[Path]] = {}
+
+    def find(self, name: str) -> Path | None:
+        """The run of a key, as things stand now; of several, a finished one or else the last."""
+        for folder in run_folder.find(self.root):
+            if folder in self._seen:
+                continue
+            self._seen.add(folder)
+            try:
+                found = key(run_folder.read_run_config(folder))
+            except LlmoptError:
+                continue  # damaged, or of another version: not one to reuse
+            self._folders.setdefault(found, []).append(folder)
+        folders = self._folders.get(name, [])
+        return next((f for f in folders if finished(f)), folders[-1] if folders else None)
 
 
 def finished(folder: Path) -> bool:

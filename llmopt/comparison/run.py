@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmopt.comparison import grid
-from llmopt.comparison.execute import Done, execute
+from llmopt.comparison.attempt import Done
+from llmopt.comparison.execute import execute
 from llmopt.comparison.records import read_record
 from llmopt.comparison.table import Comparison, compare
 from llmopt.errors import ConfigError
@@ -47,8 +48,12 @@ def compare_runs(
         cells, note = grid.hold_equal(cells, equal)
         notes.append(note)
     done = execute(cells, Path(base.runs), jobs, watch)
-    records = [read_record(one.folder, one.cell.arm.name) for one in done if one.folder]
-    if not records:
+    records = [
+        read_record(one.folder, one.cell.arm.name)
+        for one in done
+        if one.folder and not one.interrupted
+    ]
+    if not records and not any(one.interrupted for one in done):
         raise next((one.error for one in done if one.error), ConfigError("nothing was run"))
     found = compare(records, [*notes, *_said(done)])
     found = dataclasses.replace(found, done=tuple(done))
@@ -59,7 +64,19 @@ def _said(done: Sequence[Done]) -> list[str]:
     notes = []
     if reused := sum(one.reused for one in done):
         notes.append(f"{reused} of {len(done)} runs were finished before and reused.")
+    notes += _standing(done)
     return [*notes, *(f"{one.cell.title} failed: {one.error}" for one in done if one.error)]
+
+
+def _standing(done: Sequence[Done]) -> list[str]:
+    """Where a comparison stands that was interrupted."""
+    if not (stopped := [one for one in done if one.interrupted]):
+        return []
+    begun = sum(one.folder is not None for one in stopped)
+    return [
+        f"Interrupted: of {len(done)} runs, {len(done) - len(stopped)} are done, {begun} are begun "
+        f"and {len(stopped) - begun} are left; the same command goes on from here."
+    ]
 
 
 def _with_published(found: Comparison) -> Comparison:

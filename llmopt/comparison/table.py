@@ -16,7 +16,7 @@ from llmopt.spend.currency import CURRENCIES, Spend
 from llmopt.stats import holm
 
 if TYPE_CHECKING:
-    from llmopt.comparison.execute import Done
+    from llmopt.comparison.attempt import Done
 
 SCHEMA = 1
 # Prompts first: they are what the methods spend.

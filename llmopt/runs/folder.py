@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from llmopt.errors import RunFolderError
+from llmopt.errors import RunFolderError, RunFolderInUse
 from llmopt.runs.config import RunConfig, read_config
 from llmopt.spend.files import write_text
 
@@ -55,16 +55,17 @@ def create(config: RunConfig) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder for one process.
+    """Hold a folder for one process; the lock ends with the process, however that ends.
 
     Raises:
-        RunFolderError: another process lives in it, or it cannot be written.
+        RunFolderInUse: another process lives in it.
+        RunFolderError: it cannot be written.
     """
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RunFolderError(
+        raise RunFolderInUse(
             f"run folder {folder} is in use by another process; wait for it, or stop it first"
         ) from error
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -14,13 +15,14 @@ from paper_runs import paper_run
 from typer.testing import CliRunner
 
 from llmopt.cli.app import app
+from llmopt.comparison import attempt
 from llmopt.comparison import execute as execution
 from llmopt.comparison.grid import (
     Arm,
     Cell,
+    Known,
     hold_equal,
     key,
-    known_runs,
     left,
     make_grid,
     parse_arm,
@@ -29,10 +31,10 @@ from llmopt.comparison.grid import (
 from llmopt.comparison.records import read_record
 from llmopt.comparison.table import compare
 from llmopt.comparison.transfer import parse_model
-from llmopt.errors import ConfigError, ServiceError
+from llmopt.errors import INTERRUPTED, ConfigError, ServiceError
 from llmopt.runs import engine
 from llmopt.runs import folder as run_folder
-from llmopt.runs.compose import ModelChoice, Setup
+from llmopt.runs.compose import ModelChoice, Setup, compose
 from llmopt.runs.config import RunConfig
 from llmopt.spend.currency import CAPS
 from llmopt.spend.events import Watch
@@ -126,7 +128,11 @@ def test_finished_runs_are_known_again(tmp_path: Path) -> None:
     (unfinished / "result.json").unlink()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "config.toml").write_text("optimizer = 'none such'")
-    assert known_runs(tmp_path) == {key(run_folder.read_run_config(folder)): folder}
+    known = Known(tmp_path)
+    assert known.find(key(run_folder.read_run_config(folder))) == folder
+    assert known.find("none such") is None
+    later = paper_run(tmp_path, seed=7)
+    assert known.find(key(run_folder.read_run_config(later))) == later
 
 
 class Engine:
@@ -223,6 +229,64 @@ def test_the_command_line_shows_every_format(fake: Engine, tmp_path: Path) -> No
     CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "t.md")])
     assert "| random |" in (tmp_path / "t.md").read_text()
     assert isinstance(CliRunner().invoke(app, [*asked, "-f", "tsv"]).exception, ConfigError)
+
+
+def test_an_interruption_says_where_the_comparison_stands(
+    fake: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = fake.start
+
+    def start(setup: Setup, watch: Watch) -> dict[str, Any]:
+        if setup.config.seed == 2:
+            (Path(begun(setup, watch)["run"]) / "result.json").unlink()
+            raise KeyboardInterrupt
+        return begun(setup, watch)
+
+    monkeypatch.setattr(engine, "start", start)
+    asked = ["compare", "--optimizer", "random", "--seed", "1-4", "--runs", str(tmp_path)]
+    stopped = CliRunner().invoke(app, asked)
+    assert stopped.exit_code == INTERRUPTED
+    said = " ".join(stopped.output.split())
+    assert "Interrupted: of 4 runs, 1 are done, 1 are begun and 2 are left; the same comma" in said
+    assert "random" in said  # the table of what is done
+
+
+def test_a_cell_that_another_process_runs_is_waited_for(
+    fake: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "PATIENCE", 0.0)
+    cells = grid(["random"], tmp_path)
+    name = key(compose(cells[0].config).config)
+    with contextlib.ExitStack() as other:
+        other.enter_context(run_folder.locked(attempt.room(tmp_path, name)))
+
+        class Other(Watch):
+            """The process that holds the first cell, and finishes it when it is waited for."""
+
+            def stage(self, text: str) -> None:
+                if text.startswith("waiting for another process"):
+                    fake.start(compose(cells[0].config), self)
+                    other.close()
+
+        done = execution.execute(cells, tmp_path, 1, Other())
+    assert [(d.cell.config.seed, d.reused) for d in done] == [(2, False), (1, True)]
+    assert len(fake.started) == 2
+
+
+def test_a_run_that_is_being_resumed_is_left_alone(
+    fake: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "PATIENCE", 0.0)
+    (cell, _) = grid(["random"], tmp_path)
+    config = compose(cell.config).config
+    folder = Path(fake.start(compose(cell.config), Watch())["run"])
+    result = (folder / "result.json").read_text()
+    (folder / "result.json").unlink()
+    attempts = attempt.Attempts(Known(tmp_path), Watch())
+    with run_folder.locked(folder):
+        assert attempts.run((cell, config)).busy
+    (folder / "result.json").write_text(result)
+    assert attempts.run((cell, config)).reused
 
 
 @pytest.mark.slow
