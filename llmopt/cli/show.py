@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmopt.figures import interval, percent, points
+from llmopt.runs.told import counts, unaided
 from llmopt.spend.currency import CAPS, Spend, amount, phrase, worth_telling
 
 if TYPE_CHECKING:
@@ -146,12 +147,16 @@ def _print_summary(out: Console, result: dict[str, Any]) -> None:
     elif reason == "interrupted":
         ended = reason
     style = "yellow" if early else ""
-    if proposals := summary.pop("proposals", 0):
-        calls = summary.pop("calls", 0)
-        counts = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in summary.items() if n)
-        said = f"{proposals} proposals in {calls} calls of {result['optimizer']['llm']}"
-        out.print(Text(f"\n{said}: {counts}; {ended}", style=style))
+    proposals, calls = summary.pop("proposals", 0), summary.pop("calls", 0)
+    if asked := calls + summary.get("refusals", 0):
+        told = ", ".join(f"{n} {name}" for name, n in counts(summary).items())
+        said = f"{proposals} proposals in {asked} calls of {result['optimizer']['llm']}"
+        out.print(Text(f"\n{said}: {told}; {ended}", style=style))
+        if nothing := unaided(result):
+            out.print(Text(nothing, style="yellow"))
         return
+    if proposals:
+        summary = {"proposals": proposals, **summary}
     if not summary and not early:
         return
     parts = [ended]

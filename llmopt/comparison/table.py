@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from llmopt.comparison.paired import Difference, accuracy, difference
 from llmopt.comparison.records import Record, fair
+from llmopt.runs.told import unaided
 from llmopt.spend.currency import CURRENCIES, Spend
 from llmopt.stats import holm
 
@@ -182,7 +184,7 @@ def compare(records: Sequence[Record], notes: Sequence[str] = ()) -> Comparison:
     for key, found in versus.items():
         (dataset, shots, model), first, second = key
         pairs.append(Pair(dataset, shots, model, first, second, Tested(found, adjusted[key])))
-    said = [*notes, *left_out, *_cautions(rows, len(everything))]
+    said = [*notes, *left_out, *_unaided(kept), *_cautions(rows, len(everything))]
     return Comparison(tuple(rows), tuple(pairs), tuple(said))
 
 
@@ -209,6 +211,17 @@ def _row(task: tuple[str, int, str], arm: str, runs: list[Record], gain: Tested)
 
 def _mean(values: list[Any]) -> float | None:
     return None if any(value is None for value in values) else float(np.mean(values))
+
+
+def _unaided(records: Sequence[Record]) -> list[str]:
+    """Arms whose gain is not the doing of their language model."""
+    runs = Counter(record.arm for record in records)
+    idle = Counter(record.arm for record in records if unaided(record.result))
+    return [
+        f"In {count} of {runs[arm]} runs of '{arm}' the language model contributed nothing; what "
+        "they found comes from llmopt's own pool of templates."
+        for arm, count in idle.items()
+    ]
 
 
 def _cautions(rows: Sequence[Row], tests: int) -> list[str]:

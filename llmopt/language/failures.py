@@ -213,9 +213,9 @@ def status_of(error: BaseException) -> int | None:
 
 def words_of(error: BaseException) -> str:
     """The error's own words on one line, without the markup of an error page."""
-    text = getattr(error, "message", None)
-    own = isinstance(text, str) and text
-    text = str(own or _inside(error).get("message") or error)[:_MAX_READ]
+    said = (getattr(error, "message", None), _inside(error).get("message"))
+    own = next((text for text in said if text and isinstance(text, str)), "")
+    text = (own or str(error))[:_MAX_READ]
     text = re.sub(r"<(script|style)\b.*?(?:</\1>|\Z)", " ", text, flags=re.S | re.I)
     text = " ".join(re.sub(r"<[^<>]*>", " ", text).split())
     name = type(error).__name__

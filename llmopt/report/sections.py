@@ -16,6 +16,7 @@ from llmopt.report.story import AXES, Story, Turn, read_story
 from llmopt.report.words import helpful_words
 from llmopt.runs.config import RunConfig
 from llmopt.runs.load import read_found
+from llmopt.runs.told import counts, unaided
 from llmopt.spend.currency import amount, label, worth_telling
 
 ROWS: Final = 300  # of a data table; the journal holds the rest
@@ -84,15 +85,11 @@ def run_section(record: Record, number: int) -> RunSection:
     story = read_story(record.folder, len(names))
     talks, cut = _shortened(story.talks)
     gained, lost, trouble = changes.examples(record, names)
-    summary = [
-        (name.replace("_", " "), str(value))
-        for name, value in (result["optimizer"].get("summary") or {}).items()
-        if value not in (None, "", 0)
-    ]
+    summary = [(n, str(v)) for n, v in counts(result["optimizer"].get("summary") or {}).items()]
     return RunSection(
         number=number,
         record=record,
-        sentence=sentence(record),
+        sentence=f"{sentence(record)} {unaided(result)}".strip(),
         accuracies=[_accuracies(name, result[name]) for name in ("baseline", "best")],
         templates=found["templates"][:20],
         summary=summary,

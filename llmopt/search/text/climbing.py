@@ -255,8 +255,10 @@ class Climbing(Optimizer[C]):
 
     def parse(self, search: Search, reply: str | None) -> ParsedReply:
         """The templates of a reply that this task and black box can use."""
+        if reply is None:
+            return ParsedReply()  # the model declined, and was counted
         names = search.task.classnames
-        return parse_reply(reply or "", names, lambda template: search.box.check(template, names))
+        return parse_reply(reply, names, lambda template: search.box.check(template, names))
 
     def report(self, search: Search, climb: Climb, iteration: int) -> None:
         """Tell where a climb stands."""

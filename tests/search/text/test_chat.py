@@ -309,6 +309,7 @@ def test_one_that_always_refuses(tmp_path: Path) -> None:
     assert outcome.stop_reason == "3 replies in a row without a new template"
     assert outcome.fallback
     assert s.ledger["llm_calls"] == 6
+    assert outcome.summary == {"refusals": 6}
 
 
 def test_a_conversation_too_long_goes_on_shorter(tmp_path: Path) -> None:

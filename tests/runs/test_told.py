@@ -1,0 +1,42 @@
+"""A gain that is not the language model's is not told as its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmopt.runs.told import counts, unaided
+
+
+def result(fallback: bool = False, **summary: Any) -> dict[str, Any]:
+    return {
+        "optimizer": {"llm": "openai:m", "summary": summary},
+        "best": {"fallback": fallback},
+    }
+
+
+@pytest.mark.parametrize(
+    ("summary", "said"),
+    [
+        ({"refusals": 6, "scored": 0}, "it refused every question (6 asked)."),
+        ({"calls": 6, "refusal": 6, "proposals": 6}, "it refused every question (6 asked)."),
+        ({"calls": 2, "refusals": 4, "refusal": 2}, "it refused every question (6 asked)."),
+        ({"calls": 3, "refusals": 3, "slots": 9}, "not one of its 3 replies held a new template."),
+        ({"calls": 1, "scored": 1}, ""),
+        ({"calls": 0}, ""),
+        ({"gain_nats": 0.5}, ""),
+    ],
+)
+def test_what_a_model_contributed(summary: dict[str, int], said: str) -> None:
+    source = " What was found comes from llmopt's own pool of templates."
+    nothing = f"openai:m contributed nothing: {said}" if said else ""
+    assert unaided(result(**summary)) == (nothing + source if said else "")
+    assert unaided(result(fallback=True, **summary)) == nothing
+
+
+def test_counts_under_names_for_people() -> None:
+    found = counts(
+        {"refusals": 2, "refusal": 4, "classname": 1, "too_long": 3, "slots": 0, "head": "x"}
+    )
+    assert found == {"refusals": 6, "naming a class": 1, "too long": 3, "head": "x"}
