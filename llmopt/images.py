@@ -1,15 +1,20 @@
 """Pictures that are opened when they are needed, and refused by name when they can't be.
 
 Three kinds, all with the :class:`~llmopt.task.Image` protocol: a file, a stretch of bytes inside an
-uncompressed archive, and pixels in memory.
+uncompressed archive, and pixels in memory. Every picture of the tool is opened here, by
+:func:`decode`: its bytes choose among the formats named here and no others, however it is called.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import math
 import os
+import stat
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
@@ -24,10 +29,33 @@ from llmopt.errors import ConfigError, DatasetError
 MAX_PIXELS: Final = 89_478_485
 """Larger pictures are refused: 256 MiB as RGB, Pillow's own limit for a decompression bomb."""
 
-SUFFIXES: Final = frozenset({
-    ".apng", ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
-    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
-})  # fmt: skip
+MAX_RATIO: Final = 100
+"""Longer pictures are refused (long side over short side): models scale the short side to some 224
+pixels, and a picture of 1 x 1,000,000 would take 5 GB then."""
+
+MAX_BYTES: Final = 2**30
+"""Larger files are refused: no picture of MAX_PIXELS needs as much, and a sparse one has no end."""
+
+FORMATS: Final = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".pbm", ".pgm", ".pnm", ".ppm"),
+    "JPEG2000": (".jp2",),
+    "AVIF": (".avif",),
+    "TGA": (".tga",),  # last: it has no signature
+}
+"""What photographs, screenshots and data sets come in: Pillow's decoders, and how files are called.
+
+Pillow knows some thirty more, of which EPS starts another program."""
+
+WIRE: Final = ("PNG",)
+"""What goes to a remote box."""
+
+SUFFIXES: Final = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 """What counts as an image where a folder is listed (lower case)."""
 
 REMEDY: Final = "replace it, or leave such images out with --skip-unreadable"
@@ -85,7 +113,7 @@ class FileImage:
             DatasetError: the file is missing or not readable.
         """
         try:
-            state = self.path.stat()
+            state = regular(self.path)
             return _file_digest(self.path, state.st_size, state.st_mtime_ns)
         except OSError as error:
             raise unreadable(self.path, error) from error
@@ -126,6 +154,8 @@ class ArchivedImage:
     def read(self) -> bytes:
         """The image's bytes."""
         try:
+            regular(self.archive, most=math.inf)
+            _check_bytes(self.size, self.name)
             with self.archive.open("rb") as file:
                 file.seek(self.offset)
                 content = file.read(self.size)
@@ -159,21 +189,54 @@ class PixelImage:
         return PillowImage.fromarray(self.pixels).convert("RGB")
 
 
-def decode(source: Path | BinaryIO, name: str) -> PillowImage.Image:
+def regular(path: str | Path, most: float = MAX_BYTES) -> os.stat_result:
+    """What the system knows of a file, which is not opened: a pipe or a device may have no end.
+
+    Raises:
+        OSError: it is missing or out of reach; a folder, pipe, socket or device; or longer than
+            ``most`` bytes.
+    """
+    state = os.stat(path)  # noqa: PTH116 (pathlib takes most of the time)
+    if not stat.S_ISREG(state.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(state.st_mode), "device")
+        raise OSError(errno.EINVAL, f"it is a {kind}, not a file", str(path))
+    _check_bytes(state.st_size, str(path), most)
+    return state
+
+
+_KINDS: Final = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+
+
+def _check_bytes(size: int, name: str, most: float = MAX_BYTES) -> None:
+    if size > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", name)
+
+
+def decode(
+    source: Path | BinaryIO, name: str, formats: Collection[str] = tuple(FORMATS)
+) -> PillowImage.Image:
     """The picture in ``source`` as upright RGB: of whatever mode, turned as its EXIF says.
 
     Transparency is dropped, as the benchmarks' reference code does; 16-bit and float pictures are
     scaled to 8 bits.
 
+    Args:
+        source: where its bytes are.
+        name: what people call it.
+        formats: of :data:`FORMATS`, those that may be decoded.
+
     Raises:
-        DatasetError: ``name`` is missing, no image, truncated, corrupt or too large.
+        DatasetError: ``name`` is missing, no image of these formats, truncated, corrupt or too
+            large.
     """
     try:
-        with PillowImage.open(source) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(name)
+        if isinstance(source, Path):
+            regular(source)
+        with PillowImage.open(source, formats=_decoders(tuple(formats))) as image:
+            _check_size(image, name)
             image.load()
-            return _rgb(_upright(image))
+            _turn_upright(image)
+            return _rgb(image, name)
     except DatasetError:
         raise
     except (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning) as error:
@@ -189,38 +252,78 @@ def unreadable(name: str | Path, error: Exception) -> DatasetError:
     if isinstance(error, PermissionError):
         return DatasetError(f"image {name} may not be read: permission denied")
     if isinstance(error, UnidentifiedImageError):
-        return DatasetError(f"{name} is not an image that can be read; {REMEDY}")
+        return DatasetError(f"{name} is not an image of a format that is read; {REMEDY}")
+    if isinstance(error, OSError) and error.strerror:
+        return DatasetError(f"image {name} cannot be read: {error.strerror}; {REMEDY}")
     return DatasetError(f"image {name} is damaged ({error}); {REMEDY}")
+
+
+@cache
+def _decoders(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that this Pillow was built with."""
+    PillowImage.init()
+    return tuple(name for name in formats if name in PillowImage.OPEN)
+
+
+def _check_size(image: PillowImage.Image, name: str) -> None:
+    short, long = sorted(image.size)
+    if short * long > MAX_PIXELS:
+        raise _too_large(name)
+    if long > MAX_RATIO * short:
+        raise DatasetError(
+            f"image {name} is {image.width} x {image.height} pixels: one side is more than "
+            f"{MAX_RATIO} times the other; {REMEDY}"
+        )
 
 
 def _too_large(name: str) -> DatasetError:
     return DatasetError(f"image {name} has more than {MAX_PIXELS:,} pixels; {REMEDY}")
 
 
-def _upright(image: PillowImage.Image) -> PillowImage.Image:
+def _turn_upright(image: PillowImage.Image) -> None:
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # damaged metadata is no reason to refuse sound pixels
-        return image
+        return
 
 
-def _rgb(image: PillowImage.Image) -> PillowImage.Image:
+def _rgb(image: PillowImage.Image, name: str) -> PillowImage.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return PillowImage.fromarray(_eight_bits(image)).convert("RGB")
+        return PillowImage.fromarray(_eight_bits(image, name)).convert("RGB")
     if image.mode in ("P", "PA"):
         # Straight to RGB, Pillow warns of palettes with transparency.
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
-def _eight_bits(image: PillowImage.Image) -> npt.NDArray[np.uint8]:
-    """Deep grey pixels scaled to 0..255 (``convert`` would clip them to white)."""
-    pixels = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    top = float(pixels.max(initial=0.0))
-    if image.mode == "F" and top <= 1.0:
-        pixels = pixels * 255.0
-    elif image.mode.startswith("I;16") or top > 255.0:
-        pixels = pixels / 257.0
+_WHITE: Final = (255.0, 4095.0, 65535.0)
+"""White in 8, 12 and 16 bits. A file seldom says which it holds, so the brightest pixel does."""
+
+
+def _eight_bits(image: PillowImage.Image, name: str) -> npt.NDArray[np.uint8]:
+    """Deep grey pixels scaled to 0..255 (``convert`` would clip them to white).
+
+    NaN, infinities and a single value above 16 bits mean "no data" and become black, as negative
+    values do.
+    """
+    pixels = np.array(image, dtype=np.float32)
+    finite = np.isfinite(pixels)
+    beyond = finite & (pixels > _WHITE[-1])
+    known = finite & ~beyond
+    if beyond.any() and pixels[beyond].min() < pixels[beyond].max():
+        raise DatasetError(
+            f"image {name} has values up to {pixels[finite].max():g}, and no more than "
+            f"{_WHITE[-1]:,.0f} are read; store it with 8 or 16 bits, or leave such images out "
+            "with --skip-unreadable"
+        )
+    if not known.any():
+        raise DatasetError(f"image {name} holds no data in any pixel; {REMEDY}")
+    pixels[~known] = 0.0
+    top = float(pixels.max())
+    white = next(value for value in _WHITE if value >= top)
+    if image.mode == "F" and top < 2.0:  # of 0 to 1, with what resampling adds to it
+        white = 1.0
+    pixels *= 255.0 / white
     return np.asarray(np.clip(np.rint(pixels), 0.0, 255.0), dtype=np.uint8)
 
 

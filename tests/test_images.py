@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
+import socket
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz import fuzz
+from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
+import llmopt
 from llmopt.data.loading import in_threads, load_batches, readable
 from llmopt.errors import DatasetError
 from llmopt.images import ArchivedImage, FileImage, Image, PixelImage, decode, is_image_name
@@ -68,6 +74,15 @@ def test_grey_becomes_rgb(mode: str, name: str, tmp_path: Path) -> None:
         (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
         (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
         (np.array([[np.nan, -5.0, 1.0]], np.float32), [0, 0, 255]),
+        (np.array([[0.5, np.inf, 1.0]], np.float32), [128, 0, 255]),
+        (np.array([[0.5, -np.inf, 1.02]], np.float32), [128, 0, 255]),
+        (np.array([[0.5, 3.4028235e38, 1.0]], np.float32), [128, 0, 255]),
+        (np.array([[100.0, 1e20, 255.0]], np.float32), [100, 0, 255]),
+        (np.array([[2047.5, -9999.0, 4095.0]], np.float32), [128, 0, 255]),
+        (np.array([[100, 2**31 - 1, 255]], np.int32), [100, 0, 255]),
+        (np.array([[0, 2048, 4095]], np.uint16), [0, 128, 255]),
+        (np.array([[0, 100, 255]], np.uint16), [0, 100, 255]),
+        (np.array([[0, 0, 0]], np.uint16), [0, 0, 0]),
     ],
 )
 def test_deep_pixels_are_scaled_not_clipped(
@@ -75,6 +90,30 @@ def test_deep_pixels_are_scaled_not_clipped(
 ) -> None:
     loaded = stored(tmp_path / "a.tif", PillowImage.fromarray(pixels)).load()
     assert np.asarray(loaded)[0, :, 0].tolist() == expected
+
+
+def test_12_bits_in_a_16_bit_png(tmp_path: Path) -> None:
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    loaded = np.asarray(stored(tmp_path / "a.png", PillowImage.fromarray(ramp)).load())
+    assert (loaded.min(), loaded.max()) == (0, 255)
+    assert abs(float(loaded.mean()) - 127.5) < 1
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.array([[1e6, 2e6]], np.float32), "values up to 2e\\+06"),
+        (np.array([[70_000, 80_000]], np.int32), "values up to 80000"),
+        (np.full((2, 2), np.nan, np.float32), "no data in any pixel"),
+        (np.full((2, 2), np.inf, np.float32), "no data in any pixel"),
+    ],
+)
+def test_pixels_without_a_scale_are_refused(
+    pixels: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    image = stored(tmp_path / "a.tif", PillowImage.fromarray(pixels))
+    with pytest.raises(DatasetError, match=rf"a\.tif (has|holds) {message}.*--skip-unreadable"):
+        image.load()
 
 
 def test_palette_with_transparency_is_read_without_a_warning(tmp_path: Path) -> None:
@@ -137,6 +176,78 @@ def test_damaged_files_are_named(content: bytes, message: str, tmp_path: Path) -
     assert "--skip-unreadable" in str(error.value)
 
 
+@pytest.mark.parametrize("form", ["EPS", "PDF", "PCX", "ICO", "SGI", "DDS", "ICNS", "XBM"])
+def test_the_bytes_choose_among_the_formats_named_only(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("another program was started")
+
+    monkeypatch.setattr("subprocess.Popen", started)
+    monkeypatch.setattr("subprocess.check_call", started)
+    buffer = BytesIO()
+    PillowImage.new("1" if form == "XBM" else "RGB", (64, 64)).save(buffer, form)
+    (tmp_path / "holiday.jpg").write_bytes(buffer.getvalue())
+    with pytest.raises(DatasetError, match="is not an image of a format that is read"):
+        FileImage(tmp_path, "holiday.jpg").load()
+
+
+def test_phones_pictures_of_several_parts_are_read(tmp_path: Path) -> None:
+    picture = PillowImage.new("RGB", (20, 10), RED)
+    picture.save(tmp_path / "a.mpo", "MPO", save_all=True, append_images=[picture])
+    (tmp_path / "a.mpo").rename(tmp_path / "a.jpg")
+    assert FileImage(tmp_path, "a.jpg").load().size == (20, 10)
+
+
+def test_pictures_are_opened_in_one_place() -> None:
+    package = Path(llmopt.__file__).parent
+    opening = re.compile(r"(?:PIL|Pillow|PillowImage|Image)\.(?:open|frombuffer|frombytes)\(")
+    found = {
+        str(f.relative_to(package)) for f in package.rglob("*.py") if opening.search(f.read_text())
+    }
+    assert found == {"images.py"}
+
+
+def make(kind: str, path: Path) -> None:
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(os.path.relpath(path))
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "loop":
+            path.symlink_to(path)
+        case "endless":
+            with path.open("wb") as file:
+                file.truncate(2**40)
+
+
+KINDS = {
+    "pipe": "it is a pipe, not a file",
+    "folder": "it is a folder, not a file",
+    "socket": "it is a socket, not a file",
+    "device": "it is a device, not a file",
+    "loop": "symbolic links",
+    "endless": "more than 1,073,741,824 bytes",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_is_not_opened(kind: str, tmp_path: Path) -> None:
+    make(kind, tmp_path / "x.png")
+    image = FileImage(tmp_path, "x.png")
+    for attempt in (image.load, image.key):
+        with pytest.raises(DatasetError, match=rf"x\.png cannot be read: .*{KINDS[kind]}"):
+            attempt()
+    archived = ArchivedImage(tmp_path / "x.png", 0, 2**31, "a.png")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        archived.load()
+
+
 def test_missing_file(tmp_path: Path) -> None:
     image = FileImage(tmp_path, "none.jpg")
     for attempt in (image.load, image.key):
@@ -157,6 +268,46 @@ def test_decompression_bombs_are_refused_unopened(side: int, tmp_path: Path) -> 
     image = stored(tmp_path / "bomb.png", PillowImage.new("1", (side, side)))
     with pytest.raises(DatasetError, match=r"bomb\.png has more than 89,478,485 pixels"):
         image.load()
+
+
+@pytest.mark.parametrize("size", [(1, 1_000_000), (1_000_000, 1), (3, 301)])
+def test_pictures_that_would_be_huge_after_the_resize_are_refused(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    image = stored(tmp_path / "long.png", PillowImage.new("1", size))
+    with pytest.raises(DatasetError, match=rf"long\.png is {size[0]} x {size[1]} pixels: one side"):
+        image.load()
+
+
+def test_long_pictures_are_read(tmp_path: Path) -> None:
+    assert stored(tmp_path / "long.png", PillowImage.new("1", (3, 300))).load().size == (3, 300)
+
+
+SEEDS = [encoded(form, (9, 7)) for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM", "WEBP")]
+for deep in (np.full((7, 9), 4000, np.uint16), np.full((7, 9), 0.5, np.float32)):
+    PillowImage.fromarray(deep).save(tiff := BytesIO(), "TIFF")
+    SEEDS.append(tiff.getvalue())
+
+
+@fuzz(
+    seed=st.sampled_from(SEEDS),
+    changes=st.lists(
+        st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=8)), max_size=6
+    ),
+    kept=st.floats(0.0, 1.0) | st.just(1.0),
+)
+def test_any_bytes_are_a_picture_or_refused(
+    seed: bytes, changes: list[tuple[int, bytes]], kept: float
+) -> None:
+    content = bytearray(seed)
+    for place, patch in changes:
+        place %= len(content)
+        content[place : place + len(patch)] = patch
+    stream = BytesIO(bytes(content[: int(kept * len(content))]))
+    with contextlib.suppress(DatasetError):
+        picture = decode(stream, "drawn")
+        assert picture.mode == "RGB"
+        assert min(picture.size) > 0
 
 
 # --------------------------------------------------------------------------------------- keys

@@ -26,7 +26,7 @@ from llmopt.data.classnames import OWN
 from llmopt.data.loading import in_threads
 from llmopt.data.registry import find_home, open_dataset, open_entry
 from llmopt.errors import DatasetError
-from llmopt.images import FileImage, Image
+from llmopt.images import FileImage, Image, regular
 
 Kind = Literal["missing", "not an image", "damaged", "unreadable", "duplicate", "split"]
 Progress = Callable[[int, int], None]
@@ -300,9 +300,9 @@ def _look(image: Image, deep: bool) -> _Result:
         return _decode(image) if deep else (None, False)
     path = os.path.join(image.root, image.relative)  # noqa: PTH118 (pathlib takes most of the time)
     try:
+        size = regular(path).st_size
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            size = os.fstat(descriptor).st_size
             head = os.read(descriptor, 32)
             os.lseek(descriptor, max(size - 12, 0), os.SEEK_SET)
             tail = os.read(descriptor, 12)

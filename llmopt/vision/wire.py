@@ -28,6 +28,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
+from llmopt.errors import DatasetError
+from llmopt.images import WIRE, decode
+
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
 MOST_BYTES = 512 * 2**20
 TOKEN_VARIABLE = "LLMOPT_BLACKBOX_TOKEN"
@@ -71,11 +74,13 @@ def unpack_image(value: Any) -> PillowImage.Image:
     """The inverse of :func:`pack_image`.
 
     Raises:
-        ValueError: it is no picture Pillow can read.
+        ValueError: it is no PNG file, or not one that is read (see :func:`~llmopt.images.decode`).
     """
     try:
         raw = base64.b64decode(value, validate=True)
-        with PillowImage.open(io.BytesIO(raw)) as image:
-            return image.convert("RGB")
-    except (TypeError, OSError, binascii.Error, PillowImage.DecompressionBombError) as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"not a picture: {type(error).__name__}") from error
+    try:
+        return decode(io.BytesIO(raw), "sent", WIRE)
+    except DatasetError as error:
+        raise ValueError(f"not a picture in PNG: {error}") from error

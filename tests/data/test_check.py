@@ -72,6 +72,20 @@ def test_what_stands_in_place_of_images(images: Path, tmp_path: Path) -> None:
     assert "--skip-unreadable" in report.next_step
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_pipes_and_devices_are_named_unopened(deep: bool, images: Path, tmp_path: Path) -> None:
+    pipe, device = sorted((images / "Highway").iterdir())[:2]
+    pipe.unlink()
+    os.mkfifo(pipe)
+    device.unlink()
+    device.symlink_to("/dev/zero")
+    report = check(tmp_path, deep=deep)
+    found = {problem.path: str(problem) for problem in report.problems}
+    assert "it is a pipe, not a file" in found[str(pipe)]
+    assert "it is a device, not a file" in found[str(device)]
+    assert report.counts == {"unreadable": 2}
+
+
 def test_trailing_bytes_are_no_damage(images: Path, tmp_path: Path) -> None:
     with next((images / "Forest").iterdir()).open("ab") as file:
         file.write(b"left by a camera")

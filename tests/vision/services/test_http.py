@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import BytesIO
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from llmopt.data.shapes import ShapesDataset
 from llmopt.errors import (
@@ -118,6 +121,13 @@ def test_a_token_is_asked_for_and_never_shown(box: OpenClipBlackBox) -> None:
             assert secret not in repr(client)
 
 
+def sent(form: str, size: tuple[int, int] = (48, 48)) -> str:
+    """A picture as a client may send it."""
+    buffer = BytesIO()
+    Image.new("L", size).save(buffer, form)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -125,6 +135,11 @@ def test_a_token_is_asked_for_and_never_shown(box: OpenClipBlackBox) -> None:
         ("/texts", {"prompts": "one text"}),
         ("/texts", {}),
         ("/images", {"images": ["no picture"]}),
+        ("/images", {"images": [None]}),
+        ("/images", {"images": [sent("EPS")]}),
+        ("/images", {"images": [sent("JPEG")]}),
+        ("/images", {"images": [sent("PNG", (1, 100_000))]}),
+        ("/images", {"images": [sent("PNG", (10_000, 10_000))]}),
         ("/soft", {"contexts": {"dtype": "float32", "shape": [9, 9], "data": ""}}),
     ],
 )
