@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from llmopt.errors import DatasetError, nearest
 from llmopt.images import Image, as_image
-from llmopt.template import PLAIN, Template
+from llmopt.template import PLAIN, Template, clean, display_name
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -149,11 +149,12 @@ class Task:
             name: of the task, for people.
 
         Raises:
-            DatasetError: no images, a label that is no class, or lengths that differ.
+            DatasetError: no images, a label that is no class, a class name that is no text, or
+                lengths that differ.
             ConfigError: something is not an image.
             TemplateError: the template cannot be used.
         """
-        names = tuple(str(one) for one in classnames)
+        names = checked_names(classnames, f"task '{name}'")
         train = FewShot.of(images, labels, names)
         if not len(train):
             raise DatasetError(f"task '{name}' has no images to train on")
@@ -179,6 +180,28 @@ class Task:
     def labelled_images(self) -> int:
         """Training and validation images together."""
         return len(self.train) + len(self.val)
+
+
+def checked_names(names: Iterable[Any], where: str) -> tuple[str, ...]:
+    """Class names that can stand in a prompt and in a file; whole numbers are taken as text.
+
+    Raises:
+        DatasetError: ``where`` has a name that is no text, or nothing of which can be seen.
+    """
+    names = tuple(str(one) if isinstance(one, (int, np.integer)) else one for one in names)
+    for name in names:
+        if not isinstance(name, str) or not is_unicode(name):
+            raise DatasetError(f"{where}: the class name {name!r} is not Unicode text; rename it")
+        if not display_name(clean(name)):
+            raise DatasetError(
+                f"{where}: nothing can be seen of the class name {name!r}; rename it"
+            )
+    return names
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold it; bytes that are no UTF-8 come as lone surrogates."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _place(label: Any, places: dict[str, int]) -> int:

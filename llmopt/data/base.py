@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final, Literal, Protocol, get_args
 
 import numpy as np
 
-from llmopt.task import Labelled
+from llmopt.task import Labelled, checked_names
 from llmopt.template import Template
 
 Which = Literal["train", "val", "test"]
@@ -50,6 +50,16 @@ class Dataset(Protocol):
         ...
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What is unusual about its source but may be meant, a sentence each."""
+        ...
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """How many things its source holds that are not used, by reason."""
+        ...
+
+    @property
     def split_sha256(self) -> str:
         """Identity of the split: which image, with which label, in which part."""
         ...
@@ -71,6 +81,11 @@ class ListedDataset:
         parts: the splits; an absent one is empty.
         provenance: where the split comes from, one line.
         handcrafted: CoOp's templates, or the plain one.
+        notes: what is unusual about its source but may be meant.
+        skipped: how many things its source holds that are not used, by reason.
+
+    Raises:
+        DatasetError: a class name cannot stand in a prompt.
     """
 
     name: str
@@ -79,6 +94,11 @@ class ListedDataset:
     parts: Mapping[Which, Labelled]
     provenance: str
     handcrafted: tuple[Template, ...]
+    notes: tuple[str, ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checked_names(self.classnames, f"dataset {self.name!r}")
 
     def split(self, which: Which) -> Labelled:
         """The images of one part."""

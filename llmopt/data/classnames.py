@@ -8,14 +8,17 @@ name in CoOp's split file) to what it is called in a prompt.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from llmopt.data.base import ListedDataset
 from llmopt.data.benchmarks.catalog import CATALOG
+from llmopt.data.text import parse_json, read_text
 from llmopt.errors import DatasetError, nearest
 from llmopt.resources import read_prompt
+from llmopt.task import is_unicode
 from llmopt.template import clean
 
 OWN = "coop"
@@ -55,18 +58,10 @@ def read_names(path: Path) -> dict[str, str]:
     Raises:
         DatasetError: the file is missing or holds something else.
     """
+    text = read_text(path, f"give '{OWN}', '{CURATED}' or a file: class names")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".csv":
-            names = dict(row for row in csv.reader(text.splitlines()) if row)
-        else:
-            names = json.loads(text)
-    except OSError as error:
-        raise DatasetError(
-            f"class names '{path}' cannot be read ({error.strerror}); give '{OWN}', '{CURATED}' or "
-            "a file"
-        ) from error
-    except ValueError as error:
+        names = _of_csv(text) if path.suffix.lower() == ".csv" else parse_json(text)
+    except (ValueError, csv.Error) as error:
         raise DatasetError(f"class names {path} are not {_EXPECTED}: {error}") from error
     if not isinstance(names, dict):
         raise DatasetError(
@@ -82,8 +77,18 @@ _EXPECTED = (
 )
 
 
+def _of_csv(text: str) -> dict[str, str]:
+    names: dict[str, str] = {}
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    for row in filter(None, reader):
+        if len(row) != 2 or names.setdefault(row[0], row[1]) != row[1]:
+            what = "names a key again" if len(row) == 2 else f"has {len(row)} fields"
+            raise ValueError(f"line {reader.line_num} {what}: {','.join(row)[:80]!r}")
+    return names
+
+
 def _checked(path: Path, key: str, name: object) -> str:
-    if not isinstance(name, str) or not clean(name):
+    if not isinstance(name, str) or not is_unicode(name) or not clean(name):
         raise DatasetError(f"class names {path}: the name of '{key}' is not a text: {name!r}")
     if "{" in name or "}" in name:
         raise DatasetError(f"class names {path}: the name of '{key}' holds a brace: {name!r}")

@@ -9,7 +9,7 @@ are in use, and their figures are not comparable.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -68,6 +68,16 @@ class HalfDataset:
         return f"{self.whole.provenance}; {self.half} classes"
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """The whole's."""
+        return self.whole.notes
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """The whole's."""
+        return self.whole.skipped
+
+    @property
     def split_sha256(self) -> str:
         """Identity of the whole's split and of the half."""
         return hashlib.sha256(f"{self.whole.split_sha256}:{self.half}".encode()).hexdigest()
@@ -99,6 +109,8 @@ def among_imagenet(dataset: ListedDataset) -> ListedDataset:
         parts=parts,
         provenance=f"{dataset.provenance}; labels among all 1000 classes of ImageNet",
         handcrafted=dataset.handcrafted,
+        notes=dataset.notes,
+        skipped=dataset.skipped,
     )
 
 

@@ -12,11 +12,12 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from llmopt.data.base import SPLITS, Which
+from llmopt.data.text import parse_json
 from llmopt.errors import DatasetError
 from llmopt.images import FileImage, is_image_name
 from llmopt.resources import read_prompt
@@ -242,6 +243,11 @@ class NumberedFolders:
 
 # ------------------------------------------------------------------------------------ reading
 
+_CLUTTER: Final = frozenset({
+    "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbs.db",
+    "desktop.ini",
+})  # fmt: skip
+
 
 def git_blob_sha1(content: bytes) -> str:
     """Git's name for a file of this content."""
@@ -256,7 +262,7 @@ def read_split_file(source: Path) -> tuple[bytes, dict[str, Any]]:
     """
     try:
         content = source.read_bytes()
-        rows = json.loads(content)
+        rows = parse_json(content)
     except OSError as error:
         raise DatasetError(f"split file {source} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -269,9 +275,14 @@ def read_split_file(source: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def folder_names(root: Path) -> list[str]:
-    """Names of the folders in ``root``, sorted, without hidden ones."""
+    """Names of the folders in ``root``, sorted, without hidden ones and those of systems."""
     with os.scandir(root) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in entries if e.is_dir() and not is_clutter(e.name))
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder is hidden, or left by a system or an archiver."""
+    return name.startswith(".") or name in _CLUTTER
 
 
 def image_names(folder: Path) -> list[str]:
@@ -349,7 +360,7 @@ def _listed(source: Path, root: Path, rows: Any, names: dict[int, str]) -> Label
                 )
             images.append(FileImage(root, relative))
             labels.append(int(label))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DatasetError(
             f"{source} is damaged: entry {len(images)} of a list is not [path, label, name]"
         ) from error

@@ -17,8 +17,13 @@ from PIL import Image as PillowImage
 
 from llmopt._optional import require
 from llmopt.data.base import ListedDataset, Which
-from llmopt.data.sources.folder import SPLIT_FOLDERS, complete, keys_for, own_dataset
-from llmopt.data.sources.own_splits import THREE_WAYS, split_three_ways
+from llmopt.data.sources.own import keys_for, listed, own_dataset
+from llmopt.data.sources.own_splits import (
+    THREE_WAYS,
+    complete,
+    name_splits,
+    split_three_ways,
+)
 from llmopt.errors import DatasetError
 from llmopt.images import decode
 from llmopt.task import Labelled
@@ -51,6 +56,8 @@ class HubImage:
     def read(self) -> bytes:
         """The image's bytes."""
         stored = self.rows[self.index][self.column]
+        if not stored:
+            raise DatasetError(f"{self.name} of the data set has no image")
         content: bytes = stored["bytes"] or Path(stored["path"]).read_bytes()
         return content
 
@@ -75,11 +82,18 @@ def open_hub(name: str, address: str) -> ListedDataset:
     label = _column(name, features, "ClassLabel", "label")
     names = tuple(features[label].names)
     undecoded = library.Image(decode=False)
-    given: dict[Which, Labelled] = {}
-    for which, words in SPLIT_FOLDERS.items():
-        rows = next((splits[word] for word in words if word in splits), None)
-        if rows is not None:
-            given[which] = _listed(which, rows.cast_column(image, undecoded), image, label)
+    known = name_splits(splits, f"dataset '{name}'")
+    given = {
+        which: _listed(which, splits[word].cast_column(image, undecoded), image, label, len(names))
+        for which, word in known.items()
+    }
+    notes = [
+        f"the {which} split is not used: its labels are withheld"
+        for which, part in given.items()
+        if not len(part)
+    ]
+    if others := sorted(set(splits) - set(known.values())):
+        notes.append(f"splits that are not used: {listed(others)}")
     given = {which: part for which, part in given.items() if len(part)}
     if not given:
         raise DatasetError(f"dataset '{name}' has splits {', '.join(splits)}; none is known")
@@ -94,6 +108,8 @@ def open_hub(name: str, address: str) -> ListedDataset:
         parts,
         f"{provenance} (hub, {version})",
         classnames=names,
+        notes=notes,
+        published=True,
     )
 
 
@@ -113,8 +129,15 @@ def _column(name: str, features: Any, kind: str, usual: str) -> str:
     return str(found[0])
 
 
-def _listed(which: Which, rows: Any, image: str, label: str) -> Labelled:
-    labels = np.asarray(rows[label], dtype=np.int64)
+def _listed(which: Which, rows: Any, image: str, label: str, classes: int) -> Labelled:
+    try:
+        labels = np.asarray(rows[label], dtype=np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DatasetError(f"the {which} split has labels that are no numbers: {error}") from error
+    if labels.max(initial=-1) >= classes:
+        raise DatasetError(
+            f"the {which} split has the label {labels.max()}, but there are {classes} classes"
+        )
     if (labels < 0).any():  # the hub marks withheld test labels with -1
         return Labelled((), np.empty(0, dtype=np.int64))
     images = tuple(HubImage(f"{which}/{i:07d}", rows, image, i) for i in range(len(labels)))

@@ -1,28 +1,120 @@
 """``csv:PATH`` and ``jsonl:PATH``: one's own images, listed in a file.
 
-A CSV file has a header line with ``path`` and ``label``, and may have ``split`` (train, val or
-test). A JSONL file has objects with the same fields. Paths are relative to the file's folder or
-absolute; labels are class names or numbers.
+A CSV file has a header line with ``path`` and ``label``, and may have ``split``; its fields are
+separated by commas, semicolons, tabs or bars. A JSONL file has objects with the same fields, one a
+line. Paths are relative to the file's folder or absolute; labels are class names or whole numbers.
 """
 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterator
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from llmopt.data.base import SPLITS, ListedDataset, Which
-from llmopt.data.sources.folder import SPLIT_FOLDERS, complete, own_dataset
-from llmopt.data.sources.own_splits import THREE_WAYS, split_three_ways
+from llmopt.data.sources.own import listed, own_dataset
+from llmopt.data.sources.own_splits import THREE_WAYS, complete, split_of, split_three_ways
+from llmopt.data.text import parse_json, read_text
 from llmopt.errors import DatasetError
 from llmopt.images import FileImage
-from llmopt.task import Labelled
+from llmopt.task import Labelled, checked_names
 
-_SPLIT_WORDS = {word: which for which, words in SPLIT_FOLDERS.items() for word in words}
+SEPARATORS: Final[Mapping[str, str]] = {
+    ",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars",
+}  # fmt: skip
+
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "path": ("path", "file", "file_name", "filename", "filepath", "file_path", "image",
+             "image_path", "img"),
+    "label": ("label", "class", "class_name", "classname", "category"),
+    "split": ("split",),
+}  # fmt: skip
+"""Names a field may have, the first that is there counting; in whatever case."""
+
+_CSV_FORM: Final = "the header must name a 'path' and a 'label', as in 'path,label'"
+_JSON_FORM: Final = 'each line is an object such as {"path": "a.jpg", "label": "cat"}'
+
+_WHOLE: Final = re.compile(r"\d+\.0+")
+
+
+@dataclass
+class _Table:
+    """A table while it is read.
+
+    Attributes:
+        source: the file.
+        form: what it should look like.
+        rows: by split (or ``""``), paths and labels.
+        where: by split and path, the line that lists it and its label.
+        names: of the fields seen.
+        skipped: how many rows are not used, by reason.
+    """
+
+    source: Path
+    form: str
+    rows: dict[Which | None, list[tuple[str, str]]] = field(default_factory=dict)
+    where: dict[tuple[Which | None, str], tuple[int, str]] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, number: int, row: Mapping[str, Any]) -> None:
+        """One record, once it is in order.
+
+        Raises:
+            DatasetError: it is not.
+        """
+        self.names |= row.keys()
+        path = self._path(number, _get(row, "path"))
+        label = self._label(number, _get(row, "label"))
+        word = _get(row, "split") or ""
+        which = split_of(word) if isinstance(word, str) else None
+        if word and which is None:
+            raise self._wrong(number, f"split {word!r} is none of train, val and test")
+        before, known = self.where.setdefault((which, path), (number, label))
+        if known != label:
+            raise self._wrong(
+                number, f"{path!r} is labelled {label!r}, but {known!r} in line {before}"
+            )
+        if before != number:
+            self.skipped["rows that repeat another"] += 1
+        else:
+            self.rows.setdefault(which, []).append((path, label))
+
+    def _path(self, number: int, path: Any) -> str:
+        if not isinstance(path, str) or not path.strip():
+            raise self._wrong(number, f"a 'path' and a 'label' are needed; {self.form}")
+        try:
+            sound = not any(c in path for c in "\0\r\n") and os.fsencode(path)
+        except UnicodeEncodeError:
+            sound = False
+        if not sound:
+            raise self._wrong(number, f"no file can have the path {path[:80]!r}")
+        return path
+
+    def _label(self, number: int, label: Any) -> str:
+        if label is None or (isinstance(label, str) and not label.strip()):
+            raise self._wrong(number, f"a 'path' and a 'label' are needed; {self.form}")
+        if isinstance(label, bool) or not isinstance(label, (str, int)):
+            raise self._wrong(number, f"label {label!r:.80} is neither a name nor a whole number")
+        text = str(label).strip()
+        if text.lower() == "nan":
+            raise self._wrong(number, f"label {text!r} stands for a missing value; give a name")
+        if "\n" in text or "\r" in text:
+            raise self._wrong(
+                number, f"label {text[:80]!r} runs over lines; is a quote not closed?"
+            )
+        return checked_names([text], f"{self.source}, line {number}")[0]
+
+    def _wrong(self, number: int, what: str) -> DatasetError:
+        return DatasetError(f"{self.source}, line {number}: {what}")
 
 
 def open_table(name: str, path: str) -> ListedDataset:
@@ -31,76 +123,123 @@ def open_table(name: str, path: str) -> ListedDataset:
     Raises:
         DatasetError: the file is missing or a line is wrong; the line is named.
     """
-    source = Path(path).expanduser()
-    rows: dict[str, list[tuple[str, str]]] = {}
-    try:
-        for number, row in _rows(source):
-            split, image, label = _checked(source, number, row)
-            rows.setdefault(split, []).append((image, label))
-    except OSError as error:
-        raise DatasetError(
-            f"dataset '{name}': {source} cannot be read: {error.strerror or error}"
-        ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{source} is not a table of text: {error}") from error
+    source, notes = Path(path).expanduser(), []
+    text = read_text(source, f"dataset {name!r}: table")
+    if name.startswith("jsonl:") or source.suffix.lower() in (".jsonl", ".ndjson"):
+        table = _Table(source, _JSON_FORM)
+        records = _json_lines(source, text)
+    else:
+        table = _Table(source, _CSV_FORM)
+        separator, header = _sniffed(source, text)
+        if separator != ",":
+            notes.append(f"fields are separated by {SEPARATORS[separator]}")
+        records = _csv_rows(source, text, separator, header)
+    for number, row in records:
+        table.add(number, row)
+    rows = table.rows
     if not rows:
         raise DatasetError(f"{source} lists no images")
-    if "" in rows and len(rows) > 1:
+    if None in rows and len(rows) > 1:
         raise DatasetError(f"{source}: some lines name a split and some do not; give all or none")
-    keys = _label_order({label for listed in rows.values() for _, label in listed})
-    listed = {split: _listed(source.parent, items, keys) for split, items in rows.items()}
-    if "" in listed:
-        parts, provenance = split_three_ways(listed[""]), THREE_WAYS
+    keys = _label_order(source, {label for items in rows.values() for _, label in items})
+    parts = {which: _images(source.parent, items, keys) for which, items in rows.items()}
+    if None in parts:
+        done, provenance = split_three_ways(parts[None]), THREE_WAYS
     else:
-        given: dict[Which, Labelled] = {which: listed[which] for which in SPLITS if which in listed}
-        parts, provenance = complete(given)
-    return own_dataset(name, keys, parts, provenance)
+        done, provenance = complete({which: parts[which] for which in SPLITS if which in parts})
+    return own_dataset(
+        name,
+        keys,
+        done,
+        provenance,
+        notes=[*notes, *_fields_read(table.names)],
+        skipped=table.skipped,
+    )
 
 
-def _rows(source: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers and the records on them."""
-    with source.open(encoding="utf-8-sig", newline="") as file:
-        if source.suffix.lower() in (".jsonl", ".ndjson"):
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _parse(source, number, line)
-            return
-        reader = csv.DictReader(file)
-        for row in reader:
-            yield reader.line_num, row
+def _sniffed(source: Path, text: str) -> tuple[str, list[str]]:
+    """What separates the fields, and their names, as the first line tells."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    found = {
+        separator: [name.strip().lower() for name in next(csv.reader([first], delimiter=separator))]
+        for separator in SEPARATORS
+        if len(first) <= csv.field_size_limit()
+    }
+    for separator, header in found.items():
+        if all(any(name in header for name in FIELDS[needed]) for needed in ("path", "label")):
+            if len(set(header)) < len(header):
+                raise DatasetError(f"{source}: two columns share a name: {first[:200]!r}")
+            return separator, header
+    separator = max(SEPARATORS, key=first.count)
+    raise DatasetError(
+        f"{source}, line 1: {_CSV_FORM}; found {first[:200]!r}, "
+        f"{len(found.get(separator, ()))} fields separated by {SEPARATORS[separator]}"
+    )
 
 
-def _parse(source: Path, number: int, line: str) -> Any:
+def _csv_rows(
+    source: Path, text: str, separator: str, header: list[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and the records that end on them."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        return json.loads(line)
-    except ValueError as error:
-        raise DatasetError(f"{source}, line {number}: not JSON: {error}") from error
+        next(row for row in reader if any(field.strip() for field in row))  # the header
+        for row in reader:
+            if any(surplus.strip() for surplus in row[len(header) :]):
+                raise DatasetError(
+                    f"{source}, line {reader.line_num}: {len(row)} fields, but the header names "
+                    f"{len(header)}; put quotes around a field that holds a {separator!r}"
+                )
+            if row:
+                yield reader.line_num, dict(zip(header, row, strict=False))
+    except csv.Error as error:
+        raise DatasetError(f"{source}, line {reader.line_num}: not CSV: {error}") from error
 
 
-def _checked(source: Path, number: int, row: Any) -> tuple[str, str, str]:
-    """Split (or ``""``), path and label of one record."""
-    path, label = (row.get("path"), row.get("label")) if isinstance(row, dict) else (None, None)
-    if not isinstance(path, str) or not path or isinstance(label, bool) or label in (None, ""):
-        raise DatasetError(
-            f"{source}, line {number}: a 'path' and a 'label' are needed; "
-            "a CSV file starts with the line 'path,label'"
-        )
-    split = row.get("split") or ""
-    if split and split not in _SPLIT_WORDS:
-        raise DatasetError(
-            f"{source}, line {number}: split {split!r} is none of train, val and test"
-        )
-    return _SPLIT_WORDS.get(split, ""), path, str(label).strip()
+def _json_lines(source: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise DatasetError(
+                f"{source}, line {number}: not JSON: {error}; {_JSON_FORM}"
+            ) from error
+        if not isinstance(row, dict):
+            row = {}
+        yield number, {str(name).strip().lower(): value for name, value in row.items()}
 
 
-def _label_order(labels: set[str]) -> tuple[str, ...]:
+def _get(row: Mapping[str, Any], wanted: str) -> Any:
+    return next((row[name] for name in FIELDS[wanted] if name in row), None)
+
+
+def _fields_read(names: set[str]) -> list[str]:
+    """What is unusual in the fields: other names than ours, and fields that are not read."""
+    read = {
+        wanted: next((name for name in aliases if name in names), wanted)
+        for wanted, aliases in FIELDS.items()
+    }
+    notes = [f"'{name}' is read as the {wanted}" for wanted, name in read.items() if name != wanted]
+    if others := sorted(names - set(read.values())):
+        notes.append(f"fields that are not read: {listed(others)}")
+    return notes
+
+
+def _label_order(source: Path, labels: set[str]) -> tuple[str, ...]:
     """By number where all labels are numbers, else by spelling."""
-    if all(label.isdecimal() for label in labels):
-        return tuple(sorted(labels, key=int))
+    if all(_WHOLE.fullmatch(label) for label in labels):
+        raise DatasetError(
+            f"{source}: labels such as {min(labels)!r} are whole numbers written as fractions; "
+            "write '0' or, better, a name"
+        )
+    if all(label.isascii() and label.isdecimal() for label in labels):
+        return tuple(sorted(labels, key=lambda label: (len(n := label.lstrip("0")), n, label)))
     return tuple(sorted(labels))
 
 
-def _listed(root: Path, items: list[tuple[str, str]], keys: tuple[str, ...]) -> Labelled:
+def _images(root: Path, items: list[tuple[str, str]], keys: tuple[str, ...]) -> Labelled:
     number = {key: label for label, key in enumerate(keys)}
     images = tuple(FileImage(root, path.replace("\\", "/")) for path, _ in items)
     return Labelled(images, np.array([number[label] for _, label in items], dtype=np.int64))
