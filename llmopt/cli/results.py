@@ -69,7 +69,11 @@ def report(
     ] = None,
     open: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
 ) -> None:
-    """Show runs on one self-contained HTML page; several are compared."""
+    """Show runs on one self-contained HTML page; several are compared.
+
+    Of more than twelve, each has a page of its own in a folder beside it. Unfinished and damaged
+    ones are left out and listed.
+    """
     import webbrowser
 
     from llmopt.live import watching
@@ -79,7 +83,11 @@ def report(
     with watching() as watch:
         watch.stage(f"drawing {len(runs)} run{'s' * (len(runs) > 1)}")
         page = build(runs)
+        for why in page.left_out.values():
+            watch.warn(f"left out: {why}")
         save(page, path)
+        if page.apart:
+            watch.note(f"each of the {len(page.records)} runs has a page beside it")
         if png is not None:
             watch.note(f"wrote {len(save_pictures(page, png))} pictures into {png}")
     typer.echo(str(path))

@@ -108,13 +108,19 @@ def read_record(folder: Path, arm: str | None = None) -> Record:
     return dataclasses.replace(record, earlier=_earlier(record))
 
 
-def read_records(folders: Sequence[Path]) -> list[Record]:
-    """Finished runs under names that tell them apart.
+def read_records(folders: Sequence[Path]) -> tuple[list[Record], dict[Path, RunFolderError]]:
+    """Finished runs under names that tell them apart, and why the other folders are none.
 
     What two runs of one arm on one sample were asked differently, such as a cap or the language
-    model, becomes part of the arm's names; see :func:`read_record` for what it raises.
+    model, becomes part of the arm's names.
     """
-    records = [read_record(folder) for folder in folders]
+    records: list[Record] = []
+    left_out: dict[Path, RunFolderError] = {}
+    for folder in folders:
+        try:
+            records.append(read_record(folder))
+        except RunFolderError as error:
+            left_out[folder] = error
     first: dict[Any, dict[str, str]] = {}
     varies: dict[Any, set[str]] = {}
     for record in records:
@@ -122,7 +128,7 @@ def read_records(folders: Sequence[Path]) -> list[Record]:
         other = first.setdefault((record.group, record.arm, record.seed), asked)
         differing = {name for name, value in asked.items() if other[name] != value}
         varies.setdefault((record.group, record.arm), set()).update(differing)
-    return [
+    named = [
         dataclasses.replace(
             record,
             arm=" ".join(
@@ -136,6 +142,7 @@ def read_records(folders: Sequence[Path]) -> list[Record]:
         )
         for record in records
     ]
+    return named, left_out
 
 
 def _asked(config: RunConfig) -> dict[str, str]:

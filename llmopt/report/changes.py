@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +18,9 @@ from llmopt.task import Labelled
 
 THUMBNAIL = 112  # pixels
 IntMatrix = npt.NDArray[np.int64]
+
+FindImages = Callable[[str, str, str], Labelled]
+"""Gives the test images of a data set, data root and class-name list."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,18 @@ def mistakes(record: Record, names: Sequence[str], limit: int = 12) -> list[Mist
     ]
 
 
+def test_images(dataset: str, data_root: str, classnames: str) -> Labelled:
+    """The test split a run was measured on.
+
+    Raises:
+        LlmoptError: it is not here.
+    """
+    names_of = {"classnames": classnames} if classnames else {}
+    return open_dataset(dataset, Path(data_root), **names_of).split("test")
+
+
 def examples(
-    record: Record, names: Sequence[str], limit: int = 8
+    record: Record, names: Sequence[str], limit: int = 8, find: FindImages = test_images
 ) -> tuple[list[Example], list[Example], str]:
     """Images only the best gets right, images only the start gets right, and what went wrong.
 
@@ -82,9 +95,8 @@ def examples(
     trouble = ""
     images: Labelled | None = None
     try:
-        names_of = {"classnames": record.config.classnames} if record.config.classnames else {}
-        dataset = open_dataset(record.config.dataset, Path(record.config.data_root), **names_of)
-        images = dataset.split("test")
+        config = record.config
+        images = find(config.dataset, config.data_root, config.classnames)
         if not np.array_equal(images.labels, record.labels):
             images, trouble = None, "the test split here is not the one the run was measured on"
     except LlmoptError as error:

@@ -1,24 +1,21 @@
-"""The charts of a report, drawn with matplotlib: figures, without a window or global state."""
+"""The charts of a report: what each of them shows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 import numpy as np
 from markupsafe import Markup
 
 from llmopt.comparison.table import Row
-from llmopt.report.story import AXES, Proposal, Step, Story
-from llmopt.report.svg import COLOURS, drawing, inline
+from llmopt.report import svg
+from llmopt.report.plot import SHAPES, Axis, Heat, Level, Mark, Plot
+from llmopt.report.story import AXES, Step, Story
 from llmopt.report.words import Word
 from llmopt.spend.currency import CAPS
 from llmopt.template import clean
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -28,7 +25,7 @@ class Chart:
     Attributes:
         name: unique on the page; also the name of its picture file.
         title: what it shows.
-        figure: the drawing.
+        shown: what is drawn.
         header, rows: its data as a table.
         note: what to know when reading it.
         tab: what tells it from the other charts of its group, if it has one.
@@ -36,7 +33,7 @@ class Chart:
 
     name: str
     title: str
-    figure: Figure
+    shown: Plot | Heat
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
     note: str = ""
@@ -46,20 +43,19 @@ class Chart:
     def svg(self) -> Markup:
         """For the page."""
         said = f"{self.note} The data follow as a table.".strip()
-        return inline(self.figure, self.name, self.title, said)
+        return svg.draw(self.shown, self.name, self.title, said)
 
 
-WIDTH = 5.2  # inches: legible on a phone, and not too large on a desk
-MANY = 400  # points drawn one by one; more become a picture inside the chart
-LABELLED = 40  # classes whose names are written beside a confusion matrix
-ONE, TWO, THREE, MUTED = (COLOURS[c] for c in ("one", "two", "three", "muted"))
-_SERIES = (ONE, TWO, THREE, COLOURS["four"])
-_MARKERS = "osD^vP*"
+LABELLED: Final = 40  # classes whose names are written beside a confusion matrix
+NAMED: Final = 12  # arms in the legend of a chart
+_ACCURACY: Final = Axis("accuracy, %", 0, 103)
+_SERIES: Final = ("one", "two", "three", "four")
+_TALL, _LOW = 223.0, 151.0  # points
 
 
 def climb(
     story: Story, axis: str, result: Mapping[str, Any], val: Mapping[str, float | None]
-) -> Figure:
+) -> Plot:
     """Every proposal a dot, the best so far a step, and what was kept on val and test.
 
     Args:
@@ -67,182 +63,126 @@ def climb(
         result: of the run.
         val: accuracy on the validation images, of the templates that were looked at there.
     """
-    figure, axes = _axes(3.1)
-    with drawing():
-        x = [p.at[axis] for p in story.proposals]
-        y = [100 * p.accuracy for p in story.proposals]
-        crowd = len(x) > MANY
-        axes.scatter(
-            x, y, s=14 if crowd else 22, color=ONE, alpha=0.25 if crowd else 0.45,
-            linewidths=0, label="proposal, train", rasterized=crowd,
-        )  # fmt: skip
-        best = story.climb()
-        if best:
-            steps = [*best, Proposal("", "", best[-1].accuracy, 0.0, story.proposals[-1].at)]
-            axes.step(
-                [p.at[axis] for p in steps],
-                [100 * p.accuracy for p in steps],
-                where="post", color=ONE, linewidth=1.8, label="best so far, train",
-            )  # fmt: skip
-        looked = [p for p in story.proposals if val.get(p.text) is not None]
-        if looked:
-            axes.scatter(
-                [p.at[axis] for p in looked], [100 * (val[p.text] or 0.0) for p in looked],
-                marker="D", s=16, facecolors="none", edgecolors=THREE, label="finalist, val",
-            )  # fmt: skip
-        _ends(axes, result, max(x, default=0.0))
-        axes.set(xlabel=AXES[axis], ylabel="accuracy, %", ylim=(0, 103))
-        axes.set_xlim(left=0)
-        _legend(figure)
-    return figure
-
-
-def walk(found: Sequence[Step], axis: str, result: Mapping[str, Any]) -> Figure:
-    """Where a continuous search stood on train and val, and what was kept on val and test."""
-    figure, axes = _axes(3.1)
-    with drawing():
-        x = [step.at[axis] for step in found]
-        for key, colour, label in (
-            ("train_accuracy", ONE, "train"),
-            ("val_accuracy", THREE, "val"),
-        ):
-            if all(key in step.figures for step in found):
-                y = [100 * step.figures[key] for step in found]
-                axes.plot(x, y, color=colour, linewidth=1.4, alpha=0.8, label=label)
-        _ends(axes, result, x[-1])
-        axes.set(xlabel=AXES[axis], ylabel="accuracy, %", ylim=(0, 103))
-        axes.set_xlim(left=0)
-        _legend(figure)
-    return figure
-
-
-def _ends(axes: Axes, result: Mapping[str, Any], end: float) -> None:
-    """What was kept, at the end of a climb, and the start as a line."""
-    shown = (
-        ("val_accuracy", "D", THREE, "kept, val"),
-        ("test_accuracy", "*", TWO, "kept, test (once)"),
-    )
-    for key, marker, colour, label in shown:
-        if result["best"].get(key) is not None:
-            size = 90 if marker == "*" else 34
-            axes.scatter([end], [100 * result["best"][key]], marker=marker, s=size, color=colour,
-                         label=label, zorder=3, clip_on=False)  # fmt: skip
-    if result["baseline"].get("test_accuracy") is not None:
-        axes.axhline(100 * result["baseline"]["test_accuracy"], color=TWO, linewidth=1,
-                     linestyle=":", label="start, test")  # fmt: skip
-
-
-def steps(found: Sequence[Step], key: str, label: str) -> Figure:
-    """One figure of a continuous search, step by step."""
-    figure, axes = _axes(2.1)
-    with drawing():
-        shown = [step for step in found if key in step.figures]
-        x = [step.index + 1 for step in shown]
-        y = [step.figures[key] for step in shown]
-        axes.plot(x, y, color=ONE, linewidth=1.6, marker="." if len(x) < 40 else None)
-        axes.set(xlabel="step", ylabel=label)
-    return figure
-
-
-def start_and_best(result: dict[str, Any]) -> Figure:
-    """Test accuracy of start and best with their intervals."""
-    figure, axes = _axes(1.3)
-    with drawing():
-        for place, (key, colour) in enumerate((("best", ONE), ("baseline", MUTED))):
-            value, interval = (result[key][n] for n in ("test_accuracy", "test_accuracy_ci95"))
-            _whisker(axes, place, value, interval, colour)
-        axes.set_yticks([0, 1], ["best", "start"])
-        axes.set(xlabel="test accuracy, %", ylim=(-0.6, 1.6), xlim=(0, 101))
-        axes.grid(False, axis="y")
-    return figure
-
-
-def words(found: Sequence[Word]) -> Figure:
-    """How much better templates with a word score."""
-    figure, axes = _axes(0.8 + 0.24 * len(found))
-    with drawing():
-        for place, word in enumerate(reversed(found)):
-            colour = ONE if word.interval[0] > 0 else TWO if word.interval[1] < 0 else MUTED
-            _whisker(axes, place, word.effect, word.interval, colour, scale=1.0)
-        axes.set_yticks(range(len(found)), [f"{w.word} ({w.count})" for w in reversed(found)])
-        axes.axvline(0, color=MUTED, linewidth=1)
-        axes.set(xlabel="difference in mean log-likelihood, nats")
-        axes.grid(False, axis="y")
-    return figure
-
-
-def confusions(before: Any, after: Any, names: Sequence[str]) -> Figure:
-    """Two confusion matrices, in per cent of each true class."""
-    from matplotlib.colors import LinearSegmentedColormap, to_rgb
-
-    count = len(names)
-    named = count <= LABELLED
-    size = 2.6 if not named else min(5.4, 1.4 + 0.11 * count)
-    with drawing():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(2 * size, size + 0.2), layout="constrained")
-        pair = figure.subplots(1, 2, sharey=True)
-        shade = LinearSegmentedColormap.from_list(
-            "shade", [(*to_rgb(ONE), 0.0), (*to_rgb(ONE), 0.95)]
+    x = [p.at[axis] for p in story.proposals]
+    marks = [
+        Mark(x, [100 * p.accuracy for p in story.proposals], "one", "proposal, train",
+             dot=2.4, faint=True)
+    ]  # fmt: skip
+    if best := story.climb():
+        end = [*(p.at[axis] for p in best), x[-1]]
+        heights = [100 * p.accuracy for p in (*best, best[-1])]
+        marks.append(Mark(end, heights, "one", "best so far, train", line=1.8, steps=True))
+    looked = [(p.at[axis], 100 * (val[p.text] or 0.0)) for p in story.proposals
+              if val.get(p.text) is not None]  # fmt: skip
+    if looked:
+        places, heights = (list(side) for side in zip(*looked, strict=True))
+        marks.append(
+            Mark(places, heights, "three", "finalist, val", dot=2, shape="diamond", hollow=True)
         )
-        for axes, matrix, title in zip(pair, (before, after), ("start", "best"), strict=True):
-            share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-            picture = axes.imshow(share, cmap=shade, vmin=0, vmax=100, interpolation="nearest")
-            axes.set(title=title, xlabel="taken for")
-            axes.grid(False)
-            axes.spines[["top", "right"]].set_visible(True)
-            ticks = range(count) if named else []
-            labels = [shorten(name, 14) for name in names] if named else []
-            axes.set_xticks(ticks, labels, rotation=90, fontsize=7)
-            axes.set_yticks(ticks, labels, fontsize=7)
-        pair[0].set_ylabel("true class")
-        bar = figure.colorbar(picture, ax=pair, shrink=0.8, label="% of the true class")
-        bar.outline.set_visible(False)
-    return figure
+    return _ended(marks, axis, result, max(x, default=0.0))
 
 
-def forest(rows: Sequence[Row]) -> Figure:
+def walk(found: Sequence[Step], axis: str, result: Mapping[str, Any]) -> Plot:
+    """Where a continuous search stood on train and val, and what was kept on val and test."""
+    x = [step.at[axis] for step in found]
+    marks = [
+        Mark(x, [100 * step.figures[key] for step in found], colour, label, line=1.4)
+        for key, colour, label in (
+            ("train_accuracy", "one", "train"),
+            ("val_accuracy", "three", "val"),
+        )
+        if all(key in step.figures for step in found)
+    ]
+    return _ended(marks, axis, result, x[-1])
+
+
+def _ended(marks: list[Mark], axis: str, result: Mapping[str, Any], end: float) -> Plot:
+    """With what was kept, at the end of a climb, and the start as a line."""
+    for key, colour, label, shape, size in (
+        ("val_accuracy", "three", "kept, val", "diamond", 2.6),
+        ("test_accuracy", "two", "kept, test (once)", "star", 4.2),
+    ):
+        if result["best"].get(key) is not None:
+            height = 100 * result["best"][key]
+            marks.append(Mark([end], [height], colour, label, dot=size, shape=shape))
+    start = result["baseline"].get("test_accuracy")
+    levels = [] if start is None else [Level(100 * start, "two", "start, test")]
+    return Plot(marks, Axis(AXES[axis], low=0), _ACCURACY, _TALL, levels)
+
+
+def steps(found: Sequence[Step], key: str, label: str) -> Plot:
+    """One figure of a continuous search, step by step."""
+    shown = [step for step in found if key in step.figures]
+    x, y = [step.index + 1 for step in shown], [step.figures[key] for step in shown]
+    mark = Mark(x, y, "one", line=1.6, dot=1.6 if len(x) < 40 else 0)
+    return Plot([mark], Axis("step"), Axis(label), _LOW)
+
+
+def start_and_best(result: dict[str, Any]) -> Plot:
+    """Test accuracy of start and best with their intervals."""
+    marks: list[Mark] = []
+    for place, (key, colour) in enumerate((("best", "one"), ("baseline", "muted"))):
+        value, interval = (result[key][n] for n in ("test_accuracy", "test_accuracy_ci95"))
+        marks += _whisker(place, value, interval, colour)
+    y = Axis(names=("best", "start"))
+    return Plot(marks, Axis("test accuracy, %", 0, 101), y, 94)
+
+
+def words(found: Sequence[Word]) -> Plot:
+    """How much better templates with a word score."""
+    marks: list[Mark] = []
+    for place, word in enumerate(reversed(found)):
+        colour = "one" if word.interval[0] > 0 else "two" if word.interval[1] < 0 else "muted"
+        marks += _whisker(place, word.effect, word.interval, colour, scale=1.0)
+    names = [f"{shorten(word.word, 24)} ({word.count})" for word in reversed(found)]
+    x = Axis("difference in mean log-likelihood, nats")
+    return Plot(marks, x, Axis(names=names), 58 + 17.0 * len(found), [Level(0, upright=True)])
+
+
+def confusions(before: Any, after: Any, names: Sequence[str]) -> Heat:
+    """Two confusion matrices, in per cent of each true class."""
+    panels = [
+        (title, matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))
+        for title, matrix in (("start", before), ("best", after))
+    ]
+    shown = [shorten(name, 14) for name in names] if len(names) <= LABELLED else []
+    return Heat(panels, shown, "taken for", "true class", "% of the true class")
+
+
+def forest(rows: Sequence[Row]) -> Plot:
     """Gain over the start of every arm with its interval."""
-    figure, axes = _axes(0.8 + 0.32 * len(rows))
-    with drawing():
-        for place, row in enumerate(reversed(rows)):
-            gain = row.gain.difference
-            colour = {"better": ONE, "worse": TWO}.get(row.gain.verdict, MUTED)
-            _whisker(axes, place, gain.mean, gain.interval, colour)
-        axes.set_yticks(range(len(rows)), [shorten(_arm(row, rows), 32) for row in reversed(rows)])
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.axvline(0, color=MUTED, linewidth=1)
-        axes.set(xlabel="gain over the start on test, percentage points")
-        axes.grid(False, axis="y")
-    return figure
+    marks: list[Mark] = []
+    for place, row in enumerate(reversed(rows)):
+        gain = row.gain.difference
+        colour = {"better": "one", "worse": "two"}.get(row.gain.verdict, "muted")
+        marks += _whisker(place, gain.mean, gain.interval, colour)
+    names = [shorten(_arm(row, rows), 32) for row in reversed(rows)]
+    x = Axis("gain over the start on test, percentage points")
+    return Plot(marks, x, Axis(names=names), 58 + 20.0 * len(rows), [Level(0, upright=True)])
 
 
-def front(rows: Sequence[Row]) -> Figure:
-    """Accuracy over cost; arms no other arm beats in both are joined by a line."""
-    figure, axes = _axes(3.0)
-    with drawing():
-        for number, row in enumerate(rows):
-            x, y = max(row.queries, 1), 100 * row.accuracy
-            low, high = (100 * bound for bound in row.interval)
-            axes.errorbar(
-                x, y, yerr=[[max(0, y - low)], [max(0, high - y)]],
-                fmt=_MARKERS[number % len(_MARKERS)], color=_SERIES[number % len(_SERIES)],
-                capsize=3, linewidth=1.2, markersize=7, label=shorten(_arm(row, rows), 24),
-            )  # fmt: skip
-        best: list[Row] = []
-        for row in sorted(rows, key=lambda r: (r.queries, -r.accuracy)):
-            if not best or row.accuracy > best[-1].accuracy:
-                best.append(row)
-        axes.plot([max(r.queries, 1) for r in best], [100 * r.accuracy for r in best],
-                  color=MUTED, linewidth=1.2, linestyle="--", zorder=0)  # fmt: skip
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.xaxis.set_minor_formatter("")
-        axes.set(xlabel=f"{CAPS['queries'].label}, log scale", ylabel="test accuracy, %")
-        axes.margins(x=0.15, y=0.12)
-        _legend(figure)
-    return figure
+def front(rows: Sequence[Row]) -> Plot:
+    """Accuracy over cost; arms no other arm beats in both are joined by a line.
+
+    Where there are many, only those are named.
+    """
+    best: list[Row] = []
+    for row in sorted(rows, key=lambda r: (r.queries, -r.accuracy)):
+        if not best or row.accuracy > best[-1].accuracy:
+            best.append(row)
+    marks: list[Mark] = []
+    named = rows if len(rows) <= NAMED else best
+    for number, row in enumerate(rows):
+        x, y = max(row.queries, 1), 100 * row.accuracy
+        colour = _SERIES[number % len(_SERIES)]
+        label = shorten(_arm(row, rows), 24) if row in named else ""
+        marks.append(Mark([x, x], [100 * bound for bound in row.interval], colour, line=1.2))
+        marks.append(Mark([x], [y], colour, label, dot=3, shape=SHAPES[number % len(SHAPES)]))
+    edge = [max(row.queries, 1) for row in best], [100 * row.accuracy for row in best]
+    marks.insert(0, Mark(*edge, "muted", line=1.2, dashed=True))
+    x_axis = Axis(f"{CAPS['queries'].label}, log scale", log=True)
+    height = 216.0 + 6.5 * len(named)  # the legend takes its part
+    return Plot(marks, x_axis, Axis("test accuracy, %"), height)
 
 
 def shorten(text: str, length: int) -> str:
@@ -256,29 +196,11 @@ def _arm(row: Row, rows: Sequence[Row]) -> str:
     return f"{row.arm}, {row.dataset} {row.shots}-shot" if several else row.arm
 
 
-def _axes(height: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    with drawing():
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        return figure, figure.add_subplot()
-
-
 def _whisker(
-    axes: Axes, y: float, value: float, interval: Sequence[float], colour: str, scale: float = 100.0
-) -> None:
-    low, high = (scale * bound for bound in interval)
-    axes.plot([low, high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
-    axes.plot([scale * value], [y], "o", color=colour, markersize=6)
-
-
-def _legend(figure: Figure) -> None:
-    labels = [str(t) for axes in figure.axes for t in axes.get_legend_handles_labels()[1]]
-    wide = max(map(len, labels), default=0) > 19
-    figure.legend(
-        loc="outside upper left",
-        ncols=2 if wide else 3,
-        fontsize=8,
-        handletextpad=0.4,
-        columnspacing=1.2,
-    )
+    place: float, value: float, interval: Sequence[float], colour: str, scale: float = 100.0
+) -> list[Mark]:
+    ends = [scale * bound for bound in interval]
+    return [
+        Mark(ends, [place, place], colour, line=2),
+        Mark([scale * value], [place], colour, dot=3),
+    ]

@@ -1,4 +1,4 @@
-"""The page: finished runs as one self-contained HTML file.
+"""The page: finished runs as one self-contained HTML file, or several that link to each other.
 
 Everything that came from outside (class names, templates, replies, file names) passes the
 template's autoescape; what could reorder or hide text is shown as its code point. The page holds
@@ -8,29 +8,36 @@ no address it would load anything from, and its policy forbids it to.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from llmopt._version import __version__
-from llmopt.comparison.records import read_records
+from llmopt.comparison.records import Record, read_records
 from llmopt.comparison.render import HEADER, cells, sentence, span, spend_table
 from llmopt.comparison.render import title as task_title
 from llmopt.comparison.table import Comparison, compare
 from llmopt.errors import ConfigError, RunFolderError
-from llmopt.report import charts, svg
+from llmopt.figures import percent, points
+from llmopt.report import charts
+from llmopt.report.changes import FindImages, test_images
 from llmopt.report.charts import Chart
-from llmopt.report.sections import RunSection, run_section
+from llmopt.report.picture import png
+from llmopt.report.sections import RunSection, run_section, title
 from llmopt.report.visible import visible
 from llmopt.spend.currency import label
 from llmopt.spend.files import write_text
 
 HERE: Final = Path(__file__).parent
+TOGETHER: Final = 12  # runs on one page; of more, each has a page of its own
 
 
 @dataclass
@@ -38,46 +45,66 @@ class Page:
     """What a page shows.
 
     Attributes:
-        runs: one section each.
+        records: the runs.
+        runs: a section of each; empty where they are so many that each has a page of its own.
         comparison: of the runs, if there are several.
         overview: charts of the comparison.
+        left_out: run folders that cannot be shown, and why.
+        find: gives the test images of a run.
+        back: name of the page that links to this one, if one does.
     """
 
+    records: list[Record]
     runs: list[RunSection]
     comparison: Comparison | None = None
     overview: list[Chart] = field(default_factory=list)
+    left_out: Mapping[Path, RunFolderError] = field(default_factory=dict)
+    find: FindImages = test_images
+    back: str = ""
 
     @property
     def title(self) -> str:
         """Of the page."""
-        return self.runs[0].title if len(self.runs) == 1 else f"{len(self.runs)} runs compared"
+        one = len(self.records) == 1
+        return title(self.records[0]) if one else f"{len(self.records)} runs compared"
 
     @property
-    def charts(self) -> list[Chart]:
-        """All of them."""
-        return [*self.overview, *(chart for run in self.runs for chart in run.charts)]
+    def apart(self) -> bool:
+        """Whether each run has a page of its own."""
+        return not self.runs
+
+    def sections(self) -> Iterator[RunSection]:
+        """Of all runs, one after the other."""
+        if self.runs:
+            yield from self.runs
+            return
+        for number, record in enumerate(self.records, start=1):
+            yield run_section(record, number, self.find)
 
 
 def build(folders: Sequence[Path]) -> Page:
-    """Read runs and draw their charts.
+    """Read runs; what cannot be read of several is left out.
 
     Raises:
-        RunFolderError: one of them is not finished, or damaged.
+        RunFolderError: none of them is finished and whole.
     """
     if not folders:
         raise ConfigError("name at least one run folder")
-    records = read_records(folders)
-    sections = [run_section(record, number) for number, record in enumerate(records, start=1)]
+    records, left_out = read_records(folders)
+    if not records:
+        raise next(iter(left_out.values()))
+    find = functools.lru_cache(maxsize=2)(test_images)
+    sections = []
+    if len(records) <= TOGETHER:
+        sections = [run_section(record, number, find) for number, record in enumerate(records, 1)]
     if len(records) == 1:
-        return Page(sections)
+        return Page(records, sections, left_out=left_out)
     comparison = compare(records)
-    return Page(sections, comparison, _overview(comparison))
+    return Page(records, sections, comparison, _overview(comparison), left_out, find)
 
 
-def render(page: Page) -> str:
-    """The whole file."""
-    script = (HERE / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+@functools.cache
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -86,8 +113,22 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters["visible"] = visible
-    return environment.get_template("page.html").render(
+    return environment.get_template("page.html")
+
+
+def render(page: Page, beside: str = "") -> str:
+    """The whole file; where runs have pages of their own, those are in the folder ``beside``."""
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _template().render(
         page=page,
+        links=[
+            (title(record), f"{quote(beside)}/{name}", _figures(record.result))
+            for record, name in zip(page.records, _names(page), strict=True)
+        ],
+        # The page is for others: it names no folders of this machine.
+        left_out=[str(e).replace(str(path), path.name) for path, e in page.left_out.items()],
+        back=quote(f"../{page.back}") if page.back else "",
         header=HEADER,
         cells=cells,
         sentence=sentence,
@@ -101,14 +142,20 @@ def render(page: Page) -> str:
 
 
 def save(page: Page, out: Path) -> None:
-    """Write the page.
+    """Write the page, and beside it those of single runs where there are many.
 
     Raises:
         RunFolderError: it cannot be written.
     """
+    beside = out.with_name(f"{out.stem}-runs")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, render(page))
+        write_text(out, render(page, beside.name))
+        if page.apart:
+            beside.mkdir(exist_ok=True)
+            for section, name in zip(page.sections(), _names(page), strict=True):
+                single = Page([section.record], [section], back=out.name)
+                write_text(beside / name, render(single))
     except OSError as error:
         raise RunFolderError(f"cannot write {out}: {error.strerror or error}") from error
 
@@ -122,13 +169,30 @@ def save_pictures(page: Page, folder: Path) -> list[Path]:
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for chart in page.charts:
+        charts = (chart for section in page.sections() for chart in section.charts)
+        for chart in itertools.chain(page.overview, charts):
             path = folder / f"{chart.name}.png"
-            path.write_bytes(svg.png(chart.figure))
+            path.write_bytes(png(chart.shown))
             paths.append(path)
     except OSError as error:
         raise RunFolderError(f"cannot write {folder}: {error.strerror or error}") from error
     return paths
+
+
+def _names(page: Page) -> list[str]:
+    """File names of the pages of single runs."""
+    return [f"run-{number}.html" for number in range(1, len(page.records) + 1)]
+
+
+def _figures(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Test accuracy of start and best, gain and its p-value."""
+    start, best, gain = result["baseline"], result["best"], result["gain"]
+    return (
+        percent(start["test_accuracy"]),
+        percent(best["test_accuracy"]),
+        points(gain["test_accuracy"]),
+        f"{gain['p_value']:.3f}",
+    )
 
 
 def _overview(comparison: Comparison) -> list[Chart]:

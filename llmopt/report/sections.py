@@ -10,7 +10,7 @@ from typing import Any, Final
 from llmopt.comparison.records import Record
 from llmopt.figures import interval, percent, points
 from llmopt.report import changes, charts
-from llmopt.report.changes import Example, Mistake
+from llmopt.report.changes import Example, FindImages, Mistake, test_images
 from llmopt.report.charts import Chart
 from llmopt.report.story import AXES, Story, Turn, read_story
 from llmopt.report.words import helpful_words
@@ -69,22 +69,21 @@ class RunSection:
     @property
     def title(self) -> str:
         """Of the section."""
-        config = self.record.config
-        return f"{self.record.arm} on {config.dataset}, {config.shots}-shot, seed {config.seed}"
+        return title(self.record)
 
     def chart(self, kind: str) -> list[Chart]:
         """The charts of a kind, such as ``climb``."""
         return [chart for chart in self.charts if chart.name.split("-")[2] == kind]
 
 
-def run_section(record: Record, number: int) -> RunSection:
-    """Everything about a run."""
+def run_section(record: Record, number: int, find: FindImages = test_images) -> RunSection:
+    """Everything about a run; ``find`` gives its test images."""
     result = record.result
     found = read_found(record.folder)
     names = [str(name) for name in found["classnames"]]
     story = read_story(record.folder, len(names))
     talks, cut = _shortened(story.talks)
-    gained, lost, trouble = changes.examples(record, names)
+    gained, lost, trouble = changes.examples(record, names, find=find)
     summary = [(n, str(v)) for n, v in counts(result["optimizer"].get("summary") or {}).items()]
     return RunSection(
         number=number,
@@ -105,6 +104,12 @@ def run_section(record: Record, number: int) -> RunSection:
         command=command(record.config),
         versions=_versions(record),
     )
+
+
+def title(record: Record) -> str:
+    """What a run is called."""
+    config = record.config
+    return f"{record.arm} on {config.dataset}, {config.shots}-shot, seed {config.seed}"
 
 
 def sentence(record: Record) -> str:

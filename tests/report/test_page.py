@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import html.parser
+import math
 import re
+import urllib.parse
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from fuzz import fuzz
+from hypothesis import strategies as st
 from paper_runs import paper_run
 from poisoned import NAMES, poisoned_run
 from typer.testing import CliRunner
@@ -18,8 +23,11 @@ from llmopt.data.shapes import SHAPES
 from llmopt.errors import ConfigError, RunFolderError
 from llmopt.report.changes import confusion, examples, mistakes
 from llmopt.report.page import build, render, save, save_pictures
+from llmopt.report.picture import png
+from llmopt.report.plot import Axis, Mark, Plot
 from llmopt.report.sections import command, sentence
 from llmopt.report.story import tell
+from llmopt.report.svg import draw
 from llmopt.report.visible import visible
 from llmopt.report.words import helpful_words
 from llmopt.runs.config import RunConfig
@@ -64,6 +72,77 @@ def test_ten_long_runs_stay_below_five_megabytes(tmp_path: Path) -> None:
     page = render(build(runs))
     assert len(page.encode()) < 5_000_000
     assert "of 10,000" in page
+
+
+def test_many_runs_have_a_page_each(tmp_path: Path) -> None:
+    runs = [paper_run(tmp_path, seed=seed, classnames=NAMES) for seed in range(13)]
+    out = tmp_path / "a folder" / "what I found #1.html"
+    save(build(runs), out)
+    text = out.read_text()
+    links = [a["href"] or "" for tag, a in Tags(text).found if tag == "a"][1:]
+    assert len(links) == 13
+    assert "Images that changed" not in text
+    for number, link in enumerate(links):
+        page = out.parent / urllib.parse.unquote(link)
+        single = page.read_text()
+        assert f"seed {number}" in single
+        assert "Images that changed" in single
+        _, back = [a["href"] for tag, a in Tags(single).found if tag == "a"]
+        assert (page.parent / urllib.parse.unquote(back or "")).resolve() == out.resolve()
+    assert len(save_pictures(build(runs[:2]), tmp_path / "png")) < 20
+
+
+def test_what_cannot_be_shown_is_left_out_and_listed(tmp_path: Path) -> None:
+    whole, unfinished, damaged = (paper_run(tmp_path, seed=seed) for seed in (1, 2, 3))
+    (unfinished / "result.json").unlink()
+    (damaged / "test_predictions.safetensors").write_bytes(b"")
+    (tmp_path / "report.html").write_text("")
+    done = CliRunner().invoke(
+        app,
+        ["report", *map(str, sorted(tmp_path.iterdir())), "--out", str(tmp_path / "page.html")],
+    )
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "page.html").read_text()
+    for left_out in (unfinished, damaged, tmp_path / "report.html"):
+        assert left_out.name in page
+        assert "left out: " in done.output
+    assert str(tmp_path) not in page
+    assert whole.name not in page
+    alone = CliRunner().invoke(app, ["report", str(unfinished)])
+    assert isinstance(alone.exception, RunFolderError)
+
+
+def test_crowds_of_points_stay_small(tmp_path: Path) -> None:
+    x = list(range(10_000))
+    crowd = Plot([Mark(x, x, "one", "dots", dot=2, faint=True)], Axis("x"), Axis("y"), 200)
+    assert len(draw(crowd, "p", "title", "text")) < 200_000
+    assert png(crowd).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        (Axis(), [0.3]), (Axis(), [0.0]), (Axis(), [-5.0, 5e9]), (Axis(), []),
+        (Axis(low=0, high=103), [50.0]), (Axis(), [1e-7, 2e-7]), (Axis(), [math.nan, 2.0]),
+        (Axis(log=True), [300.0]), (Axis(log=True), [1.0, 1e7]), (Axis(log=True), [6.0, 8.0]),
+    ],
+)  # fmt: skip
+def test_axes_have_a_few_round_ticks_that_differ(axis: Axis, values: list[float]) -> None:
+    low, high = axis.ends(values)
+    ticks = axis.ticks(low, high)
+    assert 2 <= len(ticks) <= 10
+    assert len({axis.name(tick) for tick in ticks}) == len(ticks)
+    margin = 1e-9 * (high - low)
+    assert all(low - margin <= tick <= high + margin for tick in ticks)
+    assert all(low <= value <= high for value in values if not math.isnan(value))
+
+
+@fuzz(values=st.lists(st.floats(), max_size=30), low=st.sampled_from([None, 0.0]))
+def test_any_figures_can_be_drawn(values: list[float], low: float | None) -> None:
+    mark = Mark(values, values[::-1], "one", "all", line=1, dot=2, steps=True, shape="star")
+    drawn = draw(Plot([mark], Axis("x", low=low), Axis("y"), 200), "p", "title", "text")
+    ElementTree.fromstring(drawn)
+    assert not re.search(r"\b(nan|inf)\b", drawn)
 
 
 def test_a_plain_page_says_what_was_found(tmp_path: Path) -> None:
