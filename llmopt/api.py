@@ -24,6 +24,7 @@ from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import Given, compose
 from llmopt.runs.config import RunConfig
 from llmopt.runs.plan import Plan, make_plan
+from llmopt.runs.trust import refuse_untrusted
 from llmopt.search.base import Optimizer
 from llmopt.spend.currency import CAPS
 from llmopt.spend.events import Event, Watch, Watches
@@ -87,6 +88,7 @@ def resume(
     model: BlackBox | None = None,
     llm: BaseChatModel | None = None,
     skip_unreadable: bool = False,
+    trust_config: bool = False,
     callbacks: Iterable[Callback] = (),
     progress: bool | None = None,
     track: str | None = None,
@@ -97,6 +99,8 @@ def resume(
         run: the run folder.
         task, optimizer, model, llm: the objects the run was started with, where it was.
         skip_unreadable: leave damaged test images out; the few shots stay what they were.
+        trust_config: send secrets of this machine where the run folder says; else it may name no
+            environment variable but a provider's own, and no other address for that.
         callbacks, progress, track: as in :func:`run`.
 
     Raises:
@@ -110,6 +114,8 @@ def resume(
         if run_folder.is_complete(folder):
             watch.note(f"{folder} is complete; nothing to do")
             return Run(folder, model)
+        if not trust_config:
+            refuse_untrusted(config, folder / run_folder.CONFIG)
         setup = compose(config, given)
         if skip_unreadable:
             setup = dataclasses.replace(setup, skip_unreadable=True)
@@ -178,6 +184,7 @@ def evaluate(
     *,
     task: Task | None = None,
     model: str | BlackBox | None = None,
+    trust_config: bool = False,
     callbacks: Iterable[Callback] = (),
     progress: bool | None = None,
     **changes: Any,
@@ -188,6 +195,7 @@ def evaluate(
         run: the run folder.
         task: whose test images are taken, in place of ``dataset``.
         model: an open_clip name, or any black box; by default the run's own.
+        trust_config: as in :func:`resume`.
         callbacks, progress: as in :func:`run`.
         changes: other options than the run's: ``dataset``, ``classnames``, ``data_root``,
             ``skip_unreadable``, ``pretrained``, ``device``, ``precision``.
@@ -201,7 +209,7 @@ def evaluate(
     if isinstance(model, str):
         changes["model"] = model
     with _watching(callbacks, progress) as watch:
-        return remeasure(Path(run), _texts(changes), watch, given)
+        return remeasure(Path(run), _texts(changes), watch, given, trust_config=trust_config)
 
 
 @contextlib.contextmanager

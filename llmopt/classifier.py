@@ -23,6 +23,7 @@ from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import choose_model
 from llmopt.runs.config import RunConfig
 from llmopt.runs.load import load_predictor, read_found
+from llmopt.runs.trust import refuse_untrusted
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
 from llmopt.task import FloatArray, Labelled
@@ -30,11 +31,12 @@ from llmopt.vision.base import BlackBox
 from llmopt.vision.metered import MeteredBox
 
 
-def load(run: str | Path, **options: Any) -> PromptClassifier:
+def load(run: str | Path, *, trust_config: bool = False, **options: Any) -> PromptClassifier:
     """The classifier a finished run found, with its model.
 
     Args:
         run: the run folder.
+        trust_config: as in :func:`llmopt.resume`.
         options: other values of the run's options that say where the model lives: ``device``,
             ``precision``, ``batch_size``.
 
@@ -45,6 +47,8 @@ def load(run: str | Path, **options: Any) -> PromptClassifier:
     folder = Path(run)
     predictor = load_predictor(folder)
     config = run_folder.read_run_config(folder)
+    if not trust_config:
+        refuse_untrusted(config, folder / run_folder.CONFIG, chat=False)
     allowed = ("device", "precision", "batch_size")
     if unknown := [name for name in options if name not in allowed]:
         raise ConfigError(f"load() takes {', '.join(allowed)}, not {', '.join(unknown)}")

@@ -196,8 +196,19 @@ class TextPredictor(Predictor):
     @classmethod
     def from_state(cls, tensors: Arrays, config: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`state`."""
-        templates = tuple(Template(text) for text in config["templates"])
-        return cls(templates, tuple(config["classnames"]), tuple(tensors["weights"].tolist()))
+        templates = tuple(Template(text) for text in texts(config["templates"]))
+        return cls(templates, texts(config["classnames"]), tuple(tensors["weights"].tolist()))
+
+
+def texts(found: Any) -> tuple[str, ...]:
+    """Texts as a file holds them.
+
+    Raises:
+        TypeError: it is no list of texts.
+    """
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise TypeError("what should be a list of texts is none")
+    return tuple(found)
 
 
 def single(template: Template, classnames: Sequence[str]) -> TextPredictor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,15 @@ def paper_run(
     )
     run_result.save(folder, result, outcome, evaluation, classnames)
     return folder
+
+
+def reconfigure(run: Path, text: str) -> None:
+    """Give a run another config, as if it had begun with that."""
+    (run / run_folder.CONFIG).write_text(text)
+    path = run / run_folder.JOURNAL
+    rest = path.read_bytes().split(b"\n", 1)[1]
+    path.unlink()
+    with Journal(path) as journal:
+        config = RunConfig.make(tomllib.loads(text)).plain()
+        journal.event(run_folder.CREATED, "run", config=config)
+    path.write_bytes(path.read_bytes() + rest)

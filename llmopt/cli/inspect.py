@@ -39,6 +39,7 @@ def evaluate(
     ] = None,
     *,
     changes: dict[str, Any],
+    trust_config: o.TrustConfig = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -53,7 +54,8 @@ def evaluate(
 
             table = transfer(runs, across, changes, watch)
         else:
-            evaluations = [remeasure(run, changes, watch) for run in runs]
+            trusted = bool(trust_config)
+            evaluations = [remeasure(run, changes, watch, trust_config=trusted) for run in runs]
     if across:
         print_json(table.to_json()) if json else print_transfer(table)
     elif json:
@@ -90,6 +92,7 @@ def print_transfer(table: Transfer) -> None:
 def explain(
     run: o.RunFolder,
     top: Annotated[int, typer.Option("--top", help="Words named for each vector.")] = 5,
+    trust_config: o.TrustConfig = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -100,7 +103,7 @@ def explain(
     from llmopt.runs.explain import explain as put_in_words
 
     with watching(quiet=quiet or json) as watch:
-        found = put_in_words(run, top, watch)
+        found = put_in_words(run, top, watch, bool(trust_config))
     if json:
         print_json(plain(found))
     else:

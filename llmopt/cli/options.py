@@ -5,8 +5,10 @@ Each option of the config is None unless given, so that flags win over files.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -114,13 +116,21 @@ def _config(told: Mapping[str, Any]) -> RunConfig:
     from llmopt.runs.config import parse_assignments, read_config
 
     given = _given(told)
-    path = given.pop("config_file", None)
+    path, trusted = given.pop("config_file", None), given.pop("trust_config", False)
     values = read_config(path) if path else {}
+    # What is typed is meant: the variables it names, and the addresses.
+    named = re.findall(r"\w+", " ".join(given.get("llm_settings", [])))
+    typed: dict[str, Any] = dict.fromkeys(given.keys() & {"llm_base_url", "blackbox"}, "")
     for name, value in given.items():
         if isinstance(value, list):
             value = {**values.get(name, {}), **parse_assignments(value)}
         values[name] = value
-    return RunConfig.make(values, str(path) if path else "the options")
+    config = RunConfig.make(values, str(path) if path else "the options")
+    if path and not trusted:
+        from llmopt.runs.trust import refuse_untrusted
+
+        refuse_untrusted(dataclasses.replace(config, **typed), path, named)
+    return config
 
 
 def _print_schema(asked: bool) -> None:
@@ -131,6 +141,14 @@ def _print_schema(asked: bool) -> None:
         raise typer.Exit
 
 
+TrustConfig = Annotated[
+    bool | None,
+    typer.Option(
+        "--trust-config",
+        rich_help_panel=SEARCH,
+        help="Send secrets of this machine where the file or run folder says; else it is refused.",
+    ),
+]
 _FILE = {
     "config_file": Annotated[
         Path | None,
@@ -138,6 +156,7 @@ _FILE = {
             "--config", rich_help_panel=SEARCH, help="The same options as TOML; flags win."
         ),
     ],
+    "trust_config": TrustConfig,
     "config_schema": Annotated[
         bool | None,
         typer.Option(

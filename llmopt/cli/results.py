@@ -37,6 +37,7 @@ def export(
         str | None,
         typer.Option("--key", help="Name of the data set in the files, as clip_benchmark has it."),
     ] = None,
+    trust_config: o.TrustConfig = None,
 ) -> None:
     """Write the prompts a run found in the format of another tool."""
     from llmopt.export.formats import export as render
@@ -44,7 +45,7 @@ def export(
     from llmopt.live import watching
 
     with watching(quiet=out is None) as watch:
-        exported = render(run, format, top, key, watch)
+        exported = render(run, format, top, key, watch, bool(trust_config))
         for warning in exported.warnings:
             watch.warn(warning)
     if out is None:

@@ -41,6 +41,7 @@ def run(
 def resume(
     run: o.RunFolder,
     skip_unreadable: o.SkipUnreadable = None,
+    trust_config: o.TrustConfig = None,
     track: o.Track = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -54,6 +55,7 @@ def resume(
         found = api.resume(
             run,
             skip_unreadable=bool(skip_unreadable),
+            trust_config=bool(trust_config),
             callbacks=[watch],
             progress=False,
             track=track,

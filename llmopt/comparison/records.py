@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from llmopt.errors import RunFolderError
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
+from llmopt.spend.files import Damaged, read_arrays
 from llmopt.stats import BoolArray
 
 IntVector = npt.NDArray[np.int64]
@@ -100,10 +99,17 @@ def read_record(folder: Path, arm: str | None = None) -> Record:
             f"go on with 'llmopt resume {folder}'"
         )
     try:
-        arrays = load_file(path)
+        arrays = read_arrays(path).arrays
         predicted = arrays["labels"], arrays["baseline"], arrays["best"]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise RunFolderError(f"{path} is damaged ({error}); measure again with evaluate") from error
+        if any(one.ndim != 1 or one.dtype.kind != "i" for one in predicted):
+            raise Damaged("it holds no list of classes")
+        if len({len(one) for one in predicted}) > 1:
+            raise Damaged("its lists are not of one length")
+    except (Damaged, KeyError) as error:
+        raise RunFolderError(
+            f"{path} is damaged ({error}); delete {run_folder.RESULT} there and run "
+            f"'llmopt resume {folder}', which measures again and pays for no reply twice"
+        ) from error
     record = Record(folder, arm or arm_name(config), config, result, *predicted)
     return dataclasses.replace(record, earlier=_earlier(record))
 

@@ -46,6 +46,7 @@ def export(
     top: int | None = None,
     key: str | None = None,
     watch: Watch | None = None,
+    trust_config: bool = False,
 ) -> Exported:
     """What a run found, in a format.
 
@@ -55,6 +56,7 @@ def export(
         top: add runners-up, or leave templates out, to make this many.
         key: name of the data set in the files, where a format has one.
         watch: told what takes a while.
+        trust_config: as in :func:`llmopt.resume`, where the model is opened.
 
     Raises:
         ConfigError: an unknown format (the nearest is suggested), or one that does not fit.
@@ -71,7 +73,9 @@ def export(
 
         if top is not None:
             raise ConfigError("--top chooses templates; --format safetensors has one classifier")
-        return Exported(write(folder, watch or Watch()), text=False, warnings=warnings)
+        return Exported(
+            write(folder, watch or Watch(), trust_config), text=False, warnings=warnings
+        )
     chosen = FORMATS.get(format)
     prompts = read_run(folder, top, warnings)
     if key:

@@ -19,6 +19,7 @@ from llmopt.export.recipe import recipe
 from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import choose_model
 from llmopt.runs.load import load_predictor, read_found
+from llmopt.runs.trust import refuse_untrusted
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
 from llmopt.vision.base import Access
@@ -27,15 +28,18 @@ from llmopt.vision.metered import MeteredBox
 NAME = "classifier.safetensors"
 
 
-def write(folder: Path, watch: Watch) -> dict[str, bytes]:
+def write(folder: Path, watch: Watch, trust_config: bool = False) -> dict[str, bytes]:
     """The classifier of a finished run. Opens the run's model to encode its prompts.
 
     Raises:
         AccessError: the run's black box gives no embeddings.
     """
     result = run_folder.read_result(folder)
-    predictor = load_predictor(folder)
-    box = choose_model(run_folder.read_run_config(folder)).open(watch)
+    predictor = load_predictor(folder, watch.warn)
+    config = run_folder.read_run_config(folder)
+    if not trust_config:
+        refuse_untrusted(config, folder / run_folder.CONFIG, chat=False)
+    box = choose_model(config).open(watch)
     if box.info.access < Access.FEATURES:
         raise AccessError(
             f"{box.info.name} gives no embeddings (it offers '{box.info.access}'), so there is no "

@@ -74,7 +74,7 @@ def read_run(folder: Path, top: int | None, warnings: list[str]) -> PromptList:
     if top is not None and top < 1:
         raise ConfigError(f"--top must be 1 or more, not {top}")
     result = run_folder.read_result(folder)
-    predictor = load_predictor(folder)
+    predictor = load_predictor(folder, warnings.append)
     found = predictor.text
     if found is None:
         raise RunFolderError(

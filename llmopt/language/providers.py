@@ -63,7 +63,7 @@ PROVIDERS: Final[Registry[Callable[..., BaseChatModel]]] = Registry(
 ``open(model, *, base_url, seed, settings)`` that send nothing and return a chat model, with
 ``settings`` an :class:`~llmopt.language.settings.LlmSettings`."""
 
-_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "host.docker.internal")
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "host.docker.internal")
 # The shape of a structured reply; what does not keep to it is still read line by line.
 _SCHEMA = {
     "type": "json_schema",
@@ -198,7 +198,7 @@ def _key(settings: LlmSettings, base_url: str) -> str:
         if not key:
             raise ConfigError(f"the environment variable {settings.key_env} of key_env is not set")
         return key
-    if base_url and urlsplit(base_url).hostname in _LOCAL_HOSTS:
+    if base_url and urlsplit(base_url).hostname in LOCAL_HOSTS:
         return "unused"
     key = os.environ.get("OPENAI_API_KEY", "")
     if not key and not base_url:

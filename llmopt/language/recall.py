@@ -49,10 +49,12 @@ class Recall:
     def journaled(self, question: Question, number: int) -> dict[str, Any] | None:
         """What an earlier sitting wrote of a try, counted into the ledger."""
         key = question.key(number)
-        answer: dict[str, Any] | None = self._journal.recall(records.REPLY, key, question.stream)
+        answer = self._journal.recall(records.REPLY, key, question.stream)
+        if answer is not None:
+            records.checked(records.REPLY, answer, self._journal.path)
         intents = []
         while (intent := self._journal.recall(records.INTENT, key, question.stream)) is not None:
-            intents.append(intent)
+            intents.append(records.checked(records.INTENT, intent, self._journal.path))
         # The last intent led to the answer; every other was cut short by the end of its sitting.
         for intent in intents if answer is None else intents[:-1]:
             lost = intent["bound"]

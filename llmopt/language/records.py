@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmopt.errors import ContentRefused, ContextOverflow, ServiceError
+from llmopt.errors import ContentRefused, ContextOverflow, RunFolderError, ServiceError
 from llmopt.language import wire
 from llmopt.language.prices import Bound
+from llmopt.spend.currency import amounts
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, BaseMessage
@@ -23,6 +25,8 @@ REPLY = "llm_reply"
 COURSE = (ContextOverflow, ContentRefused)
 # The parts of an answer that make the same reply of it in another run.
 ANSWER = {"text": str, "finish_reason": str, "model": str, "estimated": bool, "charged": dict}
+_PLACE = {"turn": int, "sample": int, "attempt": int, "request": str}
+_ERROR = {"type": str, "message": str, "status": (int, type(None)), "dropped": str}
 
 
 class FormRefused(ServiceError):
@@ -103,9 +107,50 @@ def failure(error: ServiceError, charged: dict[str, float]) -> dict[str, Any]:
 
 def is_answer(record: Mapping[str, Any]) -> bool:
     """Whether a cached record is what this version writes."""
-    return all(isinstance(record.get(name), kind) for name, kind in ANSWER.items()) and all(
-        isinstance(record["charged"].get(name), (int, float)) for name in spend(0, 0, 0)
-    )
+    try:
+        _check(record, ANSWER)
+        _check_call(record["charged"])
+    except ValueError:
+        return False
+    return True
+
+
+def checked(kind: str, record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A journal's record of a call, once it is known to be one.
+
+    Raises:
+        RunFolderError: it is not what :class:`MeteredChat` writes.
+    """
+    try:
+        _check(record, _PLACE)
+        if kind == INTENT:
+            _check_call(record.get("bound"))
+            return record
+        if "error" in record:
+            _check(record["error"], _ERROR)
+        else:
+            _check(record, ANSWER)
+        _check_call(record.get("charged"))
+    except ValueError as error:
+        raise RunFolderError(
+            f"{path} is damaged (in a record '{kind}', {error}); restore it from a copy, or start "
+            "another run"
+        ) from None
+    return record
+
+
+def _check(record: Any, kinds: Mapping[str, Any]) -> None:
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{record!r:.40} is no table")
+    for name, kind in kinds.items():
+        value = record.get(name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"'{name}' cannot be {value!r:.40}")
+
+
+def _check_call(charged: Any) -> None:
+    if missing := spend(0, 0, 0).keys() - amounts(charged).keys():
+        raise ValueError(f"'{min(missing)}' is missing")
 
 
 def scrubbed(value: Any, scrub: Callable[[str], str]) -> Any:

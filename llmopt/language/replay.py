@@ -19,7 +19,7 @@ from pydantic import PrivateAttr
 from llmopt import errors
 from llmopt.errors import ConfigError, ContextOverflow, RetryableError, ServiceError
 from llmopt.language import wire
-from llmopt.language.records import REPLY
+from llmopt.language.records import REPLY, checked
 from llmopt.spend.journal import Record, read_journal
 
 JOURNAL = "journal.jsonl"
@@ -41,7 +41,7 @@ def open_replay(file: str, **others: Any) -> ReplayChat:
         raise ConfigError(
             f"--llm replay:{path}: there is no journal; name a run folder or its file"
         )
-    chat = ReplayChat(read_journal(journal))
+    chat = ReplayChat(read_journal(journal), journal)
     if not len(chat):
         raise ConfigError(f"--llm replay:{path}: this journal holds no reply of a chat model")
     return chat
@@ -54,11 +54,11 @@ class ReplayChat(BaseChatModel):
     _records: dict[_Place, dict[str, Any]] = PrivateAttr(default_factory=dict)
     _by_request: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
 
-    def __init__(self, records: Iterable[Record] = ()) -> None:
+    def __init__(self, records: Iterable[Record] = (), journal: Path = Path(JOURNAL)) -> None:
         super().__init__()
         for record in records:
             if record["kind"] == REPLY:
-                data = record["data"]
+                data = checked(REPLY, record["data"], journal)
                 self._records[_place(record["stream"], data)] = data
                 if "text" in data:
                     self._by_request.setdefault(data["request"], data)

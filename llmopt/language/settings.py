@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,6 +13,11 @@ from llmopt.errors import ConfigError
 from llmopt.language.retry import RetrySettings
 from llmopt.language.scrub import looks_secret
 from llmopt.settings import Settings
+
+SHAPE_REPLIES = frozenset(
+    {"temperature", "top_p", "seed", "max_tokens", "reasoning_effort", "structured"}
+)
+"""Settings that decide what is answered; the others, how it is fetched."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,7 @@ class LlmSettings(Settings):
         """
         environ = os.environ if environ is None else environ
         headers: dict[str, str] = {}
-        for part in filter(None, (part.strip() for part in self.headers.split(";"))):
-            name, colon, value = (piece.strip() for piece in part.partition(":"))
-            if not colon or not name or not value:
-                raise ConfigError(f"the header {name!r} is not of the form 'Name: value'")
+        for name, value in self._headers():
             if value.startswith("$"):
                 value = environ.get(value[1:], "")
             elif looks_secret(name):
@@ -102,3 +104,14 @@ class LlmSettings(Settings):
             if value:
                 headers[name] = value
         return headers
+
+    def header_variables(self) -> list[str]:
+        """The environment variables that the headers name."""
+        return [value[1:] for _, value in self._headers() if value.startswith("$")]
+
+    def _headers(self) -> Iterator[tuple[str, str]]:
+        for part in filter(None, (part.strip() for part in self.headers.split(";"))):
+            name, colon, value = (piece.strip() for piece in part.partition(":"))
+            if not colon or not name or not value:
+                raise ConfigError(f"the header {name!r} is not of the form 'Name: value'")
+            yield name, value

@@ -45,6 +45,7 @@ class Option:
         default: what holds where nothing is given, if that is not the field's default.
         path: a file or folder.
         ge: the least value allowed.
+        free: it may change while a run is under way: it does not decide where the search goes.
     """
 
     help: str
@@ -53,6 +54,7 @@ class Option:
     default: str = ""
     path: bool = False
     ge: int | None = None
+    free: bool = False
 
     __is_annotated_types_grouped_metadata__ = True
 
@@ -105,9 +107,9 @@ class RunConfig(Settings):
     ] = ""
     device: Annotated[str, Option("cpu, cuda …", MODEL)] = "auto"
     precision: Annotated[str, Option("fp32, fp16, bf16.", MODEL)] = "auto"
-    batch_size: Annotated[int | None, Option("Images at a time.", MODEL, default="auto", ge=1)] = (
-        None
-    )
+    batch_size: Annotated[
+        int | None, Option("Images at a time.", MODEL, default="auto", ge=1, free=True)
+    ] = None
     llm: Annotated[
         str,
         Option(
@@ -116,23 +118,27 @@ class RunConfig(Settings):
             default="$LLMOPT_LLM, else openai if a key is set (not for shapes tasks), else builtin",
         ),
     ] = ""
-    llm_base_url: Annotated[str, Option("An OpenAI-compatible server (Ollama, vLLM …).", LLM)] = ""
+    llm_base_url: Annotated[
+        str, Option("An OpenAI-compatible server (Ollama, vLLM …).", LLM, free=True)
+    ] = ""
     llm_settings: Annotated[
         Given, Option("A setting of the model, KEY=VALUE (temperature …).", LLM, "--llm-set")
     ] = field(default_factory=dict)
-    max_llm_calls: Annotated[int | None, Option("Calls to the language model.", LIMITS, ge=0)] = (
-        None
-    )
-    max_tokens: Annotated[int | None, Option("Its tokens, in and out together.", LIMITS, ge=0)] = (
-        None
-    )
+    max_llm_calls: Annotated[
+        int | None, Option("Calls to the language model.", LIMITS, ge=0, free=True)
+    ] = None
+    max_tokens: Annotated[
+        int | None, Option("Its tokens, in and out together.", LIMITS, ge=0, free=True)
+    ] = None
     max_usd: Annotated[
-        float | None, Option("US dollars.", LIMITS, default="1.00 if it is paid", ge=0)
+        float | None, Option("US dollars.", LIMITS, default="1.00 if it is paid", ge=0, free=True)
     ] = None
     max_queries: Annotated[
-        int | None, Option("Prompts encoded by the black box.", LIMITS, ge=0)
+        int | None, Option("Prompts encoded by the black box.", LIMITS, ge=0, free=True)
     ] = None
-    max_seconds: Annotated[float | None, Option("Seconds of searching.", LIMITS, ge=0)] = None
+    max_seconds: Annotated[
+        float | None, Option("Seconds of searching.", LIMITS, ge=0, free=True)
+    ] = None
     head: Annotated[
         str,
         Option(
@@ -146,12 +152,13 @@ class RunConfig(Settings):
     ] = 0
     init_from: Annotated[str, Option("Start at the best template of this run folder.", SEARCH)] = ""
     skip_unreadable: Annotated[
-        bool, Option("Leave damaged images out; they are counted.", TASK)
+        bool, Option("Leave damaged images out; they are counted.", TASK, free=True)
     ] = False
     data_root: Annotated[
-        str, Option("Where data sets lie.", TASK, default="$LLMOPT_DATA or data/", path=True)
+        str,
+        Option("Where data sets lie.", TASK, default="$LLMOPT_DATA or data/", path=True, free=True),
     ] = ""
-    runs: Annotated[str, Option("Where run folders go.", OUTPUT, path=True)] = "runs"
+    runs: Annotated[str, Option("Where run folders go.", OUTPUT, path=True, free=True)] = "runs"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,12 +221,31 @@ class RunConfig(Settings):
 
         return Caps(**{name: getattr(self, cap.option) for name, cap in CAPS.items()})
 
+    def plain(self) -> dict[str, Any]:
+        """As names and values; options that are not set are left out."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "", {})}
+
     def to_toml(self) -> str:
-        """As a config file; options that are not set are left out."""
+        """As a config file."""
         import tomli_w
 
-        plain = {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "", {})}
-        return tomli_w.dumps(plain)
+        return tomli_w.dumps(self.plain())
+
+    def changes(self, began: RunConfig) -> list[str]:
+        """What decides where a search goes and was another when it began: ``seed: 1, now 2``."""
+        before, now = began._deciding(), self._deciding()
+        return [
+            f"{name}: {before.get(name)!r:.60}, now {now.get(name)!r:.60}"
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
+        ]
+
+    def _deciding(self) -> dict[str, Any]:
+        from llmopt.language.settings import SHAPE_REPLIES
+
+        found = {k: v for k, v in self.plain().items() if not options()[k].free}
+        asked = {k: v for k, v in self.llm_settings.items() if k in SHAPE_REPLIES}
+        return {**found, "llm_settings": asked}
 
     def flags(self) -> list[str]:
         """The options that ask for this config; those at their default are left out."""
@@ -269,7 +295,7 @@ def read_config(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (RecursionError, ValueError) as error:
         raise ConfigError(f"the config file {path} is not valid TOML: {error}") from error
 
 

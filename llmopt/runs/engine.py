@@ -60,6 +60,7 @@ def start(setup: Setup, watch: Watch | None = None) -> dict[str, Any]:
 def resume(folder: Path, setup: Setup, watch: Watch | None = None) -> dict[str, Any]:
     """Go on where a run stopped; ``setup`` is composed of the config in its folder."""
     watch = watch or Watch()
+    run_folder.check_journal(folder)
     return _run(folder, setup, setup.open_box(watch), watch)
 
 
@@ -122,7 +123,7 @@ def _sitting(folder: Path, setup: Setup, box: BlackBox, watch: Watch) -> Iterato
         (folder / run_folder.RESULT).unlink(missing_ok=True)  # an earlier sitting's best so far
         ledger = Ledger(setup.caps, journal.clock)
         ledger.charge(labelled_images=task.labelled_images)
-        features = FeatureCache(default_cache_dir(), watch.images)
+        features = FeatureCache(default_cache_dir(), watch.images, watch.warn)
         metered = MeteredBox(box, ledger, features)
         chat = None
         if setup.llm is not None:
@@ -162,7 +163,13 @@ def _search(run: _Sitting) -> Outcome:
         seed=task.seed,
         journal=run.journal,
         ledger=run.ledger,
-        checkpoints=Checkpoints(run.folder / run_folder.CHECKPOINT, run.ledger, run.journal),
+        checkpoints=Checkpoints(
+            run.folder / run_folder.CHECKPOINT,
+            run.ledger,
+            run.journal,
+            {"optimizer": run.setup.name, "dataset": task.dataset, "seed": str(task.seed)},
+            run.watch.warn,
+        ),
         on_progress=run.watch.progress,
     )
     with _graceful_interrupt(run.ledger, run.watch):
@@ -319,13 +326,16 @@ def _note_identity(folder: Path, journal: Journal, box: BlackBox, task: Task, wa
         "weights_sha256": box.info.weights_sha256,
         "split_sha256": task.split_sha256,
     }
-    if not journal.resumed:
+    path = folder / run_folder.JOURNAL
+    began = [one for one in read_journal(path) if one["stream"] == "main"]
+    if not began:
         journal.event("started", **identity)
         return
-    first = next(iter(read_journal(folder / run_folder.JOURNAL)), None)
-    if first is None or first["kind"] != "started":
-        raise RunFolderError(f"the journal of {folder} does not begin with a start; it is damaged")
-    before = first["data"]
+    if not journal.checked:
+        watch.note(f"{path} has no checksums: damage to it would not be seen")
+    before = began[0]["data"]
+    if began[0]["kind"] != "started" or not _is_identity(before):
+        raise RunFolderError(f"the journal {path} does not begin with a start; it is damaged")
     journal.event("started", **before)
     changed = [
         f"{name} {before['versions'].get(name)} -> {version}"
@@ -341,3 +351,10 @@ def _note_identity(folder: Path, journal: Journal, box: BlackBox, task: Task, wa
             f"since this run began, these have changed: {', '.join(changed)}; "
             "its result may differ from an undisturbed one"
         )
+
+
+def _is_identity(found: dict[str, Any]) -> bool:
+    """Whether a journal's start is what :func:`_note_identity` writes."""
+    versions = found.get("versions")
+    hashes = (found.get("weights_sha256"), found.get("split_sha256"))
+    return isinstance(versions, dict) and all(isinstance(one, str) for one in hashes)

@@ -12,6 +12,7 @@ from llmopt.errors import ConfigError
 from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import compose
 from llmopt.runs.load import load_predictor
+from llmopt.runs.trust import refuse_untrusted
 from llmopt.search.soft.machinery.start import soft_start
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
@@ -63,13 +64,16 @@ class Explanation:
         return float(np.median([place.nearest[0].distance for place in places]))
 
 
-def explain(folder: Path, k: int = 5, watch: Watch | None = None) -> Explanation:
+def explain(
+    folder: Path, k: int = 5, watch: Watch | None = None, trust_config: bool = False
+) -> Explanation:
     """Put a run's soft prompt next to the vocabulary of its model.
 
     Args:
         folder: of a finished run.
         k: tokens named for each vector.
         watch: told what takes a while.
+        trust_config: as in :func:`llmopt.resume`.
 
     Raises:
         ConfigError: the run found text prompts.
@@ -84,7 +88,10 @@ def explain(folder: Path, k: int = 5, watch: Watch | None = None) -> Explanation
             f"run {folder} found no soft prompt to explain; it found text, readable as it is: "
             f"{predictor.describe()}"
         )
-    setup = compose(run_folder.read_run_config(folder))
+    config = run_folder.read_run_config(folder)
+    if not trust_config:
+        refuse_untrusted(config, folder / run_folder.CONFIG, chat=False)
+    setup = compose(config)
     task = setup.task
     metered = MeteredBox(setup.open_box(watch), Ledger())
     vocabulary = metered.vocabulary

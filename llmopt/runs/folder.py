@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +12,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from llmopt.errors import RunFolderError, RunFolderInUse
+from llmopt.runs import stored
 from llmopt.runs.config import RunConfig, read_config
-from llmopt.spend.files import write_text
+from llmopt.spend.files import keeping, write_text
+from llmopt.spend.journal import Journal, first_record
 
 CONFIG, JOURNAL, RESULT, PROMPTS = "config.toml", "journal.jsonl", "result.json", "prompts.json"
 CHECKPOINT, PREDICTOR, PREDICTIONS = (
@@ -22,6 +23,8 @@ CHECKPOINT, PREDICTOR, PREDICTIONS = (
     "predictor.safetensors",
     "test_predictions.safetensors",
 )
+CREATED = "created"
+"""Kind of a journal's first record, which holds the config the run began with."""
 
 
 def create(config: RunConfig) -> Path:
@@ -38,7 +41,6 @@ def create(config: RunConfig) -> Path:
         folder = root / f"{name}-{stamp}{f'-{attempt + 1}' if attempt else ''}"
         try:
             folder.mkdir(parents=True)
-            write_text(folder / CONFIG, config.to_toml())
         except FileExistsError as error:
             if not root.is_dir():
                 raise RunFolderError(
@@ -49,6 +51,11 @@ def create(config: RunConfig) -> Path:
             raise RunFolderError(
                 f"cannot write run folders below {root}: {error.strerror}; choose another --runs"
             ) from error
+        # Without a journal there has never been a run, and without a config no folder is one.
+        with Journal(folder / JOURNAL) as journal:
+            journal.event(CREATED, "run", config=config.plain())
+        with keeping(folder):
+            write_text(folder / CONFIG, config.to_toml())
         return folder
     raise RunFolderError(f"too many runs named {name}-{stamp} below {root}")
 
@@ -80,11 +87,54 @@ def read_run_config(folder: Path) -> RunConfig:
     """The config of a run folder.
 
     Raises:
-        RunFolderError: it is not a run folder.
+        RunFolderError: it is not a run folder, or what decides its search was changed since.
     """
-    if not (folder / CONFIG).is_file():
+    path = folder / CONFIG
+    if not path.is_file():
         raise RunFolderError(f"{folder} is not a run folder: it has no {CONFIG}; see 'llmopt runs'")
-    return RunConfig.make(read_config(folder / CONFIG), str(folder / CONFIG))
+    values = read_config(path)
+    if not values:
+        raise RunFolderError(
+            f"{path} is empty, which a run's config never is; restore it from a copy (its first "
+            f"content stands in the first line of {JOURNAL}), or start a new run"
+        )
+    config = RunConfig.make(values, str(path))
+    began = _began_with(folder / JOURNAL)
+    if began is not None and (changes := config.changes(began)):
+        raise RunFolderError(
+            f"{path} was changed since its run began ({'; '.join(changes)}); put back what "
+            f"stood there, or start another run with 'llmopt run --config {path}'"
+        )
+    return config
+
+
+def _began_with(journal: Path) -> RunConfig | None:
+    """The config at the beginning of a journal; None where an earlier version wrote none."""
+    if (first := first_record(journal)) is None:
+        return None
+    record, has_crc = first
+    if record["kind"] == CREATED:
+        return RunConfig.make(record["data"].get("config", {}), str(journal))
+    if has_crc:
+        raise RunFolderError(
+            f"{journal} is damaged: it does not begin with the start of its run; "
+            "restore it from a copy, or start another run"
+        )
+    return None
+
+
+def check_journal(folder: Path) -> None:
+    """Refuse to go on with a run that has lost its journal: it would pay for everything again.
+
+    Raises:
+        RunFolderError: there is none, or it is empty.
+    """
+    if first_record(folder / JOURNAL) is None:
+        raise RunFolderError(
+            f"{folder / JOURNAL} is missing or empty: what this run has paid for stood there, and "
+            "would be paid for again; restore it from a copy, or start another run with "
+            f"'llmopt run --config {folder / CONFIG}'"
+        )
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -98,13 +148,12 @@ def read_result(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunFolderError(f"run {folder} is not finished; go on with 'llmopt resume {folder}'")
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        result["schema"], result["best"], result["ledger"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return stored.read(path, stored.Result)
+    except (OSError, ValueError) as error:
         raise RunFolderError(
-            f"{path} is damaged ({error}); delete it and run 'llmopt resume {folder}'"
+            f"{path} is damaged ({error}); delete it and run 'llmopt resume {folder}', "
+            "which measures again and pays for no reply twice"
         ) from error
-    return dict(result)
 
 
 def is_complete(folder: Path) -> bool:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import numpy as np
 
-from llmopt.errors import ConfigError, LlmoptError, RunFolderError
+from llmopt.errors import ConfigError, LlmoptError, RunFolderError, TemplateError
 from llmopt.predictor import Predictor, predictor_from_state
 from llmopt.runs import folder as run_folder
+from llmopt.runs import stored
+from llmopt.spend.files import Damaged, read_arrays
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def summarize(folder: Path) -> RunSummary:
             best=result["best"]["test_accuracy"],
             ledger=result["ledger"],
         )
-    except (LlmoptError, KeyError, TypeError):
+    except LlmoptError:
         return RunSummary(folder, "damaged", **asked)  # type: ignore[arg-type]
 
 
@@ -74,15 +76,19 @@ def read_found(folder: Path) -> dict[str, Any]:
     """
     path = folder / run_folder.PROMPTS
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found["templates"], found["classnames"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{path} is missing or damaged ({error})") from error
-    return dict(found)
+        return stored.read(path, stored.Prompts)
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            f"{path} is missing or damaged ({error}); {_written_again(folder)}"
+        ) from error
 
 
-def load_predictor(folder: Path) -> Predictor:
+def load_predictor(folder: Path, note: Callable[[str], None] = lambda text: None) -> Predictor:
     """The predictor of a run.
+
+    Args:
+        folder: of the run.
+        note: told when it has no checksum.
 
     Raises:
         RunFolderError: there is none, or it is damaged.
@@ -90,11 +96,30 @@ def load_predictor(folder: Path) -> Predictor:
     path = folder / run_folder.PREDICTOR
     run_folder.read_result(folder)
     try:
-        with safe_open(path, framework="numpy") as file:
-            config = json.loads(file.metadata()["predictor"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return predictor_from_state(tensors, config)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(f"the predictor {path} is missing or damaged ({error})") from error
+        kept = read_arrays(path)
+        for name, array in kept.arrays.items():
+            if not np.isfinite(array).all():
+                raise Damaged(f"{name} holds what is no number")
+        predictor = predictor_from_state(kept.arrays, json.loads(kept.texts["predictor"]))
     except ConfigError as error:  # a kind that a package adds, which is not installed here
         raise RunFolderError(f"the predictor {path} cannot be opened: {error}") from error
+    except _WRONG as error:
+        raise RunFolderError(
+            f"the predictor {path} is missing or damaged ({error}); {_written_again(folder)}"
+        ) from error
+    if not kept.checked:
+        note(f"{path} has no checksum: damage to it would not be seen")
+    return predictor
+
+
+def _written_again(folder: Path) -> str:
+    return (
+        f"to have it written again, delete {run_folder.RESULT} there and run 'llmopt resume "
+        f"{folder}', which pays for no reply twice"
+    )
+
+
+_WRONG = (
+    AttributeError, IndexError, KeyError, RecursionError, TemplateError, TypeError, ValueError,
+)  # fmt: skip
+"""What the parts of a predictor raise where one of them is not what it should be."""

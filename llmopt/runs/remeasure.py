@@ -18,6 +18,7 @@ from llmopt.runs.compose import OBJECT, Given, choose_dataset, choose_model
 from llmopt.runs.config import RunConfig
 from llmopt.runs.load import load_predictor, read_found
 from llmopt.runs.measure import measure
+from llmopt.runs.trust import refuse_untrusted
 from llmopt.spend.events import Watch
 from llmopt.spend.journal import Journal, read_journal
 from llmopt.spend.ledger import Ledger
@@ -27,7 +28,12 @@ from llmopt.vision.metered import MeteredBox
 
 
 def remeasure(
-    folder: Path, changes: Mapping[str, Any], watch: Watch, given: Given | None = None
+    folder: Path,
+    changes: Mapping[str, Any],
+    watch: Watch,
+    given: Given | None = None,
+    *,
+    trust_config: bool = False,
 ) -> dict[str, Any]:
     """Score a run's start and best on test images; the opening is journaled.
 
@@ -36,6 +42,7 @@ def remeasure(
         changes: other values of ``dataset``, ``model`` and so on; empty for the run's own.
         watch: hears what takes a while.
         given: a task with test images, or a black box, in place of a named one.
+        trust_config: send this machine's token where the run folder says.
 
     Returns:
         Accuracies (fractions), their intervals and the paired gain, JSON-able.
@@ -51,7 +58,9 @@ def remeasure(
     if changes.get("model", own.model) != own.model:  # whose weights have other tags
         changes = {"pretrained": "", **changes}
     config = RunConfig.make({**_plain(own), **changes}, "the options").resolved()
-    predictor = load_predictor(folder)
+    if not trust_config and given.box is None:
+        refuse_untrusted(config, folder / run_folder.CONFIG, chat=False)
+    predictor = load_predictor(folder, watch.warn)
     dataset = choose_dataset(config, given.task)
     moved = bool(given.task) or config.dataset != own.dataset or "classnames" in changes
     behind_another = (config.model, config.pretrained) != (own.model, own.pretrained)
@@ -123,7 +132,7 @@ def _cache(watch: Watch) -> Any:
     from llmopt.spend.files import default_cache_dir
     from llmopt.vision.feature_cache import FeatureCache
 
-    return FeatureCache(default_cache_dir(), watch.images)
+    return FeatureCache(default_cache_dir(), watch.images, watch.warn)
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:

@@ -11,13 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save_file
-
 from llmopt._version import __version__
 from llmopt.runs.folder import PREDICTIONS, PREDICTOR, PROMPTS, RESULT
 from llmopt.runs.measure import Evaluation
 from llmopt.search.base import Optimizer, Outcome
-from llmopt.spend.files import replace_atomically, write_text
+from llmopt.spend.files import keeping, write_arrays, write_text
 from llmopt.spend.ledger import Ledger
 from llmopt.task import Task
 from llmopt.vision.base import BoxInfo
@@ -118,18 +116,21 @@ def save(
     evaluation: Evaluation | None,
     classnames: Sequence[str],
 ) -> None:
-    """Write the files of a run; ``result.json`` last, since it says that the others are there."""
+    """Write the files of a run; ``result.json`` last, since it says that the others are there.
+
+    Raises:
+        RunFolderError: they cannot be written.
+    """
     ranked = [dataclasses.asdict(template) for template in outcome.templates]
     found = {"schema": SCHEMA, "templates": ranked, "classnames": list(classnames)}
-    write_text(folder / PROMPTS, _json(found))
     tensors, state = outcome.predictor.state()
-    with replace_atomically(folder / PREDICTOR) as path:
-        save_file(tensors, path, {"predictor": json.dumps(state)})
-    if evaluation is not None:
-        arrays = {name: getattr(evaluation, name) for name in ("labels", "baseline", "best")}
-        with replace_atomically(folder / PREDICTIONS) as path:
-            save_file(arrays, path)
-    write_text(folder / RESULT, _json(result))
+    with keeping(folder):
+        write_text(folder / PROMPTS, _json(found))
+        write_arrays(folder / PREDICTOR, tensors, {"predictor": json.dumps(state)})
+        if evaluation is not None:
+            arrays = {name: getattr(evaluation, name) for name in ("labels", "baseline", "best")}
+            write_arrays(folder / PREDICTIONS, arrays, {})
+        write_text(folder / RESULT, _json(result))
 
 
 def _json(data: Any) -> str:

@@ -101,6 +101,8 @@ CURRENCIES: Final[Mapping[str, Currency]] = _table(
 )
 """In the order in which results list them."""
 
+_MOST: Final = 2**53  # what a float counts exactly; nobody spends more
+
 
 def _entry(name: str) -> Currency | Cap | None:
     return CURRENCIES.get(name) or CAPS.get(name)
@@ -128,6 +130,22 @@ def amount(name: str, value: float | None, absent: str = "unknown") -> str:
 def covered(cap: str, *, lost: bool = True) -> list[str]:
     """The currencies that a cap holds together; with or without what was lost."""
     return [c.name for c in CURRENCIES.values() if c.cap == cap and (lost or c.kind != "lost")]
+
+
+def amounts(found: object) -> dict[str, float]:
+    """Amounts by currency, as a file holds them.
+
+    Raises:
+        ValueError: it is no table, or holds what is no currency or no amount.
+    """
+    if not isinstance(found, Mapping):
+        raise ValueError("amounts are no table")
+    for name, value in found.items():
+        if name not in CURRENCIES:
+            raise ValueError(f"unknown currency {name!r}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _MOST:
+            raise ValueError(f"{name} cannot be {value!r}")
+    return dict(found)
 
 
 def phrase(name: str, value: float | None) -> str:

@@ -3,7 +3,7 @@
 Features are keyed by the box (weights and preprocessing) and the image's content, so a cache can
 never serve the features of another model or of a changed file. They lie in safetensors shards
 that are written whole or not at all; a process killed half-way loses the batch it was on, no more.
-Shards are memory-mapped when read.
+A shard whose checksum is wrong is thrown away, and its images are encoded again.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from llmopt.images import Image
-from llmopt.spend.files import replace_atomically
+from llmopt.spend.files import Damaged, read_arrays, write_arrays
 from llmopt.task import FloatArray
 
 if TYPE_CHECKING:
@@ -35,14 +34,19 @@ class FeatureCache:
         root: the folder; created when first written. If it cannot be written, features are simply
             computed again.
         on_progress: told (done, total) images while new ones are encoded.
+        note: told what was thrown away.
     """
 
     def __init__(
-        self, root: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
+        self,
+        root: Path,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._root = root
         self._on_progress = on_progress
-        self._index: dict[str, dict[str, tuple[Path, int]]] = {}
+        self._note = note
+        self._index: dict[str, dict[str, Path]] = {}
 
     def features(self, images: Sequence[Image], box: BlackBox) -> FloatArray:
         """(N, d) features of ``images``, computed by ``box`` where they are not on disk."""
@@ -52,7 +56,7 @@ class FeatureCache:
         if index is None:
             index = self._index[weights] = _read_index(folder)
         keys = [image.key() for image in images]
-        found = _gather({key: index[key] for key in keys if key in index})
+        found = self._gather({key: index[key] for key in keys if key in index})
         missing = {key: image for key, image in zip(keys, images, strict=True) if key not in found}
         todo = list(missing.items())
         for start in range(0, len(todo), SHARD_IMAGES):
@@ -62,54 +66,73 @@ class FeatureCache:
             new_keys = [key for key, _ in block]
             found.update(zip(new_keys, rows, strict=True))
             if path := _write_shard(folder, new_keys, rows):
-                index.update({key: (path, i) for i, key in enumerate(new_keys)})
+                index.update(dict.fromkeys(new_keys, path))
         if todo:
             self._on_progress(len(todo), len(todo))
         return np.stack([found[key] for key in keys])
 
+    def _gather(self, wanted: dict[str, Path]) -> dict[str, FloatArray]:
+        """Rows by key; without those of shards that are gone or damaged by now."""
+        found: dict[str, FloatArray] = {}
+        thrown = 0
+        for path in sorted(set(wanted.values())):
+            try:
+                rows = _read_shard(path)
+            except Damaged:
+                if path.exists():
+                    path.unlink(missing_ok=True)
+                    thrown += 1
+                continue
+            found.update({key: row for key, row in rows.items() if wanted.get(key) == path})
+        if thrown:
+            self._note(
+                f"{thrown} file{'s' * (thrown > 1)} of the feature cache {self._root} had no "
+                "checksum or a wrong one, and went: the images are encoded again"
+            )
+        return found
 
-def _read_index(folder: Path) -> dict[str, tuple[Path, int]]:
-    index: dict[str, tuple[Path, int]] = {}
+
+def _read_index(folder: Path) -> dict[str, Path]:
+    index: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="numpy") as shard:
-                keys = json.loads(shard.metadata()["keys"])
-                if shard.get_slice("features").get_shape()[0] != len(keys):
-                    continue
+                index.update(dict.fromkeys(_keys(shard.metadata()["keys"]), path))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue  # not one of ours, or damaged: its images are encoded again
-        index.update({key: (path, i) for i, key in enumerate(keys)})
     return index
 
 
-def _gather(wanted: dict[str, tuple[Path, int]]) -> dict[str, FloatArray]:
-    """Rows by key; without those of a shard that is gone by now."""
-    by_shard: dict[Path, list[tuple[str, int]]] = {}
-    for key, (path, row) in wanted.items():
-        by_shard.setdefault(path, []).append((key, row))
-    found: dict[str, FloatArray] = {}
-    for path, rows in by_shard.items():
-        try:
-            with safe_open(path, framework="numpy") as shard:
-                features = shard.get_slice("features")
-                if 4 * len(rows) >= features.get_shape()[0]:
-                    whole = shard.get_tensor("features")
-                    found.update({key: whole[row] for key, row in rows})
-                else:
-                    found.update({key: features[row : row + 1][0] for key, row in rows})
-        except (SafetensorError, OSError):
-            continue
-    return found
+def _keys(text: str) -> list[str]:
+    try:
+        keys = json.loads(text)
+    except RecursionError:
+        keys = None
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise Damaged("its keys are no list of texts")
+    return keys
+
+
+def _read_shard(path: Path) -> dict[str, FloatArray]:
+    """Rows by key, of a shard that is whole.
+
+    Raises:
+        Damaged: it is not.
+    """
+    kept = read_arrays(path)
+    rows, keys = kept.arrays.get("features"), _keys(kept.texts.get("keys", ""))
+    if not kept.checked or rows is None or rows.ndim != 2 or len(rows) != len(keys):
+        raise Damaged("it is no shard of this version")
+    if not np.isfinite(rows).all():
+        raise Damaged("it holds what is no number")
+    return dict(zip(keys, rows, strict=True))
 
 
 def _write_shard(folder: Path, keys: list[str], rows: FloatArray) -> Path | None:
     path = folder / f"{keys[0][:16]}-{len(keys)}-{os.getpid()}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replace_atomically(path) as temporary:
-            save_file(
-                {"features": np.ascontiguousarray(rows)}, temporary, {"keys": json.dumps(keys)}
-            )
+        write_arrays(path, {"features": rows}, {"keys": json.dumps(keys)})
     except OSError:
         return None
     return path

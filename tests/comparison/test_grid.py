@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paper_runs import paper_run
+from paper_runs import paper_run, reconfigure
 from typer.testing import CliRunner
 
 from llmopt.cli.app import app
@@ -153,7 +153,7 @@ class Engine:
             self.root, optimizer=config.optimizer, seed=config.seed, start=config.template,
             before=labels * 0, spent={"text_encodings": 100}, labels=labels,
         )  # fmt: skip
-        (folder / "config.toml").write_text(config.to_toml())
+        reconfigure(folder, config.to_toml())
         return {"status": "complete", "run": str(folder)}
 
 

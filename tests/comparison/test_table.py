@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paper_runs import paper_run
+from paper_runs import paper_run, reconfigure
 
 from llmopt.comparison import published
 from llmopt.comparison.records import read_record, read_records
@@ -95,12 +95,12 @@ def test_an_earlier_run_that_is_gone_is_told(tmp_path: Path) -> None:
     first, last = (paper_run(tmp_path, labels=LABELS, after=LABELS, seed=s) for s in (1, 1))
     for folder, before in ((first, gone), (last, first)):
         path = folder / "config.toml"
-        path.write_text(f"init_from = {json.dumps(str(before))}\n{path.read_text()}")
+        reconfigure(folder, f"init_from = {json.dumps(str(before))}\n{path.read_text()}")
     said = f"{first} started from {gone}, which is not there any more: what that spent is not"
     for folders in ([first], [last], [first, last]):
         found = compare([read_record(folder, str(folder)) for folder in folders])
         assert sum(note.startswith(said) for note in found.notes) == 1
-    (first / "config.toml").write_text("")
+    reconfigure(first, 'dataset = "shapes-small"')
     assert not any("started from" in note for note in compare([read_record(last)]).notes)
 
 
@@ -108,7 +108,7 @@ def test_an_earlier_run_on_other_images_is_told(tmp_path: Path) -> None:
     first = paper_run(tmp_path, labels=LABELS[::-1], after=LABELS)
     last = paper_run(tmp_path, labels=LABELS, after=LABELS, spent={"text_encodings": 7})
     path = last / "config.toml"
-    path.write_text(f"init_from = {json.dumps(str(first))}\n{path.read_text()}")
+    reconfigure(last, f"init_from = {json.dumps(str(first))}\n{path.read_text()}")
     record = read_record(last)
     assert record.ledger["text_encodings"] == 7
     said = f"{last} started from {first}, which has other test images: what that spent is not"

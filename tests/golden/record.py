@@ -135,7 +135,8 @@ def look(folder: Path) -> dict[str, Any]:
     if (folder / "journal.jsonl").is_file():
         lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]
-        kinds = Counter(f"{one['stream']} {one['kind']}" for one in records)
+        told = [one for one in records if one["stream"] != "run"]  # how the folder came to be
+        kinds = Counter(f"{one['stream']} {one['kind']}" for one in told)
         seen["journal"] = dict(sorted(kinds.items()))
     return seen
 

@@ -3,12 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from running import start
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 
 from llmopt.errors import ConfigError
 from llmopt.runs.config import RunConfig
 from llmopt.runs.explain import explain
+from llmopt.spend.files import read_arrays, write_arrays
 from llmopt.vision.openclip import OpenClipBlackBox
 
 
@@ -39,9 +38,8 @@ def test_a_prompt_made_of_words_is_those_words(folder: Path) -> None:
     path = folder / "predictor.safetensors"
     before = path.read_bytes()
     spelled = OpenClipBlackBox().embed_text("the small the small")
-    with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata()
-    save_file({**load_file(path), "context": np.ascontiguousarray(spelled)}, path, metadata)
+    kept = read_arrays(path)
+    write_arrays(path, {**kept.arrays, "context": np.asarray(spelled)}, kept.texts)
     try:
         found = explain(folder, k=2)
     finally:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paper_runs import paper_run
+from paper_runs import paper_run, reconfigure
 
 from llmopt.data.shapes import SHAPES
 from llmopt.errors import ConfigError
@@ -40,7 +40,7 @@ def soft_run(root: Path, model: str = "") -> Path:
     if model:
         path = run / "config.toml"
         tagged = f'model = "{model}"\npretrained = "openai"'
-        path.write_text(path.read_text().replace('model = "shapes-tiny"', tagged))
+        reconfigure(run, path.read_text().replace('model = "shapes-tiny"', tagged))
     return run
 
 

@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from llmopt.errors import RunFolderError
-from llmopt.spend import checkpoint
 from llmopt.spend.checkpoint import Checkpoints
+from llmopt.spend.files import write_arrays
 from llmopt.spend.journal import Journal
 from llmopt.spend.ledger import Ledger
 
@@ -80,13 +80,14 @@ def test_the_newest_replaces_the_one_before(tmp_path: Path) -> None:
 def test_a_crash_while_saving_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def torn(tensors: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
+    def torn(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:50])
         raise KeyboardInterrupt
 
     with Sitting(tmp_path) as sitting:
         sitting.checkpoints.save(TENSORS, "old")
-        monkeypatch.setattr(checkpoint, "save_file", torn)
+        monkeypatch.setattr(Path, "write_bytes", torn)
         with pytest.raises(KeyboardInterrupt):
             sitting.checkpoints.save(TENSORS, "new")
         kept = sitting.checkpoints.restore()
@@ -114,3 +115,53 @@ def test_damage_is_named_with_its_remedy(tmp_path: Path, damage: str) -> None:
     says = r"state\.safetensors is damaged .* delete it"
     with Sitting(tmp_path) as sitting, pytest.raises(RunFolderError, match=says):
         sitting.checkpoints.restore()
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"ledger": '{"gold": 3}'},
+        {"ledger": '{"llm_calls": -1}'},
+        {"ledger": '{"llm_calls": "3"}'},
+        {"ledger": '{"llm_calls": NaN}'},
+        {"ledger": "[" * 100_000},
+        {"ledger": "[]"},
+        {"journal": '{"main": -1}'},
+        {"journal": '{"main": "three"}'},
+        {"journal": "7"},
+    ],
+)
+def test_ledgers_and_places_that_cannot_be(tmp_path: Path, texts: dict[str, str]) -> None:
+    with Sitting(tmp_path) as sitting:
+        whole = {"state": "{}", "ledger": "{}", "journal": "{}"}
+        write_arrays(sitting.checkpoints.path, TENSORS, whole | texts)
+        before = sitting.ledger.state()
+        with pytest.raises(RunFolderError, match=r"is damaged .* delete it"):
+            sitting.checkpoints.restore()
+        assert sitting.ledger.state() == before
+
+
+def test_another_optimizers_checkpoint_is_named(tmp_path: Path) -> None:
+    def checkpoints(sitting: Sitting, optimizer: str, notes: list[str]) -> Checkpoints:
+        owner = {"optimizer": optimizer, "seed": "1"}
+        path = tmp_path / "state.safetensors"
+        return Checkpoints(path, sitting.ledger, sitting.journal, owner, notes.append)
+
+    notes: list[str] = []
+    with Sitting(tmp_path) as sitting:
+        checkpoints(sitting, "zip", notes).save(TENSORS, "{}")
+        assert checkpoints(sitting, "zip", notes).restore() is not None
+        with pytest.raises(
+            RunFolderError, match=r"another run \(optimizer zip, here craft\)"
+        ):
+            checkpoints(sitting, "craft", notes).restore()
+        assert notes == []
+        save_file(
+            {"x": np.zeros(1)},
+            tmp_path / "state.safetensors",
+            {"state": "{}", "ledger": "{}", "journal": "{}"},
+        )
+        assert checkpoints(sitting, "craft", notes).restore() is not None
+    assert [note.split("/")[-1] for note in notes] == [
+        "state.safetensors has no checksum: damage to it would not be seen"
+    ]

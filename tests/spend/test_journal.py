@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzz import fuzz
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmopt.errors import RunFolderError
-from llmopt.spend.journal import Journal, read_journal
+from llmopt.spend.journal import Journal, first_record, read_journal
 
 QUICK = settings(
     max_examples=60,
@@ -97,10 +101,10 @@ def test_damage_before_the_last_line_is_refused(path: Path, data: st.DataObject)
         Journal(path)
 
 
-def test_a_broken_last_line_with_its_end_is_cut(path: Path) -> None:
+def test_a_hole_in_the_last_line_is_cut(path: Path) -> None:
     write(path, [(False, "a", "x", {})])
     good = path.read_bytes()
-    path.write_bytes(good + b'{"at": 1, "kin\n')
+    path.write_bytes(good + b'{"at": 1, "kin\0\0\0\0\0\n')
     with Journal(path):
         pass
     assert path.read_bytes() == good
@@ -231,3 +235,121 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
         Journal(tmp_path / "no" / "such" / "folder.jsonl")
     with pytest.raises(RunFolderError, match="cannot read"):
         list(read_journal(tmp_path / "missing.jsonl"))
+
+
+# --- what others did to it -----------------------------------------------------------------------
+
+
+@fuzz(at=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_damage(at: int, bit: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.jsonl"
+        write(path, [(n % 2 == 0, "a", "x", {"n": n, "text": "é 字"}) for n in range(4)])
+        raw = bytearray(path.read_bytes())
+        whole = list(read_journal(path))
+        raw[at % len(raw)] ^= 1 << bit
+        path.write_bytes(raw)
+        try:
+            found = list(read_journal(path))
+        except RunFolderError as error:
+            assert "is damaged at byte" in str(error)  # noqa: PT017
+            return
+        # The last line without its end is one that a crash tore.
+        assert raw[-1] != ord("\n")
+        assert found == whole[:3]
+
+
+_SHAPE: dict[str, Any] = {"at": 1.0, "kind": "llm_reply", "stream": "main", "data": {}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"at": "yesterday"},
+        {"at": -1},
+        {"at": True},
+        {"at": 1e300},
+        {"at": float("nan")},
+        {"kind": 3},
+        {"stream": None},
+        {"stream": ["main"]},
+        {"key": 7},
+        {"key": None},
+        {"data": "text"},
+        {"data": []},
+        {"more": 1},
+        {"crc": "00000000"},
+    ],
+)
+def test_fields_of_a_wrong_type(path: Path, change: dict[str, Any]) -> None:
+    path.write_text(json.dumps(_SHAPE) + "\n" + json.dumps({**_SHAPE, **change}) + "\n")
+    with pytest.raises(RunFolderError, match=r"journal\.jsonl is damaged at byte \d+ \("):
+        list(read_journal(path))
+
+
+@pytest.mark.parametrize("depth", [80, 900, 100_000])
+def test_deep_nesting(path: Path, depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    path.write_text('{"at": 1, "kind": "a", "stream": "main", "data": {"x": ' + deep + "}}\n")
+    for read in (Journal, lambda p: list(read_journal(p)), first_record):
+        with pytest.raises(RunFolderError, match="is damaged at byte 0"):
+            read(path)
+
+
+def test_lines_of_an_earlier_version_have_no_checksum(path: Path) -> None:
+    path.write_text(json.dumps(_SHAPE) + "\n")
+    with Journal(path) as journal:
+        assert not journal.checked
+        journal.event("step", n=1)
+    assert len(list(read_journal(path))) == 2
+    with path.open("a") as file:
+        file.write(json.dumps(_SHAPE) + "\n")
+    with pytest.raises(RunFolderError, match="its checksum is missing"):
+        Journal(path)
+
+
+def test_where_it_is_no_file(path: Path) -> None:
+    os.mkfifo(path)
+    for read in (Journal, lambda p: list(read_journal(p))):
+        with pytest.raises(RunFolderError, match="is not a file"):
+            read(path)
+    assert first_record(path) is None
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=10,
+)
+
+
+@fuzz(
+    lines=st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "at": st.floats(0, 10) | _JSON,
+                "kind": st.text(max_size=5) | _JSON,
+                "stream": st.text(max_size=5) | _JSON,
+                "key": st.text(max_size=5) | _JSON,
+                "data": st.dictionaries(st.text(max_size=3), _JSON, max_size=2) | _JSON,
+            },
+        )
+        | _JSON,
+        max_size=4,
+    ),
+    tail=st.binary(max_size=20),
+)
+def test_no_lines_are_more_than_damaged(lines: list[Any], tail: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.jsonl"
+        path.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines) + tail)
+        with contextlib.suppress(RunFolderError):
+            first_record(path)
+        try:
+            found = list(read_journal(path))
+        except RunFolderError:
+            return
+        assert len(found) <= len(lines) + tail.count(b"\n")
+        with Journal(path) as journal:
+            journal.event("step")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz import fuzz
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from llmopt.images import Image
-from llmopt.spend.files import default_cache_dir
+from llmopt.spend.files import default_cache_dir, read_arrays, write_arrays
 from llmopt.testing.world import FakeBox, pictures
 from llmopt.vision import feature_cache
 from llmopt.vision.base import BoxInfo
@@ -77,7 +80,13 @@ def test_features_belong_to_their_weights(tmp_path: Path) -> None:
     assert (encoded(one), encoded(other)) == (len(IMAGES), len(IMAGES))
 
 
-@pytest.mark.parametrize("damage", ["empty", "torn", "header", "noise", "no metadata", "short"])
+DAMAGES = [
+    "empty", "torn", "header", "noise", "no metadata", "short", "flipped", "shifted", "hole", "nan",
+    "no checksum", "keys", "deep",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_shards_are_computed_again(tmp_path: Path, damage: str) -> None:
     FeatureCache(tmp_path).features(IMAGES, FakeBox())
     (shard,) = shards(tmp_path)
@@ -95,13 +104,45 @@ def test_damaged_shards_are_computed_again(tmp_path: Path, damage: str) -> None:
             save_file({"features": EXPECTED}, shard)
         case "short":
             keys = f'["{IMAGES[0].key()}", "{IMAGES[1].key()}"]'
-            save_file({"features": EXPECTED[:1]}, shard, {"keys": keys})
+            write_arrays(shard, {"features": EXPECTED[:1]}, {"keys": keys})
+        case "flipped":
+            shard.write_bytes(raw[:-3] + bytes([raw[-3] ^ 4]) + raw[-2:])
+        case "shifted":
+            row = EXPECTED[0].nbytes
+            shard.write_bytes(raw[: -EXPECTED.nbytes] + raw[-row:] + raw[-EXPECTED.nbytes : -row])
+        case "hole":
+            shard.write_bytes(raw[: -EXPECTED.nbytes // 2] + bytes(EXPECTED.nbytes // 2))
+        case "nan":
+            keys = read_arrays(shard).texts
+            write_arrays(shard, {"features": np.full_like(EXPECTED, np.nan)}, keys)
+        case "no checksum":
+            save_file({"features": EXPECTED}, shard, read_arrays(shard).texts)
+        case "keys":
+            write_arrays(shard, {"features": EXPECTED}, {"keys": '[["a"], 3]'})
+        case "deep":
+            write_arrays(shard, {"features": EXPECTED}, {"keys": "[" * 100_000})
     box = FakeBox()
-    np.testing.assert_array_equal(FeatureCache(tmp_path).features(IMAGES, box), EXPECTED)
+    notes: list[str] = []
+    cache = FeatureCache(tmp_path, note=notes.append)
+    np.testing.assert_array_equal(cache.features(IMAGES, box), EXPECTED)
     assert encoded(box) >= len(IMAGES) - 1
+    told = damage in ("short", "flipped", "shifted", "hole", "nan", "no checksum")
+    assert [note.startswith("1 file of the feature cache ") for note in notes] == [True] * told
     again = FakeBox()
     np.testing.assert_array_equal(FeatureCache(tmp_path).features(IMAGES, again), EXPECTED)
     assert encoded(again) <= 1
+
+
+@fuzz(at=st.integers(0, 10**6), bit=st.integers(0, 7), cut=st.booleans())
+def test_no_damage_is_believed(at: int, bit: int, cut: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        FeatureCache(Path(folder)).features(IMAGES, FakeBox())
+        (shard,) = shards(Path(folder))
+        raw = bytearray(shard.read_bytes())
+        raw[at % len(raw)] ^= 1 << bit
+        shard.write_bytes(raw[: at % len(raw)] if cut else raw)
+        found = FeatureCache(Path(folder)).features(IMAGES, FakeBox())
+        np.testing.assert_array_equal(found, EXPECTED)
 
 
 def test_a_shard_that_vanishes_is_computed_again(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from llmopt.predictor import Arrays, Predictor, State
+from llmopt.predictor import Arrays, Predictor, State, texts
 from llmopt.search.soft.machinery.scoring import soft_text
 from llmopt.task import FloatArray, Labelled
 
@@ -67,7 +67,10 @@ class SoftPredictor(Predictor):
     @classmethod
     def from_state(cls, tensors: Arrays, config: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`state`."""
-        return cls(np.array(tensors["context"]), tuple(config["names"]))
+        context = np.array(tensors["context"])
+        if context.ndim not in (2, 3):
+            raise ValueError(f"a context cannot have the shape {context.shape}")
+        return cls(context, texts(config["names"]))
 
     def recipe(self) -> str:
         """How to use the vectors in another program."""

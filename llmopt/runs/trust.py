@@ -1,0 +1,79 @@
+"""What a config from a file may have sent to others: secrets of this machine are asked for again.
+
+A run folder or a config file may be somebody else's. It may name environment variables, and the
+addresses that what they hold is sent to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from llmopt.errors import ConfigError
+from llmopt.runs.config import RunConfig
+
+_OURS = ("builtin", "python", "replay")
+"""Providers that send nothing, and models that somebody made in Python."""
+
+
+def refuse_untrusted(
+    config: RunConfig, where: Path, named: Collection[str] = (), *, chat: bool = True
+) -> None:
+    """Refuse a config that would send secrets nobody here has named.
+
+    Fine is a provider's own key at the provider's own address.
+
+    Args:
+        config: what stands in the file.
+        where: the file.
+        named: variables that were named by hand.
+        chat: a language model will be opened, not the black box alone.
+
+    Raises:
+        ConfigError: it names the variable, the address and the ways out.
+    """
+    for variable, address, setting in [*_to_box(config), *(_to_chat(config) if chat else ())]:
+        if variable not in named:
+            by_hand = f", or name it yourself: --llm-set {setting}" if setting else ""
+            raise ConfigError(
+                f"{where} has what the environment variable {variable} holds sent to {address}; "
+                f"if you mean that, say --trust-config (Python: trust_config=True){by_hand}"
+            )
+
+
+def _to_chat(config: RunConfig) -> Iterator[tuple[str, str, str]]:
+    """What goes to a language model: variable, address, and the setting that names it."""
+    from llmopt.language.providers import LOCAL_HOSTS, default_spec, split_spec
+    from llmopt.language.settings import LlmSettings
+
+    spec = config.llm or default_spec()[0]
+    if spec.partition(":")[0] in _OURS:
+        return
+    provider, _ = split_spec(spec, config.llm_base_url)
+    own = provider.partition("_")[0].upper()
+    settings = LlmSettings.make(config.llm_settings, "the settings of the chat model")
+    named = {name: f"'headers=…${name}'" for name in settings.header_variables()}
+    usual = settings.key_env
+    if config.llm_base_url and not usual and provider != "openai":
+        usual = f"{own}_API_KEY"  # LangChain's classes send it wherever they are told
+    elif config.llm_base_url and not usual:
+        local = urlsplit(config.llm_base_url).hostname in LOCAL_HOSTS
+        usual = "OPENAI_API_KEY" if os.environ.get("OPENAI_API_KEY") and not local else ""
+    if usual:
+        named[usual] = f"key_env={usual}"
+    for name, setting in named.items():
+        if config.llm_base_url or not name.upper().startswith(own):
+            yield name, config.llm_base_url or provider, setting
+
+
+def _to_box(config: RunConfig) -> Iterator[tuple[str, str, str]]:
+    """The same of what goes to a remote black box."""
+    from llmopt.language.providers import LOCAL_HOSTS
+    from llmopt.vision.wire import TOKEN_VARIABLE
+
+    address = urlsplit(config.blackbox.removeprefix("llmopt:"))
+    remote = address.scheme in ("http", "https") and address.hostname not in LOCAL_HOSTS
+    if remote and os.environ.get(TOKEN_VARIABLE):
+        yield TOKEN_VARIABLE, str(address.hostname), ""
