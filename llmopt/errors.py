@@ -36,6 +36,10 @@ from collections.abc import Iterable
 
 INTERRUPTED = 130
 """Exit code of a run stopped by Ctrl-C or SIGTERM; it can be resumed."""
+UNHEARD = 1
+"""Exit code where the output cannot be written: its reader left, or the disk is full."""
+FAULT = 70
+"""Exit code of a fault of llmopt itself; a file holds its trace."""
 
 
 class LlmoptError(Exception):

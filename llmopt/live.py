@@ -27,8 +27,9 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from llmopt.errors import ServiceError
+from llmopt.errors import UserError
 from llmopt.figures import percent
+from llmopt.screen import Screen
 from llmopt.spend.currency import CAPS, amount
 from llmopt.spend.events import Progress, Watch
 from llmopt.spend.ledger import Ledger
@@ -45,7 +46,7 @@ def watching(*, quiet: bool = False, verbose: bool = False) -> Iterator[Watch]:
 
     What ends a run that has a folder gets a note of how to go on.
     """
-    console = Console(stderr=True, highlight=False)
+    console = Screen(stderr=True)
     watch: _Watch
     if quiet:
         watch = _Quiet(console)
@@ -56,9 +57,10 @@ def watching(*, quiet: bool = False, verbose: bool = False) -> Iterator[Watch]:
     try:
         with watch.live if isinstance(watch, _Live) else contextlib.nullcontext():
             yield watch
-    except (ServiceError, KeyboardInterrupt) as end:
-        if watch.folder is not None:
+    except BaseException as end:
+        if watch.folder is not None and not isinstance(end, UserError):
             end.add_note(f"go on with 'llmopt resume {watch.folder}'")
+            vars(end)["run_folder"] = watch.folder
         raise
 
 
@@ -168,7 +170,7 @@ class _Live(_Watch):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -236,8 +238,8 @@ class _Live(_Watch):
 @contextlib.contextmanager
 def counting(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A bar for (done, total), on a terminal only."""
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Screen(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Bar(
         *columns, console=console, transient=True, disable=quiet or not console.is_terminal
     ) as bar:
@@ -248,9 +250,9 @@ def counting(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int],
 @contextlib.contextmanager
 def downloading(*, quiet: bool = False) -> Iterator[Callable[[FileProgress], None]]:
     """A bar for each file; a line for each stage of it elsewhere than on a terminal."""
-    console = Console(stderr=True, highlight=False)
+    console = Screen(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

@@ -6,18 +6,26 @@ A command's module is imported when the command is used, and what it needs when 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import io
 import os
 import signal
 import sys
 import threading
+import zlib
+from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
-
 from llmopt._version import __version__
-from llmopt.errors import INTERRUPTED, LlmoptError
+from llmopt.errors import FAULT, INTERRUPTED, UNHEARD, LlmoptError, UserError
+
+try:
+    import typer
+    from typer.core import TyperCommand, TyperGroup
+except KeyboardInterrupt:  # pressed at once: there is nothing yet to tell or to keep
+    raise SystemExit(INTERRUPTED) from None
 
 COMMANDS = {
     "run": (
@@ -105,9 +113,25 @@ def _root(
 
 def main() -> None:
     """Run the command line; errors become one clear line and an exit code."""
+    if sys.stdout is None:  # closed: the next file that is opened would be taken for it
+        _complain("standard output is closed; send it to /dev/null if nobody wants it")
+        sys.exit(UserError.exit_code)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # in whatever encoding the terminal has
     if threading.current_thread() is threading.main_thread():
         # What stops containers and batch jobs ends as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = _unheard(error)
+    sys.exit(code)
+
+
+def _run() -> Any:
+    """Run the command, and say how it ended; the exit code."""
     try:
         app()
     except LlmoptError as error:
@@ -115,20 +139,72 @@ def main() -> None:
         for note in _notes(error):
             if "resume" not in str(error):
                 _complain(f"nothing paid for is lost; {note}", prefix="")
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt as stop:
         _say_interrupted(stop)
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except SystemExit as end:
         # typer turns an interrupt into its own exit, without a word.
         cause = end.__context__.__cause__ if end.__context__ else None
         if isinstance(cause, KeyboardInterrupt):
             _say_interrupted(cause)
-        raise
-    except BrokenPipeError:
-        # The reader of a pipe left; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return end.code
+    except BaseException as error:
+        # A file that cannot be written has a name; a stream has none.
+        if isinstance(error, OSError) and error.filename is None and error.errno in _STREAM:
+            return _unheard(error)
+        return _last_resort(error)
+    return 0
+
+
+_STREAM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF}
+"""What a stream says that takes nothing more."""
+
+
+def _unheard(error: OSError) -> int:
+    """The output cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):  # the reader of a pipe left on purpose
+        _complain(f"cannot write the output: {error.strerror}; what runs found is in their folders")
+    return UNHEARD
+
+
+def _last_resort(error: BaseException) -> int:
+    """What nobody has foreseen: a line for people, and a file for those who mend it."""
+    import traceback
+
+    where = "could not be written"
+    number = "unknown"
+    with contextlib.suppress(Exception):
+        from llmopt.language.scrub import Scrubber
+        from llmopt.spend.files import default_cache_dir
+
+        trace = Scrubber()("".join(traceback.format_exception(error)))
+        number = f"{zlib.crc32(trace.encode('utf-8', 'backslashreplace')):08x}"
+        folders = [vars(error).get("run_folder"), default_cache_dir() / "errors"]
+        where = f"is in {_keep(trace, f'error-{number}.txt', [f for f in folders if f])}"
+    _complain(
+        f"llmopt has a fault: {type(error).__name__} (error {number}); the trace, without "
+        f"secrets, {where}: please report it"
+    )
+    for note in _notes(error):
+        _complain(f"nothing paid for is lost; {note}", prefix="")
+    return FAULT
+
+
+def _keep(trace: str, name: str, folders: list[Path]) -> Path:
+    """Write a trace into the first folder that takes it.
+
+    Raises:
+        OSError: none does.
+    """
+    for folder in folders[:-1]:
+        with contextlib.suppress(OSError):
+            (folder / name).write_text(trace, encoding="utf-8", errors="backslashreplace")
+            return folder / name
+    folders[-1].mkdir(parents=True, exist_ok=True)
+    (folders[-1] / name).write_text(trace, encoding="utf-8", errors="backslashreplace")
+    return folders[-1] / name
 
 
 def _say_interrupted(stop: KeyboardInterrupt) -> None:
@@ -141,4 +217,7 @@ def _notes(end: BaseException) -> list[str]:
 
 
 def _complain(text: str, prefix: str = "error: ") -> None:
-    typer.echo(f"{prefix}{text}", err=True)
+    from llmopt.screen import printable
+
+    with contextlib.suppress(OSError):
+        typer.echo(printable(f"{prefix}{text}"), err=True)

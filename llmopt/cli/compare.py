@@ -118,6 +118,7 @@ def _check(format: str) -> None:
 
 
 def _show(found: Comparison, format: str, out: Path | None) -> None:
+    from llmopt.cli.show import print_text
     from llmopt.comparison.render import FORMATS
     from llmopt.errors import RunFolderError
 
@@ -126,7 +127,7 @@ def _show(found: Comparison, format: str, out: Path | None) -> None:
         return
     text = FORMATS["markdown" if format == "table" else format](found)
     if out is None:
-        typer.echo(text, nl=False)
+        print_text(text)
         return
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

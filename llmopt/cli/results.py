@@ -40,6 +40,7 @@ def export(
     trust_config: o.TrustConfig = None,
 ) -> None:
     """Write the prompts a run found in the format of another tool."""
+    from llmopt.cli.show import print_text
     from llmopt.export.formats import export as render
     from llmopt.export.formats import save
     from llmopt.live import watching
@@ -49,7 +50,7 @@ def export(
         for warning in exported.warnings:
             watch.warn(warning)
     if out is None:
-        typer.echo(exported.single_text(format), nl=False)
+        print_text(exported.single_text(format))
         return
     for path in save(exported, out):
         typer.echo(f"wrote {path}", err=True)

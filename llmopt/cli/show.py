@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from llmopt.figures import interval, percent, points
 from llmopt.runs.told import counts, unaided
+from llmopt.screen import UNSEEN, Screen, printable
 from llmopt.spend.currency import CAPS, Spend, amount, phrase, worth_telling
 
 if TYPE_CHECKING:
@@ -24,16 +26,23 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """Where results go; no markup is read in them, they may hold outside text."""
-    out = Console(highlight=False, markup=False, soft_wrap=True)
+    """Where results go."""
+    out = Screen(soft_wrap=True)
     if not out.is_terminal:
         out.width = max(out.width, 160)  # nothing is cut off for the reader of a pipe
     return out
 
 
 def print_json(data: Any) -> None:
-    """Exactly one JSON document on stdout."""
-    print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    """Exactly one JSON document on stdout; what a terminal would obey is escaped."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    # What json leaves as it is stands within strings, where its number means the same.
+    print(UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def print_text(text: str) -> None:
+    """A file's content on stdout: as it is for programs, printable for people."""
+    print(printable(text) if sys.stdout.isatty() else text, end="")
 
 
 def print_explanation(found: Explanation, shown: int = 5) -> None:

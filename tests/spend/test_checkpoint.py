@@ -151,9 +151,7 @@ def test_another_optimizers_checkpoint_is_named(tmp_path: Path) -> None:
     with Sitting(tmp_path) as sitting:
         checkpoints(sitting, "zip", notes).save(TENSORS, "{}")
         assert checkpoints(sitting, "zip", notes).restore() is not None
-        with pytest.raises(
-            RunFolderError, match=r"another run \(optimizer zip, here craft\)"
-        ):
+        with pytest.raises(RunFolderError, match=r"another run \(optimizer zip, here craft\)"):
             checkpoints(sitting, "craft", notes).restore()
         assert notes == []
         save_file(

@@ -1,0 +1,44 @@
+"""What reaches a terminal: outside text without the characters that control it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+# Escapes, what turns the direction of writing, and halves of characters, which cannot be encoded.
+UNSEEN: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """The text with a sign in the place of each character that a terminal would obey."""
+    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+class Screen(Console):
+    """A console that takes what it is given as plain text: no markup, emoji or control characters.
+
+    On stderr it tells progress, which is no reason to end a run when it cannot be written.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Segments of text; what rich itself has the terminal do is left as it is."""
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(printable(text), style)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, if it can be."""
+        with contextlib.suppress(*([OSError] if self.stderr else [])):
+            super().print(*objects, **options)
