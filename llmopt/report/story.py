@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from llmopt.errors import RunFolderError
 from llmopt.runs import folder as run_folder
 from llmopt.spend.currency import CAPS, Spend, is_money, label
 from llmopt.spend.journal import read_journal
@@ -105,8 +106,18 @@ class Story:
 
 
 def read_story(folder: Path, classes: int) -> Story:
-    """The story of a run; whatever a journal holds that is not of this shape is passed over."""
-    return tell(read_journal(folder / run_folder.JOURNAL), classes)
+    """The story of a run; records of other kinds are passed over.
+
+    Raises:
+        RunFolderError: the journal is missing or damaged.
+    """
+    path = folder / run_folder.JOURNAL
+    try:
+        return tell(read_journal(path), classes)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise RunFolderError(
+            f"{path} is damaged: a record in it is not of its kind ({error!r:.80})"
+        ) from error
 
 
 def tell(records: Iterable[dict[str, Any]], classes: int) -> Story:

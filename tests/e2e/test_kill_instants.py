@@ -37,7 +37,9 @@ def play(root: Path, points: list[str]) -> list[dict[str, Any]]:
 
 def events(run: dict[str, Any]) -> list[Any]:
     records = read_journal(Path(run["folder"]) / "journal.jsonl")
-    return [(r["kind"], r["stream"], r["data"]) for r in records if "key" not in r]
+    # The stream "run" says where the folder lies.
+    kept = (r for r in records if "key" not in r and r["stream"] != "run")
+    return [(r["kind"], r["stream"], r["data"]) for r in kept]
 
 
 def replies(run: dict[str, Any]) -> list[Any]:

@@ -7,6 +7,7 @@ import math
 import re
 import urllib.parse
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -26,11 +27,12 @@ from llmopt.report.page import build, render, save, save_pictures
 from llmopt.report.picture import png
 from llmopt.report.plot import Axis, Mark, Plot
 from llmopt.report.sections import command, sentence
-from llmopt.report.story import tell
+from llmopt.report.story import read_story, tell
 from llmopt.report.svg import draw
 from llmopt.report.visible import visible
 from llmopt.report.words import helpful_words
 from llmopt.runs.config import RunConfig
+from llmopt.spend.journal import Journal
 
 
 class Tags(html.parser.HTMLParser):
@@ -289,3 +291,24 @@ def test_the_command_line_writes_the_page(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert (run / "report.html").read_text().startswith("<!doctype html>")
     assert list((tmp_path / "png").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("scored", {}),
+        ("scored", {"templates": 3}),
+        ("scored", {"templates": [{"text": "a", "train_accuracy": "much"}]}),
+        ("llm_intent", {"messages": [["system"]]}),
+        ("llm_intent", {"messages": 5}),
+        ("llm_reply", {"charged": {"llm_usd": "much"}}),
+        ("step", {"index": float("inf")}),
+    ],
+)
+def test_records_that_are_not_of_their_kind(
+    tmp_path: Path, kind: str, data: dict[str, Any]
+) -> None:
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        journal.event(kind, **data)
+    with pytest.raises(RunFolderError, match=r"journal\.jsonl is damaged: a record in it"):
+        read_story(tmp_path, 3)
