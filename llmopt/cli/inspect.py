@@ -117,10 +117,9 @@ def runs(
     """List run folders: what was asked, how it went, what it cost."""
     from llmopt.cli.show import print_json, print_runs
     from llmopt.figures import plain
-    from llmopt.runs.folder import find
-    from llmopt.runs.load import summarize
+    from llmopt.runs.listing import list_runs
 
-    found = [summarize(folder) for folder in find(root)]
+    found = list_runs(root)
     if json:
         print_json(plain(found))
     else:

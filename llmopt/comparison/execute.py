@@ -32,7 +32,7 @@ def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[
         watch: told how it goes.
 
     Returns:
-        What became of each cell; all of them have an entry.
+        What became of each cell, in their order, whichever ended first.
 
     Raises:
         UserError: before anything is run, if a config cannot be.
@@ -76,7 +76,8 @@ def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[
                 folder = known.find(key(configs[id(cell)]))
                 over = folder is not None and finished(folder)
                 done.append(Done(cell, folder, interrupted=not over))
-    return done
+    place = {id(cell): number for number, cell in enumerate(cells)}
+    return sorted(done, key=lambda one: place[id(one.cell)])
 
 
 def _folder(done: Sequence[Done], cell: Cell) -> Path | None:
