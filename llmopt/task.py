@@ -108,6 +108,7 @@ class Task:
         split_sha256: hash of the split the images come from.
         provenance: where the split comes from, one line.
         handcrafted: templates that people wrote for these images.
+        left_out: images of the sample that could not be read.
         test: images that measure what a run found, where they come with the task. They are taken
             away before a search begins.
     """
@@ -122,6 +123,7 @@ class Task:
     split_sha256: str
     provenance: str = ""
     handcrafted: tuple[Template, ...] = field(default=())
+    left_out: int = 0
     test: TestSet | None = field(default=None, repr=False)
 
     @classmethod

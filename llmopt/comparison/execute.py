@@ -11,7 +11,8 @@ from typing import Any
 from llmopt.comparison.attempt import Attempts, Done, Task
 from llmopt.comparison.grid import Cell, Known, finished, key, left
 from llmopt.comparison.records import read_record
-from llmopt.errors import LlmoptError
+from llmopt.data.soundness import NO_TEST
+from llmopt.errors import DatasetError, LlmoptError
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
 from llmopt.spend.events import Watch
@@ -40,7 +41,10 @@ def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[
     from llmopt.runs.compose import compose
 
     def resolve(config: RunConfig) -> RunConfig:
-        return compose(config).config
+        setup = compose(config)
+        if not len(setup.dataset.split("test")):
+            raise DatasetError(f"dataset '{config.dataset}' cannot be compared on: {NO_TEST}")
+        return setup.config
 
     configs = {id(cell): cell.config if cell.arm.after else resolve(cell.config) for cell in cells}
     known = Known(root)

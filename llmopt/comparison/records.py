@@ -94,10 +94,10 @@ def read_record(folder: Path, arm: str | None = None) -> Record:
     config = run_folder.read_run_config(folder)
     path = folder / run_folder.PREDICTIONS
     if not path.is_file():
-        raise RunFolderError(
-            f"run {folder} was not measured on test images (it was interrupted); "
-            f"go on with 'llmopt resume {folder}'"
-        )
+        why, way_out = "it was interrupted", f"go on with 'llmopt resume {folder}'"
+        if result["status"] == "complete":
+            why, way_out = "its data set has none", "leave it out"
+        raise RunFolderError(f"run {folder} was not measured on test images ({why}); {way_out}")
     try:
         arrays = read_arrays(path).arrays
         predicted = arrays["labels"], arrays["baseline"], arrays["best"]

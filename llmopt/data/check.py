@@ -14,17 +14,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, combinations, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, Literal
-
-import numpy as np
 
 from llmopt.data.base import SPLITS, Dataset
 from llmopt.data.benchmarks.catalog import CATALOG, Entry
 from llmopt.data.classnames import OWN
 from llmopt.data.loading import in_threads
 from llmopt.data.registry import find_home, open_dataset, open_entry
+from llmopt.data.soundness import NO_TEST, notes_on, shared_pictures
 from llmopt.errors import DatasetError
 from llmopt.images import FileImage, Image, regular
 
@@ -61,6 +60,7 @@ class CheckReport:
         provenance, split_sha256: of the split.
         problems: all that is wrong.
         notes: what is unusual but may be meant.
+        skipped: how many things its source holds that are not used, by reason.
         next_step: what to do now.
         images: how many images were looked at.
         decoded: how many of them were decoded in full.
@@ -74,6 +74,7 @@ class CheckReport:
     split_sha256: str
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
+    skipped: dict[str, int]
     next_step: str
     images: int
     decoded: int
@@ -150,7 +151,7 @@ def _check(
         except DatasetError as error:
             found.problems.append(Problem("split", "", str(error)))
     if dataset is not None:
-        found.problems += _duplicates(dataset)
+        found.problems += _duplicates(dataset, deep)
         found.notes += _notes(dataset, entry)
         _look_at(dataset, deep, progress, found)
     return _report(name, entry, dataset, found, start)
@@ -178,6 +179,7 @@ def _report(
         split_sha256=dataset.split_sha256 if dataset else "",
         problems=tuple(found.problems),
         notes=tuple(found.notes),
+        skipped=dict(dataset.skipped) if dataset else {},
         next_step=_next_step(name, entry, found.problems, sizes),
         images=found.images,
         decoded=found.decoded,
@@ -193,31 +195,26 @@ def _missing_parts(entry: Entry, root: Path) -> list[Problem]:
     return [Problem("missing", str(home / path)) for path in missing]
 
 
-def _duplicates(dataset: Dataset) -> list[Problem]:
-    """Images in two splits: a test image among the training images spoils a result."""
-    places = {which: {_place(image) for image in dataset.split(which).images} for which in SPLITS}
+def _duplicates(dataset: Dataset, deep: bool) -> list[Problem]:
+    """Pictures in two splits: a test image among the training images spoils a result."""
+    parts = {which: dataset.split(which) for which in SPLITS}
     return [
-        Problem("duplicate", str(root / name) if root else name, f"in {first} and in {second}")
-        for first, second in combinations(SPLITS, 2)
-        for root, name in sorted(places[first] & places[second])
+        Problem("duplicate", _path(one.image), f"in {one.split} and in {one.other_split}{alias}")
+        for one in shared_pictures(parts, deep=deep)
+        for alias in [f" as {_path(one.other)}" if _path(one.other) != _path(one.image) else ""]
     ]
 
 
-def _place(image: Image) -> tuple[Path | None, str]:
-    """Where an image lies; splits may start from different folders."""
-    return (image.root if isinstance(image, FileImage) else None, image.name)
+def _path(image: Image) -> str:
+    return str(image.path) if isinstance(image, FileImage) else image.name
 
 
 def _notes(dataset: Dataset, entry: Entry | None) -> list[str]:
-    notes = []
-    train = dataset.split("train")
-    if len(train):
-        counts = np.bincount(train.labels, minlength=len(dataset.classnames))
-        empty = [dataset.keys[i] for i in np.flatnonzero(counts == 0)]
-        if empty:
-            notes.append(f"no training images for {len(empty)} classes: {', '.join(empty[:10])}")
-    else:
+    notes = notes_on(dataset, {which: dataset.split(which) for which in SPLITS})
+    if not len(dataset.split("train")):
         notes.append("no training images: it can measure a run, but not start one")
+    elif not len(dataset.split("test")):
+        notes.append(NO_TEST)
     if entry is not None and dataset.name == entry.key:
         if len(dataset.classnames) != entry.classes:
             notes.append(f"{len(dataset.classnames)} classes, published with {entry.classes}")
@@ -327,8 +324,7 @@ def _decode(image: Image) -> _Result:
         image.load()
     except DatasetError as error:
         cause = error.__cause__
-        path = str(image.path) if isinstance(image, FileImage) else image.name
-        return Problem("damaged", path, str(cause) if cause else str(error)), True
+        return Problem("damaged", _path(image), str(cause) if cause else str(error)), True
     return None, True
 
 

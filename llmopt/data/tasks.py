@@ -40,6 +40,7 @@ def make_task(
     if isinstance(dataset, HalfDataset):
         train, val = _few(dataset.cut(train)), _few(dataset.cut(val))
     provenance = dataset.provenance
+    left_out: tuple[str, ...] = ()
     if skip_unreadable:
         (good_train, bad_train), (good_val, bad_val) = readable(train), readable(val)
         train, val, left_out = _few(good_train), _few(good_val), bad_train + bad_val
@@ -61,6 +62,7 @@ def make_task(
         split_sha256=dataset.split_sha256,
         provenance=provenance,
         handcrafted=dataset.handcrafted,
+        left_out=len(left_out),
     )
 
 

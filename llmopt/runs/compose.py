@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmopt.data.base import Dataset, ListedDataset, Which
 from llmopt.data.registry import open_dataset
+from llmopt.data.soundness import Findings, examine
 from llmopt.data.tasks import fewer, make_task, open_test
 from llmopt.errors import AccessError, ConfigError
 from llmopt.heads.predictor import head_names
@@ -122,7 +123,7 @@ class Setup:
     Attributes:
         config: with every default filled in, as the run folder keeps it.
         task: class names and few shots.
-        dataset: whose test images measure the run; None if there are none.
+        dataset: whose test images, if it has any, measure the run.
         optimizer: the search.
         model: the black box, not open yet.
         llm: the language model, not open yet; None if the search asks none.
@@ -134,7 +135,7 @@ class Setup:
 
     config: RunConfig
     task: Task
-    dataset: Dataset | None
+    dataset: Dataset
     optimizer: Optimizer[Any]
     model: ModelChoice
     llm: Llm | None
@@ -166,9 +167,19 @@ class Setup:
             )
         return box
 
+    def examine(self) -> Findings:
+        """What is odd about the task, before anything is spent.
+
+        Raises:
+            DatasetError: images of it are missing.
+        """
+        return examine(
+            self.dataset, self.task.train, self.task.val, skip_unreadable=self.skip_unreadable
+        )
+
     def open_test(self) -> tuple[TestSet | None, int]:
         """The test images, and how many were left out; for the end of a run, once."""
-        if self.dataset is None:
+        if not len(self.dataset.split("test")):
             return None, 0
         test = open_test(self.dataset, skip_unreadable=self.skip_unreadable)
         return test, len(self.dataset.split("test")) - len(test)
@@ -205,7 +216,7 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
         config = _from_found(config)
     start = Template(config.template)
     if given.task is not None:
-        dataset = _dataset_of(given.task)
+        dataset: Dataset = _dataset_of(given.task)
         task = dataclasses.replace(
             fewer(given.task, config.shots, config.seed), seed=config.seed, start=start, test=None
         )
@@ -251,9 +262,9 @@ def choose_dataset(config: RunConfig, task: Task | None = None) -> Dataset:
         DatasetError: there is no such data set, or it is not complete.
     """
     if task is not None:
-        if (own := _dataset_of(task)) is None:
+        if task.test is None:
             raise ConfigError(f"task '{task.dataset}' has no test images; give it some with test=")
-        return own
+        return _dataset_of(task)
     _all_given({"task": (config.dataset, None)})
     names = {"classnames": config.classnames} if config.classnames else {}
     return open_dataset(config.dataset, Path(config.resolved().data_root), **names)
@@ -302,11 +313,9 @@ def _named(optimizer: Optimizer[Any]) -> dict[str, Any]:
     return {"optimizer": f"{OBJECT}{name}"}
 
 
-def _dataset_of(task: Task) -> Dataset | None:
-    """A task's own test images as the data set that measures it."""
-    if task.test is None:
-        return None
-    parts: Mapping[Which, Labelled] = {"test": task.test}
+def _dataset_of(task: Task) -> Dataset:
+    """A task's own test images, if it has any, as the data set that measures it."""
+    parts: Mapping[Which, Labelled] = {"test": task.test} if task.test is not None else {}
     names = task.classnames
     return ListedDataset(task.dataset, names, names, parts, task.provenance, task.handcrafted)
 

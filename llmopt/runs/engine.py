@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmopt.data.soundness import Findings
 from llmopt.errors import BudgetExhausted, BudgetTooSmall, RunFolderError
 from llmopt.heads.predictor import with_head
 from llmopt.predictor import Predictor, single
@@ -52,16 +53,17 @@ def start(setup: Setup, watch: Watch | None = None) -> dict[str, Any]:
         LlmoptError: with ``exit_code`` telling whose fault it is.
     """
     watch = watch or Watch()
+    found = setup.examine()
     box = setup.open_box(watch)
     setup.optimizer.check(box, setup.task)
-    return _run(run_folder.create(setup.config), setup, box, watch)
+    return _run(run_folder.create(setup.config), setup, found, box, watch)
 
 
 def resume(folder: Path, setup: Setup, watch: Watch | None = None) -> dict[str, Any]:
     """Go on where a run stopped; ``setup`` is composed of the config in its folder."""
     watch = watch or Watch()
     run_folder.check_journal(folder)
-    return _run(folder, setup, setup.open_box(watch), watch)
+    return _run(folder, setup, setup.examine(), setup.open_box(watch), watch)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class _Sitting:
     """A run while it is held: its folder is locked, its journal open.
 
     Attributes:
+        found: what is odd about its data.
         open_box, box: the black box, and what counts and caps its use in the search.
         features: of images, shared between runs.
         baseline: the start, as a predictor.
@@ -76,6 +79,7 @@ class _Sitting:
 
     folder: Path
     setup: Setup
+    found: Findings
     open_box: BlackBox
     box: MeteredBox
     features: FeatureCache
@@ -94,16 +98,20 @@ class _Measured:
         train, val: of both; None without such images.
         test: on the test images; None if they were not opened.
         ledger: what that took.
+        left_out: test images that could not be read.
     """
 
     train: tuple[float | None, float | None]
     val: tuple[float | None, float | None]
     test: Evaluation | None
     ledger: Ledger
+    left_out: int
 
 
-def _run(folder: Path, setup: Setup, box: BlackBox, watch: Watch) -> dict[str, Any]:
-    with _sitting(folder, setup, box, watch) as sitting:
+def _run(
+    folder: Path, setup: Setup, found: Findings, box: BlackBox, watch: Watch
+) -> dict[str, Any]:
+    with _sitting(folder, setup, found, box, watch) as sitting:
         outcome = _search(sitting)
         outcome = _fit_head(sitting, outcome)
         measured = _measure(sitting, outcome)
@@ -111,7 +119,9 @@ def _run(folder: Path, setup: Setup, box: BlackBox, watch: Watch) -> dict[str, A
 
 
 @contextlib.contextmanager
-def _sitting(folder: Path, setup: Setup, box: BlackBox, watch: Watch) -> Iterator[_Sitting]:
+def _sitting(
+    folder: Path, setup: Setup, found: Findings, box: BlackBox, watch: Watch
+) -> Iterator[_Sitting]:
     """The run, ready to spend."""
     task = setup.task
     with (
@@ -133,9 +143,15 @@ def _sitting(folder: Path, setup: Setup, box: BlackBox, watch: Watch) -> Iterato
                 watch.note(_said_before_paid(setup, setup.llm))
             chat = open_metered(setup.llm, task.seed, ledger, journal, watch)
             open_until_end.enter_context(chat)
+        for text in found.warnings:
+            watch.warn(text)
+        for text in found.notes:
+            watch.note(text)
         watch.started(folder, ledger)
         start = single(task.start, task.classnames)
-        yield _Sitting(folder, setup, box, metered, features, chat, journal, ledger, watch, start)
+        yield _Sitting(
+            folder, setup, found, box, metered, features, chat, journal, ledger, watch, start
+        )
 
 
 def _said_before_paid(setup: Setup, llm: Llm) -> str:
@@ -266,9 +282,10 @@ def _measure(run: _Sitting, outcome: Outcome) -> _Measured:
     ended = outcome.accuracies or [
         _accuracy(run.box, images, found) for images in (task.train, task.val)
     ]
-    test, spent = None, Ledger()
+    test, spent, skipped = None, Ledger(), 0
     if outcome.stop_reason != "interrupted":
-        run.watch.stage("measuring on the test images")
+        if len(run.setup.dataset.split("test")):
+            run.watch.stage("measuring on the test images")
         images, skipped = run.setup.open_test()
         if skipped:
             run.watch.warn(f"{skipped} test images could not be read and were left out")
@@ -276,7 +293,7 @@ def _measure(run: _Sitting, outcome: Outcome) -> _Measured:
             run.journal.event("test_opened", images=len(images), predictor=found.describe())
             metered = MeteredBox(run.open_box, spent, run.features)
             test = measure(metered, images, found, run.baseline, len(task.classnames))
-    return _Measured((started[0], ended[0]), (started[1], ended[1]), test, spent)
+    return _Measured((started[0], ended[0]), (started[1], ended[1]), test, spent, skipped)
 
 
 def _accuracy(box: MeteredBox, images: Labelled, predictor: Predictor) -> float | None:
@@ -307,6 +324,8 @@ def _write(run: _Sitting, outcome: Outcome, measured: _Measured) -> dict[str, An
         train=measured.train,
         val=measured.val,
         evaluation=test,
+        found=run.found,
+        left_out=measured.left_out,
         ledger=run.ledger,
         evaluation_ledger=measured.ledger,
         seconds={

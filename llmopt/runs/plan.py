@@ -121,6 +121,8 @@ def make_plan(setup: Setup) -> Plan:
         f"{len(task.classnames)} classes",
         "The test images are measured once at the end, apart from this.",
     ]
+    found = setup.examine()
+    notes += [f"warning: {text}" for text in found.warnings] + list(found.notes)
     if caps.queries is not None and caps.queries < queries:
         notes.append("The cap on queries ends this search before its last iteration.")
     if setup.llm is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmopt._version import __version__
+from llmopt.data.soundness import NOTHING_ODD, Findings
 from llmopt.runs.folder import PREDICTIONS, PREDICTOR, PROMPTS, RESULT
 from llmopt.runs.measure import Evaluation
 from llmopt.search.base import Optimizer, Outcome
@@ -38,6 +39,8 @@ def build(
     ledger: Ledger,
     evaluation_ledger: Ledger,
     seconds: dict[str, float],
+    found: Findings = NOTHING_ODD,
+    left_out: int = 0,
 ) -> dict[str, Any]:
     """The result of a run.
 
@@ -47,9 +50,20 @@ def build(
         train, val: accuracies of the start and of what was found; None without such images.
         evaluation: on the test images, or None if they were not opened (an interrupted run).
         seconds: ``total``, ``llm``, ``black_box``.
+        found: what is odd about the data.
+        left_out: test images that could not be read.
     """
     interrupted = outcome.stop_reason == "interrupted"
     gain = evaluation.gain if evaluation else None
+    skipped = {
+        **found.skipped,
+        "training images that cannot be read": task.left_out,
+        "test images that cannot be read": left_out,
+    }
+    odd = {
+        "notes": [*found.warnings, *found.notes],
+        "skipped": {reason: count for reason, count in skipped.items() if count},
+    }
     alias = {} if optimizer.name == name else {"same_as": optimizer.name}
     return {
         "schema": SCHEMA,
@@ -66,6 +80,7 @@ def build(
             "test_images": len(evaluation.labels) if evaluation else 0,
             "split_sha256": task.split_sha256,
             "split": task.provenance,
+            **{name: told for name, told in odd.items() if told},
         },
         "model": {
             "name": info.name,

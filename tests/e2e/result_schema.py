@@ -15,6 +15,8 @@ TEMPLATE = {
     "train_logprob": NUMBER,
     "val_accuracy": MAYBE,
 }
+# Keys that are there only where there is something to say.
+OPTIONAL = {"result.task": {"notes": [str], "skipped": dict}}
 RESULT: dict[str, Any] = {
     "schema": int,
     "run": str,
@@ -74,6 +76,8 @@ def check(value: Any, schema: Any, where: str = "result") -> None:
         for name, inner in schema.items():
             assert name in value, f"{where}.{name} is missing"
             check(value[name], inner, f"{where}.{name}")
+        for name in OPTIONAL.get(where, {}).keys() & value.keys():
+            check(value[name], OPTIONAL[where][name], f"{where}.{name}")
     elif isinstance(schema, list):
         assert isinstance(value, list), where
         assert value, f"{where} is empty"
