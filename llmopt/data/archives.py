@@ -29,6 +29,12 @@ MAX_RATIO: Final = 50
 MIN_LIMIT: Final = 64 << 20
 """Bytes that any archive may unpack to, however small it is."""
 
+MIN_FILES: Final = 10_000
+"""Files that any archive may hold, however small it is."""
+
+BYTES_A_FILE: Final = 128
+"""An archive may hold a file for so many of its bytes; the smallest image takes twice as many."""
+
 _BLOCK: Final = 1 << 20
 _MAX_READ: Final = 64 << 20
 
@@ -73,7 +79,9 @@ def unpack(
         DatasetError: the archive is damaged, dangerous or of another kind, or the disk is full.
             What was written until then stays in ``into``.
     """
-    limit = max_bytes or max(MAX_RATIO * archive.stat().st_size, MIN_LIMIT)
+    size = archive.stat().st_size
+    limit = max_bytes or max(MAX_RATIO * size, MIN_LIMIT)
+    most = max(size // BYTES_A_FILE, MIN_FILES)
     wanted = [tuple(path.strip("/").split("/")) for path in only]
     claimed = written = files = 0
     try:
@@ -82,6 +90,11 @@ def unpack(
                 claimed += member.size
                 if claimed > limit:
                     raise _bomb(archive, limit)
+                if files >= most:
+                    raise DatasetError(
+                        f"archive {archive} holds more than {most:,} files, "
+                        "more than its size can honestly hold"
+                    )
                 if wanted and not any(member.path[: len(w)] == w for w in wanted):
                     continue
                 target = into.joinpath(*member.path)

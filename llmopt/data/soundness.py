@@ -80,13 +80,7 @@ def examine(
     warnings = []
     if not len(parts["test"]):
         warnings.append(NO_TEST)
-    for pair, shared in _by_pair(shared_pictures(parts)).items():
-        first = shared[0]
-        warnings.append(
-            f"{len(shared):,} of the {pair[0]} images are {pair[1]} images too, byte for byte, "
-            f"such as {listed([first.image.name])} and {listed([first.other.name])}"
-            + ("; the test accuracy says too much" if pair[1] == "test" else "")
-        )
+    warnings += told(shared_pictures(parts))
     return Findings(tuple(warnings), tuple(notes_on(dataset, parts)), dataset.skipped)
 
 
@@ -136,6 +130,19 @@ def shared_pictures(parts: Mapping[Which, Labelled], *, deep: bool = False) -> l
         Shared(image, other, first, second)
         for first, second in combinations(SPLITS, 2)
         for image, other in _twins(parts[first].images, parts[second].images, deep)
+    ]
+
+
+def told(shared: Iterable[Shared]) -> list[str]:
+    """Shared pictures in words, a sentence for each pair of splits."""
+    pairs: defaultdict[tuple[Which, Which], list[Shared]] = defaultdict(list)
+    for one in shared:
+        pairs[one.split, one.other_split].append(one)
+    return [
+        f"{len(found):,} of the {first} images are {second} images too, byte for byte, such as "
+        f"{found[0].image.name!r} and {found[0].other.name!r}"
+        + ("; the test accuracy says too much" if second == "test" else "")
+        for (first, second), found in pairs.items()
     ]
 
 
@@ -194,10 +201,3 @@ def _key(image: Image) -> str | None:
         return image.key()
     except DatasetError:
         return None
-
-
-def _by_pair(shared: Iterable[Shared]) -> dict[tuple[Which, Which], list[Shared]]:
-    pairs: defaultdict[tuple[Which, Which], list[Shared]] = defaultdict(list)
-    for one in shared:
-        pairs[one.split, one.other_split].append(one)
-    return pairs

@@ -176,6 +176,20 @@ def test_a_header_that_fills_the_memory(kind: bytes, tmp_path: Path) -> None:
         unpack(tmp_path / "x", tmp_path / "in")
 
 
+def test_a_hundred_thousand_empty_files_in_a_small_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmopt.data.archives.MIN_FILES", 20)
+    empty = {f"{number}": b"" for number in range(30)}
+    plain = tar(tmp_path / "plain", empty)  # of 512 bytes a file
+    assert unpack(plain, tmp_path / "all") == 30
+    with gzip.open(tmp_path / "x", "wb") as file:
+        file.write(plain.read_bytes())
+    with pytest.raises(DatasetError, match="holds more than 20 files"):
+        unpack(tmp_path / "x", tmp_path / "in")
+    assert len(contents(tmp_path / "in")) == 20
+
+
 def test_the_limit_grows_with_the_archive(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "x", {"a": b"0123456789" * 1000})
     assert unpack(archive, tmp_path / "in") == 1

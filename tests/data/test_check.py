@@ -136,7 +136,7 @@ def test_generated_data_needs_nothing(tmp_path: Path) -> None:
     assert report.sizes["test"] == 1000
 
 
-@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_memory_for_many_images_stays_small(count: int, tmp_path: Path) -> None:
     for label in range(10):
         folder = tmp_path / "images" / str(label)

@@ -51,12 +51,12 @@ def test_one_image_a_class(tmp_path: Path) -> None:
     assert NO_TEST in check_dataset(name, Path()).notes
     options = {"dataset": name, "model": "shapes-tiny", "optimizer": "zeroshot"}
     assert f"warning: {NO_TEST}" in llmopt.plan(**options).notes
-    run = llmopt.run(**options, runs=tmp_path / "runs", progress=False)
-    assert (run.status, run.test_accuracy, run.gain) == ("complete", None, None)
-    assert run.result["task"]["notes"] == [NO_TEST]
-    assert "a photo of a {}." in str(run.export("txt"))
-    (run.folder / "result.json").unlink()
-    assert llmopt.resume(run.folder, progress=False).status == "complete"
+    found = llmopt.run(**options, runs=tmp_path / "runs", progress=False)
+    assert (found.status, found.test_accuracy, found.gain) == ("complete", None, None)
+    assert found.result["task"]["notes"] == [NO_TEST]
+    assert "a photo of a {}." in str(found.export("txt"))
+    (found.folder / "result.json").unlink()
+    assert llmopt.resume(found.folder, progress=False).status == "complete"
     with pytest.raises(DatasetError, match="cannot be compared on: no test images"):
         llmopt.compare(("zeroshot",), datasets=[name], model="shapes-tiny", runs=tmp_path / "other")
     assert not (tmp_path / "other").exists()
@@ -165,12 +165,12 @@ def test_what_was_passed_over_is_in_notes_and_result(photos: Path, tmp_path: Pat
     report = check_dataset(name, Path())
     assert said in report.notes
     assert report.skipped == {".heic files (format not read)": 1}
-    run = llmopt.run(
+    found = llmopt.run(
         dataset=name, model="shapes-tiny", optimizer="zeroshot", skip_unreadable=True,
         runs=tmp_path / "runs", progress=False,
     )  # fmt: skip
-    assert run.result["task"]["notes"] == [said]
-    assert run.result["task"]["skipped"] == {
+    assert found.result["task"]["notes"] == [said]
+    assert found.result["task"]["skipped"] == {
         ".heic files (format not read)": 1,
         "test images that cannot be read": 1,
     }
