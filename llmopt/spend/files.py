@@ -98,7 +98,7 @@ def read_arrays(path: Path) -> Stored:
             texts = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, AttributeError, MemoryError, TypeError, ValueError) as error:
-        raise Damaged(str(error)) from error
+        raise Damaged(f"{error!s:.120}") from error
     digest = texts.pop(_DIGEST, None)
     if digest is not None and digest != _digest(arrays, texts):
         raise Damaged("its checksum is wrong")
