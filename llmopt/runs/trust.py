@@ -19,7 +19,7 @@ _OURS = ("builtin", "python", "replay")
 
 
 def refuse_untrusted(
-    config: RunConfig, where: Path, named: Collection[str] = (), *, chat: bool = True
+    config: RunConfig, where: Path, named: Collection[str] | None = None, *, chat: bool = True
 ) -> None:
     """Refuse a config that would send secrets nobody here has named.
 
@@ -28,15 +28,16 @@ def refuse_untrusted(
     Args:
         config: what stands in the file.
         where: the file.
-        named: variables that were named by hand.
+        named: variables that were named by hand; None where none can be.
         chat: a language model will be opened, not the black box alone.
 
     Raises:
         ConfigError: it names the variable, the address and the ways out.
     """
     for variable, address, setting in [*_to_box(config), *(_to_chat(config) if chat else ())]:
-        if variable not in named:
-            by_hand = f", or name it yourself: --llm-set {setting}" if setting else ""
+        if variable not in (named or ()):
+            can_name = setting and named is not None
+            by_hand = f", or name it yourself: --llm-set {setting}" if can_name else ""
             raise ConfigError(
                 f"{where} has what the environment variable {variable} holds sent to {address}; "
                 f"if you mean that, say --trust-config (Python: trust_config=True){by_hand}"

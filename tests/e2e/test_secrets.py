@@ -38,7 +38,7 @@ def test_no_secret_is_written_or_shown(tmp_path: Path) -> None:
         if first.returncode != 0:
             outputs.append(
                 subprocess.run(
-                    [*program, "resume", str(folder), "-v"],
+                    [*program, "resume", str(folder), "-v", "--trust-config"],
                     capture_output=True,
                     env=environment,
                     check=False,
