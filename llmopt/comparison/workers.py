@@ -20,7 +20,7 @@ from typing import Any
 
 from llmopt.comparison.attempt import Attempts, Done, Task
 from llmopt.comparison.grid import Known
-from llmopt.errors import INTERRUPTED, LlmoptError
+from llmopt.errors import INTERRUPTED, LlmoptError, ServiceError
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
 
@@ -40,7 +40,7 @@ def spread(
     Raises:
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once all processes have ended: those in a
             search after the calls in flight; all of them at once if it comes again.
-        LlmoptError: no process can be started.
+        ServiceError: a process ended before it could begin.
     """
     waiting = deque(tasks)
     workers = [_Worker(known, jobs) for _ in range(min(jobs, len(tasks)))]
@@ -141,7 +141,10 @@ class _Worker:
     def _ended(self) -> Done:
         self.kill()
         code, task, self.task = self._process.exitcode, self.task, None
-        why = LlmoptError(f"its process ended with exit code {code}; the same command tries again")
+        why = ServiceError(
+            f"a process of --jobs ended with exit code {code} (-9: killed, often for its memory); "
+            "the same command goes on from there"
+        )
         if task is None:
             raise why
         return Done(task[0], error=why, interrupted=code == INTERRUPTED)

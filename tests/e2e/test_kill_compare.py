@@ -105,3 +105,27 @@ def test_twenty_moments(point: int, tmp_path: Path) -> None:
     said = kill_and_repeat(ENDS[name], dice.randint(0, 44), 4, 6, tmp_path / "runs")
     if name in ("SIGINT", "SIGTERM", "Ctrl-C") and "[6/6]" not in said:
         assert "interrupted" in said
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_one_failed_run(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with Counting() as server:
+        first = begin(server, runs, 2, 4, FIRST)
+        while server.requests < 3 and first.poll() is None:
+            time.sleep(0.002)
+        listed = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(first.pid)], capture_output=True, text=True
+        )
+        workers = [line.split()[0] for line in listed.stdout.splitlines() if "spawn_main" in line]
+        os.kill(int(workers[0]), signal.SIGKILL)
+        _, said = first.communicate(timeout=240)
+        assert first.returncode == 4, said
+        assert "a process of --jobs ended with exit code -9" in said
+        assert "Traceback" not in said
+        finished = [folder for folder in find(runs) if (folder / "result.json").exists()]
+        assert len(finished) == 3
+        second = begin(server, runs, 2, 4, SECOND)
+        assert second.communicate(timeout=240)
+        assert second.returncode == 0
+    assert len(find(runs)) == 4
