@@ -74,8 +74,8 @@ def _standing(done: Sequence[Done]) -> list[str]:
         return []
     begun = sum(one.folder is not None for one in stopped)
     return [
-        f"Interrupted: of {len(done)} runs, {len(done) - len(stopped)} are done, {begun} are begun "
-        f"and {len(stopped) - begun} are left; the same command goes on from here."
+        f"Interrupted: {len(done) - len(stopped)} of {len(done)} runs done, {begun} begun, "
+        f"{len(stopped) - begun} left; the same command goes on from here."
     ]
 
 

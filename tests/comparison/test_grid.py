@@ -247,7 +247,7 @@ def test_an_interruption_says_where_the_comparison_stands(
     stopped = CliRunner().invoke(app, asked)
     assert stopped.exit_code == INTERRUPTED
     said = " ".join(stopped.output.split())
-    assert "Interrupted: of 4 runs, 1 are done, 1 are begun and 2 are left; the same comma" in said
+    assert "Interrupted: 1 of 4 runs done, 1 begun, 2 left; the same command goes on" in said
     assert "random" in said  # the table of what is done
 
 
