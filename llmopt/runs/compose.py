@@ -28,6 +28,7 @@ from llmopt.spend.ledger import Caps
 from llmopt.task import Labelled, Task, TestSet
 from llmopt.template import PLAIN, Template
 from llmopt.vision.base import BlackBox
+from llmopt.vision.boxes import LOCAL, split_tag
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -243,10 +244,14 @@ def choose_model(config: RunConfig, box: BlackBox | None = None) -> ModelChoice:
     """The black box of a config; ``box`` if that is open already."""
     _all_given({"model": (config.model, box)})
     config = config.resolved()
+    model, pretrained, address = config.model, config.pretrained, config.blackbox
+    if address.startswith(LOCAL) and address != LOCAL:
+        model, pretrained = split_tag(address.removeprefix(LOCAL))
+        address = ""
     return ModelChoice(
-        config.model,
-        config.pretrained,
-        config.blackbox,
+        model,
+        pretrained,
+        address,
         config.device,
         config.precision,
         config.batch_size,

@@ -22,6 +22,8 @@ from llmopt.registry import Registry
 from llmopt.vision.base import BlackBox
 
 _URLS = ("http", "https")
+LOCAL: Final = "open_clip:"
+"""Before models of this process: what opens them can also be told device, precision, batch size."""
 
 BLACK_BOXES: Final[Registry[Callable[[str], BlackBox]]] = Registry(
     "kind of black box",
@@ -56,3 +58,9 @@ def open_black_box(address: str) -> BlackBox:
     if not rest:
         raise ConfigError(f"--blackbox {address!r}: something must follow the colon")
     return BLACK_BOXES.get(kind)(rest)
+
+
+def split_tag(address: str) -> tuple[str, str]:
+    """Name and weight tag of ``NAME`` or ``NAME@TAG``; ``local-dir:`` and ``hf-hub:`` have none."""
+    name, _, tag = (address, "", "") if ":" in address else address.partition("@")
+    return name, tag

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import socket
-import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,13 @@ import torch
 
 from llmopt._optional import require
 from llmopt._torchvision import ensure_operators
-from llmopt.errors import ModelError, nearest
-from llmopt.images import Image
+from llmopt.errors import LlmoptError, ModelError, nearest
+from llmopt.images import Image, PixelImage
 from llmopt.task import FloatArray
 from llmopt.template import clean
 from llmopt.vision.base import Access, BlackBox, BoxInfo
+from llmopt.vision.boxes import split_tag
+from llmopt.vision.model_files import SCHEMAS, WEIGHTS, check_model, no_foreign_code
 
 ensure_operators()
 import open_clip  # noqa: E402
@@ -34,6 +36,7 @@ from llmopt.vision.text_engine.engine import TextEngine  # noqa: E402
 from llmopt.vision.vocabulary import Vocabulary  # noqa: E402
 
 PRECISIONS = ("fp32", "fp16", "bf16")
+HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class OpenClipBlackBox(BlackBox):
@@ -69,7 +72,46 @@ class OpenClipBlackBox(BlackBox):
             name, pretrained, self.precision, self.device
         )
         self._model = model.eval().requires_grad_(False)
-        self.engine = TextEngine(self._model, self._tokenizer, cache_bytes=0)
+        self._check_weights()
+        with self._able_to_compute():
+            half = self.precision if self.precision in HALF else None
+            self.engine = TextEngine(self._model, self._tokenizer, precision=half, cache_bytes=0)
+            self._check_features()
+
+    @contextlib.contextmanager
+    def _able_to_compute(self) -> Iterator[None]:
+        """Turn what a device or a precision cannot do into words, before anything is spent."""
+        try:
+            yield
+        except LlmoptError:
+            raise
+        except Exception as error:  # and in odd models, much else
+            said = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"model '{self._name}' cannot compute in {self.precision} on {self.device}: "
+                f"{said}; use another --precision, or --device cpu"
+            ) from error
+
+    def _check_weights(self) -> None:
+        weights = self._model.named_parameters()
+        if bad := next((name for name, w in weights if not bool(w.isfinite().all())), ""):
+            raise self._not_finite(f"the weights '{bad}'")
+        if not math.isfinite(float(self._model.logit_scale.exp())):
+            raise self._not_finite("the logits")
+
+    def _check_features(self) -> None:
+        grey = PixelImage("a grey picture", np.full((64, 64, 3), 128, np.uint8))
+        if not np.isfinite(self.text_features(["a photo of a cat."])).all():
+            raise self._not_finite("the features of a text")
+        if not np.isfinite(self.image_features([grey])).all():
+            raise self._not_finite("the features of a picture")
+
+    def _not_finite(self, what: str) -> ModelError:
+        other = "" if self.precision == "fp32" else ", or use --precision fp32"
+        return ModelError(
+            f"{what} of model '{self._name}' are not finite in {self.precision}: the file of "
+            f"weights may be damaged; fetch it again{other}"
+        )
 
     @cached_property
     def info(self) -> BoxInfo:
@@ -97,12 +139,14 @@ class OpenClipBlackBox(BlackBox):
     def image_features(self, images: Sequence[Image]) -> FloatArray:
         """(N, d) float32, L2-normalised; files are decoded while others are encoded."""
         rows: list[np.ndarray[Any, Any]] = []
-        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision, torch.float32)
+        dtype = HALF.get(self.precision, torch.float32)
         for _, pixels in load_batches(images, self._preprocess, self._batch_size):
             if self.device.type == "cuda":
                 pixels = pixels.pin_memory()
             pixels = pixels.to(self.device, dtype, non_blocking=True)
-            features = self._model.encode_image(pixels).float()
+            # Some towers mix precisions: open_clip keeps norms, scales and pools in fp32.
+            with torch.autocast(self.device.type, dtype, enabled=self.precision in HALF):
+                features = self._model.encode_image(pixels).float()
             rows.append(torch.nn.functional.normalize(features, dim=-1).cpu().numpy())
         return np.concatenate(rows)
 
@@ -140,8 +184,7 @@ class OpenClipBlackBox(BlackBox):
 
 def open_address(address: str) -> OpenClipBlackBox:
     """The model ``NAME`` or ``NAME@TAG``, with the device, precision and batch size that suit."""
-    name, _, tag = address.partition("@")
-    return OpenClipBlackBox(name, tag)
+    return OpenClipBlackBox(*split_tag(address))
 
 
 def load_model(
@@ -161,22 +204,24 @@ def load_model(
         except (OSError, ValueError) as error:
             raise ModelError(str(error)) from error
         return model.to(device), preprocess, tokenizer
-    schema = name.partition(":")[0]
-    if schema not in ("local-dir", "hf-hub"):
+    if not name.startswith(SCHEMAS):
         _check_names(name, pretrained)
-    if schema == "local-dir" and not Path(name.partition(":")[2]).is_dir():
-        raise ModelError(f"there is no folder {name.partition(':')[2]!r} for model '{name}'")
+    elif pretrained:
+        raise ModelError(f"{name} brings its own weights; leave out --pretrained {pretrained}")
     try:
-        with _quiet_hub(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*pretrained.*ignored.*")
+        with _quiet_hub(), no_foreign_code():
+            check_model(name)
             model, _, preprocess = open_clip.create_model_and_transforms(
                 name,
                 pretrained=pretrained or None,
                 precision=precision,
                 device=str(device),
+                pretrained_text=False,
                 require_pretrained=True,
             )
-            tokenizer = open_clip.get_tokenizer(name)
+            text = open_clip.get_model_config(name)["text_cfg"]
+            never = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+            tokenizer = open_clip.get_tokenizer(name, **never)
     except ModelError:
         raise
     except Exception as error:  # open_clip, hub and file formats fail in many ways
@@ -221,13 +266,12 @@ def _check_names(name: str, pretrained: str) -> None:
         raise ModelError(f"model '{name}' needs --pretrained: {tags}")
     if any(key in config.get("text_cfg", {}) for key in ("hf_tokenizer_name", "hf_model_name")):
         _require_transformers(name)  # before gigabytes of weights are fetched
-    is_file = os.sep in pretrained or Path(pretrained).suffix in (".safetensors", ".pt", ".bin")
-    if is_file:
-        if not Path(pretrained).is_file():
-            raise ModelError(f"there is no weights file '{pretrained}' for model '{name}'")
-        return
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained not in tags:
+        if Path(pretrained).is_file():
+            return
+        if os.sep in pretrained or Path(pretrained).suffix in WEIGHTS:
+            raise ModelError(f"there is no weights file '{pretrained}' for model '{name}'")
         raise ModelError(
             f"model '{name}' has no weights '{pretrained}'{nearest(pretrained, tags)}; "
             f"it has: {', '.join(tags) or 'none, give a weights file'}"
@@ -269,8 +313,8 @@ def _device(device: str) -> torch.device:
         return torch.device("cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=chosen).add(1).item()
+    except Exception as error:  # back ends that are not there fail in many ways
         raise ModelError(
             f"device '{device}' cannot be used here ({str(error).splitlines()[0]}); "
             "use --device cpu or auto"
