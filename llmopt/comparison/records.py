@@ -96,7 +96,7 @@ def read_record(folder: Path, arm: str | None = None) -> Record:
     if not path.is_file():
         why, way_out = "it was interrupted", f"go on with 'llmopt resume {folder}'"
         if result["status"] == "complete":
-            why, way_out = "its data set has none", "leave it out"
+            why, way_out = "its data set has none", "give it some and run again"
         raise RunFolderError(f"run {folder} was not measured on test images ({why}); {way_out}")
     try:
         arrays = read_arrays(path).arrays

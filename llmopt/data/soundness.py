@@ -178,6 +178,8 @@ def _size(image: Image) -> int | None:
 
 def _tail(image: Image) -> bytes:
     """The last bytes of an image, which tell most of those of one size apart."""
+    if isinstance(image, PixelImage):
+        return image.pixels[-1:].tobytes()
     try:
         if isinstance(image, FileImage):
             regular(image.path)
