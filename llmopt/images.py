@@ -233,14 +233,14 @@ def decode(
         if isinstance(source, Path):
             regular(source)
         with PillowImage.open(source, formats=_decoders(tuple(formats))) as image:
-            _check_size(image, name)
+            _check_size(image)
             image.load()
             _turn_upright(image)
             return _rgb(image, name)
     except DatasetError:
         raise
     except (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning) as error:
-        raise _too_large(name) from error
+        raise unreadable(name, _too_large()) from error
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise unreadable(name, error) from error
 
@@ -265,19 +265,20 @@ def _decoders(formats: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in formats if name in PillowImage.OPEN)
 
 
-def _check_size(image: PillowImage.Image, name: str) -> None:
+def _check_size(image: PillowImage.Image) -> None:
     short, long = sorted(image.size)
     if short * long > MAX_PIXELS:
-        raise _too_large(name)
+        raise _too_large()
     if long > MAX_RATIO * short:
-        raise DatasetError(
-            f"image {name} is {image.width} x {image.height} pixels: one side is more than "
-            f"{MAX_RATIO} times the other; {REMEDY}"
+        raise OSError(
+            errno.EFBIG,
+            f"it is {image.width} x {image.height} pixels, one side more than {MAX_RATIO} times "
+            "the other",
         )
 
 
-def _too_large(name: str) -> DatasetError:
-    return DatasetError(f"image {name} has more than {MAX_PIXELS:,} pixels; {REMEDY}")
+def _too_large() -> OSError:
+    return OSError(errno.EFBIG, f"it has more than {MAX_PIXELS:,} pixels")
 
 
 def _turn_upright(image: PillowImage.Image) -> None:

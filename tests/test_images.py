@@ -266,7 +266,9 @@ def test_forbidden_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", [10_000, 20_000])
 def test_decompression_bombs_are_refused_unopened(side: int, tmp_path: Path) -> None:
     image = stored(tmp_path / "bomb.png", PillowImage.new("1", (side, side)))
-    with pytest.raises(DatasetError, match=r"bomb\.png has more than 89,478,485 pixels"):
+    with pytest.raises(
+        DatasetError, match=r"bomb\.png cannot be read: it has more than 89,478,485"
+    ):
         image.load()
 
 
@@ -275,7 +277,9 @@ def test_pictures_that_would_be_huge_after_the_resize_are_refused(
     size: tuple[int, int], tmp_path: Path
 ) -> None:
     image = stored(tmp_path / "long.png", PillowImage.new("1", size))
-    with pytest.raises(DatasetError, match=rf"long\.png is {size[0]} x {size[1]} pixels: one side"):
+    with pytest.raises(
+        DatasetError, match=rf"long\.png .*: it is {size[0]} x {size[1]} pixels, one"
+    ):
         image.load()
 
 

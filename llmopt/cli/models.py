@@ -35,13 +35,14 @@ def show(
     name: Annotated[str, typer.Argument(help="A model name.", show_default=False)] = "shapes-tiny",
     pretrained: o.Pretrained = None,
     device: o.Device = None,
+    precision: o.Precision = None,
     json: o.Json = False,
 ) -> None:
     """Load a model and show its access level, and how its text tower is computed and why."""
     from llmopt.cli.show import print_json, print_pairs
     from llmopt.vision.models import describe
 
-    found = describe(name, pretrained or "", device or "auto")
+    found = describe(name, pretrained or "", device or "auto", precision or "auto")
     if json:
         print_json(found)
     else:

@@ -332,7 +332,8 @@ def _decode(image: Image) -> _Result:
         image.load()
     except DatasetError as error:
         cause = error.__cause__
-        return Problem("damaged", _path(image), str(cause) if cause else str(error)), True
+        why = getattr(cause, "strerror", None) or str(cause or error)
+        return Problem("damaged", _path(image), why), True
     return None, True
 
 

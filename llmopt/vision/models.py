@@ -33,11 +33,11 @@ def known_models() -> list[dict[str, Any]]:
     return [first, *here, *outside]
 
 
-def describe(name: str, pretrained: str, device: str) -> dict[str, Any]:
+def describe(name: str, pretrained: str, device: str, precision: str = "auto") -> dict[str, Any]:
     """Load a model and say what it offers."""
     from llmopt.vision.openclip import OpenClipBlackBox
 
-    box = OpenClipBlackBox(name, pretrained, device=device)
+    box = OpenClipBlackBox(name, pretrained, device=device, precision=precision)
     info = box.info
     return {
         "name": info.name,

@@ -279,6 +279,33 @@ def test_pipes_and_devices_among_a_models_files_are_not_opened(name: str, folder
     assert "it is a device, not a file" in refusal(f"local-dir:{folder}")
 
 
+class Evil:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.mark),)
+
+
+class Provoking:
+    """Unpickled with care, a TypeError; at that open_clip tries again without."""
+
+    def __reduce__(self) -> Any:
+        return torch._utils._rebuild_tensor_v2, ()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("provoking", [True, False])
+def test_files_of_weights_run_nothing(provoking: bool, zipped: bool, folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    content = [Provoking()] * provoking + [Evil(folder / "ran"), torch.zeros(10**6)]
+    torch.save(content, folder / "model.pth", _use_new_zipfile_serialization=zipped)
+    assert "cannot load model" in refusal(f"local-dir:{folder}")
+    with pytest.raises(ModelError, match=r"model\.pth"):
+        load_model("ViT-B-32", str(folder / "model.pth"))
+    assert not (folder / "ran").exists()
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [

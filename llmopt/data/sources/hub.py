@@ -25,7 +25,7 @@ from llmopt.data.sources.own_splits import (
     split_three_ways,
 )
 from llmopt.errors import DatasetError
-from llmopt.images import decode
+from llmopt.images import decode, regular, unreadable
 from llmopt.task import Labelled
 
 
@@ -58,8 +58,15 @@ class HubImage:
         stored = self.rows[self.index][self.column]
         if not stored:
             raise DatasetError(f"{self.name} of the data set has no image")
-        content: bytes = stored["bytes"] or Path(stored["path"]).read_bytes()
-        return content
+        if stored["bytes"]:
+            content: bytes = stored["bytes"]
+            return content
+        path = Path(stored["path"])
+        try:
+            regular(path)
+            return path.read_bytes()
+        except OSError as error:
+            raise unreadable(path, error) from error
 
 
 def open_hub(name: str, address: str) -> ListedDataset:
