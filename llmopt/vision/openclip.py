@@ -243,7 +243,8 @@ def _quiet_hub() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     before = constants.HF_HUB_OFFLINE
     try:
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+        if not before:
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
     except OSError:
         constants.HF_HUB_OFFLINE = True
     try:

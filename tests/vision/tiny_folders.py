@@ -35,13 +35,15 @@ KINDS = {
     "vit": config(quick_gelu=True),
     "resnet": config({"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}),
     "pooled by attention": config(_VISION | {"attentional_pool": True, "attn_pooler_heads": 4}),
-    "average of patches": config(
-        _VISION | {"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}
+    "averaged, with layer scale": config(
+        _VISION | {"pool_type": "avg", "final_ln_after_pool": True, "ls_init_value": 0.1},
+        text={"ls_init_value": 0.1},
     ),
     "custom layers": config(_VISION | _CUSTOM, text=_CUSTOM, custom_text=True),
-    "layer scale": config(_VISION | {"ls_init_value": 0.1}, text={"ls_init_value": 0.1}),
     "timm vit": config(_TIMM | {"timm_model_name": "test_vit", "timm_pool": "token"}),
-    "timm convnext": config(_TIMM | {"timm_model_name": "test_convnext", "timm_proj": "mlp"}),
+    "timm convnext": config(
+        _TIMM | {"timm_model_name": "test_convnext", "timm_proj": "mlp", "image_size": 32}
+    ),
     "siglip": config(
         _TIMM | {"timm_model_name": "test_vit", "timm_pool": "avg", "timm_proj": "none"},
         text=_BOTH_WAYS | {"norm_kwargs": {"eps": 1e-6}, "act_kwargs": {"approximate": "tanh"}},
