@@ -233,7 +233,7 @@ def decode(
         if isinstance(source, Path):
             regular(source)
         with PillowImage.open(source, formats=_decoders(tuple(formats))) as image:
-            _check_size(image)
+            _check_size(*image.size)
             image.load()
             _turn_upright(image)
             return _rgb(image, name)
@@ -265,15 +265,14 @@ def _decoders(formats: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in formats if name in PillowImage.OPEN)
 
 
-def _check_size(image: PillowImage.Image) -> None:
-    short, long = sorted(image.size)
+def _check_size(width: int, height: int) -> None:
+    short, long = sorted((width, height))
     if short * long > MAX_PIXELS:
         raise _too_large()
-    if long > MAX_RATIO * short:
+    if not short or long > MAX_RATIO * short:
         raise OSError(
             errno.EFBIG,
-            f"it is {image.width} x {image.height} pixels, one side more than {MAX_RATIO} times "
-            "the other",
+            f"it is {width} x {height} pixels, one side more than {MAX_RATIO} times the other",
         )
 
 
@@ -339,24 +338,30 @@ def as_image(given: Any, number: int = 0) -> Image:
     """A path, a Pillow image or an array as an image.
 
     Args:
-        given: one of these; an array is (height, width[, 3]) uint8.
+        given: one of these; an array is (height, width[, 3 or 4]) uint8.
         number: its place among others, for its name.
 
     Raises:
         ConfigError: it is something else.
+        DatasetError: it has too many pixels, or one side is far longer than the other.
     """
+    name = f"image {number}"
     if isinstance(given, (str, Path)):
         path = Path(given)
         return FileImage(path.parent, path.name)
     if isinstance(given, PillowImage.Image):
-        given = np.asarray(given.convert("RGB"))
+        given = np.asarray(_rgb(given, name))
     if isinstance(given, np.ndarray):
-        if given.dtype != np.uint8 or given.ndim not in (2, 3):
+        if given.dtype != np.uint8 or given.shape[2:] not in ((), (3,), (4,)) or given.ndim < 2:
             raise ConfigError(
                 f"an array of pixels must be (height, width, 3) uint8, not {given.shape} "
                 f"{given.dtype}"
             )
-        return PixelImage(f"image {number}", given)
+        try:
+            _check_size(given.shape[1], given.shape[0])
+        except OSError as error:
+            raise unreadable(name, error) from error
+        return PixelImage(name, given)
     if isinstance(given, Image):
         return given
     raise ConfigError(f"an image is a path, a Pillow image or an array, not {type(given).__name__}")

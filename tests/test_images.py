@@ -18,8 +18,16 @@ from PIL import Image as PillowImage
 
 import llmopt
 from llmopt.data.loading import in_threads, load_batches, readable
-from llmopt.errors import DatasetError
-from llmopt.images import ArchivedImage, FileImage, Image, PixelImage, decode, is_image_name
+from llmopt.errors import ConfigError, DatasetError
+from llmopt.images import (
+    ArchivedImage,
+    FileImage,
+    Image,
+    PixelImage,
+    as_image,
+    decode,
+    is_image_name,
+)
 from llmopt.task import Labelled
 
 RED = (220, 30, 30)
@@ -354,6 +362,21 @@ def test_pixel_image() -> None:
     assert image.load().mode == "RGB"
     assert image.key() == PixelImage("y", pixels.copy()).key()
     assert image.key() != PixelImage("x", pixels.reshape(4, 16)).key()
+
+
+@pytest.mark.parametrize(
+    "shape", [(9,), (9, 9, 2), (9, 9, 7), (9, 9, 3, 1), (1, 1000), (1000, 1, 3), (0, 9), (0, 0, 3)]
+)
+def test_arrays_that_are_no_pictures(shape: tuple[int, ...]) -> None:
+    with pytest.raises((ConfigError, DatasetError), match=r"array of pixels|one side"):
+        as_image(np.zeros(shape, np.uint8))
+
+
+def test_given_pictures_are_scaled_as_files_are() -> None:
+    deep = PillowImage.fromarray(np.full((4, 4), 257 * 100, np.uint16))
+    bright = PillowImage.fromarray(np.full((4, 4), 1.0, np.float32))
+    values = [as_image(given).load().getpixel((0, 0)) for given in (deep, bright)]
+    assert values == [(100,) * 3, (255,) * 3]
 
 
 def test_image_names() -> None:
