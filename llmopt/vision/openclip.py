@@ -100,11 +100,16 @@ class OpenClipBlackBox(BlackBox):
             raise self._not_finite("the logits")
 
     def _check_features(self) -> None:
-        grey = PixelImage("a grey picture", np.full((64, 64, 3), 128, np.uint8))
-        if not np.isfinite(self.text_features(["a photo of a cat."])).all():
-            raise self._not_finite("the features of a text")
-        if not np.isfinite(self.image_features([grey])).all():
-            raise self._not_finite("the features of a picture")
+        self.text_features(["a photo of a cat."])
+        grey = np.full((64, 64, 3), 128, np.uint8)
+        self.image_features([PixelImage("a grey picture", grey)])
+
+    def _finite(self, features: FloatArray, of: Sequence[str]) -> FloatArray:
+        """The features, if all are numbers: half precision ends at 65,504."""
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        if len(bad):
+            raise self._not_finite(f"the features of {of[bad[0]]!r}")
+        return features
 
     def _not_finite(self, what: str) -> ModelError:
         other = "" if self.precision == "fp32" else ", or use --precision fp32"
@@ -148,11 +153,12 @@ class OpenClipBlackBox(BlackBox):
             with torch.autocast(self.device.type, dtype, enabled=self.precision in HALF):
                 features = self._model.encode_image(pixels).float()
             rows.append(torch.nn.functional.normalize(features, dim=-1).cpu().numpy())
-        return np.concatenate(rows)
+        return self._finite(np.concatenate(rows), [image.name for image in images])
 
     def text_features(self, prompts: Sequence[str]) -> FloatArray:
         """(M, d) float32, L2-normalised."""
-        return self.engine.encode([clean(p) for p in prompts]).cpu().numpy()
+        features = self.engine.encode([clean(p) for p in prompts]).cpu().numpy()
+        return self._finite(features, prompts)
 
     def soft_features(
         self, contexts: torch.Tensor, classnames: Sequence[str], *, grad: bool = False

@@ -23,6 +23,7 @@ from tiny_folders import CONFIG, KINDS, WEIGHTS, open_clip, write
 
 from llmopt.data.shapes import ShapesDataset
 from llmopt.errors import ModelError
+from llmopt.images import PixelImage
 from llmopt.runs.compose import choose_model
 from llmopt.runs.config import RunConfig
 from llmopt.spend.events import Watch
@@ -151,6 +152,15 @@ def test_logits_and_features_beyond_a_precision_are_found_when_opened(folder: Pa
     state["logit_scale"] += 1000
     save_file(state, folder / WEIGHTS, {"format": "pt"})
     assert "the logits of model" in refusal(f"local-dir:{folder}")
+
+
+def test_one_picture_beyond_a_precision_is_named(folder: Path) -> None:
+    box = OpenClipBlackBox(f"local-dir:{folder}", device="cpu", precision="fp16")
+    inner = box._preprocess
+    box._preprocess = lambda picture: inner(picture) * (1e9 if picture.size == (7, 7) else 1)
+    pictures = [PixelImage(f"{side}.png", np.zeros((side, side, 3), np.uint8)) for side in (9, 7)]
+    with pytest.raises(ModelError, match=r"the features of '7\.png'.*or use --precision fp32"):
+        box.image_features(pictures)
 
 
 @pytest.mark.filterwarnings("ignore:'mkldnn' is no longer used")
