@@ -185,6 +185,8 @@ def _print_ledger(out: Console, result: dict[str, Any]) -> None:
     ledger, seconds = result["ledger"], result["seconds"]
     spent = ", ".join(phrase(name, ledger[name]) for name in worth_telling(ledger))
     out.print(f"\nspent: {spent}")
+    if test := worth_telling(result["evaluation"]):
+        out.print(f"test:  {', '.join(phrase(name, result['evaluation'][name]) for name in test)}")
     out.print(
         f"time:  {seconds['total']:.1f} s, of which black box {seconds['black_box']:.1f} s, "
         f"LLM {seconds['llm']:.1f} s"
@@ -198,8 +200,10 @@ def print_plan(plan: Plan) -> None:
     table.add_column("spend")
     table.add_column("at most", justify="right")
     table.add_column("cap", justify="right")
+    table.add_column("test, apart", justify="right")
     for row in plan.rows:
-        table.add_row(row.label, row.most_text, row.cap_text)
+        test = plan.test.under(row.name) or plan.test.get(row.name)
+        table.add_row(row.label, row.most_text, row.cap_text, amount(row.name, test or None, ""))
     out.print(table)
     for note in plan.notes:
         out.print(note)

@@ -92,6 +92,13 @@ class ModelChoice:
         """The address of a remote box, or the model's name."""
         return self.address or self.model
 
+    def look(self) -> BlackBox | None:
+        """The box, where it is open already or remote; None for a model that is still to be loaded.
+
+        Asking a remote box what it is costs nothing.
+        """
+        return self.open(Watch()) if self.box is not None or self.address else None
+
     def open(self, watch: Watch) -> BlackBox:
         """The box.
 

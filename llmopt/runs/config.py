@@ -139,6 +139,17 @@ class RunConfig(Settings):
     max_seconds: Annotated[
         float | None, Option("Seconds of searching.", LIMITS, ge=0, free=True)
     ] = None
+    max_images: Annotated[
+        int | None,
+        Option("Images encoded by the black box, each time it gets one.", LIMITS, ge=0, free=True),
+    ] = None
+    max_pairs: Annotated[
+        int | None, Option("Pairs of image and prompt.", LIMITS, ge=0, free=True)
+    ] = None
+    max_box_calls: Annotated[
+        int | None,
+        Option("Calls to the black box: requests, if it is remote.", LIMITS, ge=0, free=True),
+    ] = None
     head: Annotated[
         str,
         Option(

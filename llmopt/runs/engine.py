@@ -21,6 +21,7 @@ from llmopt.heads.predictor import with_head
 from llmopt.predictor import Predictor, single
 from llmopt.runs import folder as run_folder
 from llmopt.runs import result as run_result
+from llmopt.runs.bounds import outside
 from llmopt.runs.compose import Setup
 from llmopt.runs.measure import Evaluation, measure
 from llmopt.runs.plan import make_plan
@@ -140,7 +141,7 @@ def _sitting(
             from llmopt.language.metered import open_metered
 
             if not setup.llm.free:
-                watch.note(_said_before_paid(setup, setup.llm))
+                watch.note(_said_before_paid(setup, setup.llm, box))
             chat = open_metered(setup.llm, task.seed, ledger, journal, watch)
             open_until_end.enter_context(chat)
         for text in found.warnings:
@@ -148,15 +149,17 @@ def _sitting(
         for text in found.notes:
             watch.note(text)
         watch.started(folder, ledger)
+        if outside(box):
+            watch.note(make_plan(setup, box).received)
         start = single(task.start, task.classnames)
         yield _Sitting(
             folder, setup, found, box, metered, features, chat, journal, ledger, watch, start
         )
 
 
-def _said_before_paid(setup: Setup, llm: Llm) -> str:
+def _said_before_paid(setup: Setup, llm: Llm, box: BlackBox) -> str:
     """Which language model will be paid, why it was chosen, and the most it can cost."""
-    bounds = {row.name: row.most for row in make_plan(setup).rows}
+    bounds = {row.name: row.most for row in make_plan(setup, box).rows}
     cap = setup.caps.llm_usd
     return (
         f"language model {llm.spec} ({llm.why}): at most {amount('llm_calls', bounds['llm_calls'])}"
@@ -189,7 +192,10 @@ def _search(run: _Sitting) -> Outcome:
         on_progress=run.watch.progress,
     )
     with _graceful_interrupt(run.ledger, run.watch):
-        outcome = run.setup.optimizer.run(search)
+        try:
+            outcome = run.setup.optimizer.run(search)
+        except BudgetExhausted as spent:  # before it had anything
+            outcome = Outcome(run.baseline, spent.stop_reason, fallback=True)
     if outcome.fallback and not outcome.templates:
         found = _start_result(run.box, task, start)
         outcome = dataclasses.replace(outcome, templates=(found,))
@@ -205,7 +211,8 @@ def _score_start(box: MeteredBox, task: Task, baseline: Predictor) -> FloatArray
     except BudgetExhausted as error:
         raise BudgetTooSmall(
             f"{error}, which does not even pay for scoring the start template "
-            f"({len(task.classnames)} prompts); raise the cap, see 'llmopt plan'"
+            f"({len(task.classnames)} prompts on {len(task.train)} images); raise the cap, see "
+            "'llmopt plan'"
         ) from error
 
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmopt.errors import BudgetTooSmall
-from llmopt.heads import HEADS
-from llmopt.heads.bank import default_bank
+from llmopt.runs.bounds import outside, run_bounds, start_bounds, test_bounds, together
 from llmopt.runs.compose import Setup
 from llmopt.runs.config import RunConfig
-from llmopt.search.soft.machinery.trail import WIDEST
 from llmopt.spend.currency import CAPS, Spend, amount, label
+from llmopt.vision.base import BlackBox
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,39 @@ class Plan:
     Attributes:
         title: what would run, one line.
         config: with all defaults filled in.
-        rows: upper bounds and caps.
-        needed: queries without which there is no result at all.
+        rows: upper bounds and caps of the search.
+        test: upper bounds of measuring the test images once at the end, apart from the caps.
+        least: what scoring the start takes, without which there is no result at all.
         notes: what is worth knowing before starting.
     """
 
     title: str
     config: RunConfig
     rows: tuple[Bound, ...]
-    needed: int
+    test: Spend
+    least: Spend
     notes: tuple[str, ...]
+
+    @property
+    def received(self) -> str:
+        """What the black box receives at most, one line."""
+        most = {row.name: row.most for row in self.rows}
+        words = {
+            "black_box_calls": "calls",
+            "image_encodings": "images",
+            "queries": "prompts",
+            "pairs_scored": "pairs",
+        }
+        search, test = (
+            ", ".join(f"{told(name) or 0:,.0f} {word}" for name, word in words.items())
+            for told in (most.get, self.test.under)
+        )
+        return f"the black box receives at most {search}; in the test {test}"
+
+    @property
+    def needed(self) -> int:
+        """Queries without which there is no result at all."""
+        return int(self.least.queries)
 
     def refuse_unpayable(self) -> None:
         """Raise if the caps do not pay for any result.
@@ -63,18 +85,20 @@ class Plan:
         Raises:
             BudgetTooSmall: with the smallest cap that would do.
         """
-        cap = self.config.max_queries
-        if cap is not None and cap < self.needed:
-            raise BudgetTooSmall(
-                f"--max-queries {cap} does not even pay for scoring the start template: "
-                f"it takes {self.needed} (one prompt a class)"
-            )
+        for cap in CAPS.values():
+            limit, least = getattr(self.config, cap.option), self.least.under(cap.name)
+            if limit is not None and limit < least:
+                raise BudgetTooSmall(
+                    f"{cap.flag} {limit} does not even pay for scoring the start template: "
+                    f"it takes {amount(cap.name, least)} ({cap.label})"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """What ``llmopt plan --json`` prints."""
         return {
             "schema": 1,
             "upper_bounds": {row.name: row.most for row in self.rows},
+            "evaluation": {name: int(most) for name, most in self.test.items() if most},
             "caps": {row.name: row.cap for row in self.rows if row.cap is not None},
             "needed_queries": self.needed,
             "notes": list(self.notes),
@@ -82,49 +106,32 @@ class Plan:
         }
 
 
-def run_bounds(setup: Setup) -> Spend:
-    """Upper bounds of a whole run: the search, the head, and the few shots measured at its end."""
-    task = setup.task
-    bounds = setup.optimizer.bounds(task)
-    classes, few = len(task.classnames), len(task.train) + len(task.val)
-    contexts = prompts = views = 0
-    if bounds["soft_prompt_encodings"]:
-        contexts = 2  # what was found, on training and on validation images
-    if setup.heads:
-        contexts *= 2
-        views = setup.head_views * len(task.train)
-        if any(HEADS.get(name).looks_at_features for name in setup.heads):
-            contexts += bool(contexts)  # its text features
-            bank = default_bank(task.classnames)  # if the black box gives scores only
-            prompts = len(bank.templates) * classes + len(bank.phrases)
-    more = Spend(
-        image_encodings=max(few - bounds["image_encodings"], 0)
-        + (few if bounds["soft_prompt_encodings"] else 0)
-        + views,
-        text_encodings=max(classes - bounds["text_encodings"], 0) + prompts,
-        soft_prompt_encodings=contexts * classes,
-        pairs_scored=((2 + contexts) * classes + prompts) * (few + views)
-        + (WIDEST * classes if setup.heads else 0),
-    )
-    return bounds + more
+def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
+    """The plan of a run. Loads no model and spends nothing.
 
-
-def make_plan(setup: Setup) -> Plan:
-    """The plan of a run. Opens no model and spends nothing."""
+    Args:
+        setup: what would run.
+        box: its black box, if it is open; a remote one is asked what it is.
+    """
     task, caps = setup.task, setup.caps
-    bounds = run_bounds(setup)
+    box = box or setup.model.look()
+    bounds = run_bounds(setup, box)
     rows = [Bound(name, int(most)) for name, most in bounds.items() if most and name not in CAPS]
-    queries = int(bounds.queries)
-    capped: dict[str, float | None] = {"queries": queries}
+    ours = [name for name in CAPS if bounds.under(name) and not name.startswith("llm")]
+    capped: dict[str, float | None] = {name: int(bounds.under(name)) for name in ours}
     notes = [
         f"{task.labelled_images} labelled images ({len(task.train)} train, {len(task.val)} val), "
         f"{len(task.classnames)} classes",
-        "The test images are measured once at the end, apart from this.",
+        "The test images are measured once at the end: that comes apart, and no cap holds it.",
+        *_about(box),
+    ]
+    notes += [
+        f"The cap on {label(name)} ends this search before its last iteration."
+        for name in ours
+        if (cap := getattr(caps, name)) is not None and cap < bounds.under(name)
     ]
     found = setup.examine()
     notes += [f"warning: {text}" for text in found.warnings] + list(found.notes)
-    if caps.queries is not None and caps.queries < queries:
-        notes.append("The cap on queries ends this search before its last iteration.")
     if setup.llm is not None:
         from llmopt.language.plan import chat_bounds
 
@@ -139,4 +146,20 @@ def make_plan(setup: Setup) -> Plan:
         + (f" with {setup.llm.spec}" if setup.llm is not None else "")
         + f" behind {setup.model.title}"
     )
-    return Plan(title, setup.config, tuple(rows), len(task.classnames), tuple(notes))
+    least = start_bounds(task, box)
+    test = test_bounds(setup, box)
+    return Plan(title, setup.config, tuple(rows), test, least, tuple(notes))
+
+
+def _about(box: BlackBox | None) -> list[str]:
+    """What is sent to a box that is not just a model in this process."""
+    if box is None or not outside(box):
+        return []
+    per_call = f"{box.images_per_call} images"
+    if not together(box):
+        sent = f"each image and each prompt is sent once, at most {per_call} a call"
+    elif box.holds_images:
+        sent = f"it holds images by name: each is sent once; at most {per_call} a call"
+    else:
+        sent = f"it takes all images again with each template, at most {per_call} a call"
+    return [f"{box.info.name} offers '{box.info.access}': {sent}. Calls that fail come on top."]

@@ -135,6 +135,7 @@ class Result(_Stored):
     best: Best
     gain: Gain
     ledger: dict[str, Amount | None]
+    evaluation: dict[str, Amount | None]
     seconds: Seconds
     versions: dict[str, str]
 

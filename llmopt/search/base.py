@@ -196,7 +196,15 @@ class Optimizer(ABC, Generic[S]):
 
     @abstractmethod
     def bounds(self, task: Task) -> Spend:
-        """Upper bounds of the spend, before anything is spent."""
+        """Upper bounds of what it looks at and asks, before anything is spent.
+
+        Each image and each prompt counts once, as a box that gives features gets them; what another
+        box gets is worked out from that (:mod:`llmopt.runs.bounds`).
+        """
+
+    def ensemble(self, task: Task) -> int:
+        """Text templates in the predictor it ends with, at most."""
+        return 1
 
     def check(self, box: BlackBox, task: Task) -> None:
         """Refuse what the model has no room for, before anything is spent.

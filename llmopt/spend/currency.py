@@ -3,6 +3,14 @@
 A new currency is a line here. Ledger, plan, results, comparisons, reports and trackers take its
 name, label, unit and cap from that line.
 
+What a black box spends is what it receives. A box that gives features gets each image and each
+prompt once in a run. One that takes images and prompts together (access levels ``labels`` and
+``scores``, remote or a function) gets both again with every call: a template's K prompts on N
+images, 64 at a time, are ``ceil(N / 64)`` calls, N image encodings, K text encodings a call and N *
+K pairs; images that it holds by name count when they are sent. A remote box's calls are HTTP
+requests, and one that fails and is sent again is paid for again. Asking a box what it is
+(``GET /info``) is no call. Pairs of features are multiplied here and counted all the same.
+
 Counts are those of a run on a clean machine. A repeat within the run costs nothing and is listed
 under ``cache_hits``; what an *earlier* run left in a cache on disk saves time, never counts, so
 that two runs of one command spend the same. ``llm_calls_cached`` says how many of the ``llm_calls``
@@ -74,6 +82,9 @@ def _table(*entries: Any) -> dict[str, Any]:
 
 CAPS: Final[Mapping[str, Cap]] = _table(
     Cap("queries", "max_queries", "queries (prompts encoded)"),
+    Cap("image_encodings", "max_images", "image encodings"),
+    Cap("pairs_scored", "max_pairs", "pairs scored"),
+    Cap("black_box_calls", "max_box_calls", "black-box calls"),
     Cap("llm_calls", "max_llm_calls", "LLM calls"),
     Cap("llm_tokens", "max_tokens", "LLM tokens"),
     Cap("llm_usd", "max_usd", "LLM cost", "USD"),
@@ -81,11 +92,11 @@ CAPS: Final[Mapping[str, Cap]] = _table(
 )
 
 CURRENCIES: Final[Mapping[str, Currency]] = _table(
-    Currency("image_encodings", "image encodings"),
+    Currency("image_encodings", "image encodings", cap="image_encodings"),
     Currency("text_encodings", "text encodings", cap="queries", starts_work=True),
     Currency("soft_prompt_encodings", "soft-prompt encodings", cap="queries", starts_work=True),
-    Currency("pairs_scored", "pairs scored"),
-    Currency("black_box_calls", "black-box calls"),
+    Currency("pairs_scored", "pairs scored", cap="pairs_scored"),
+    Currency("black_box_calls", "black-box calls", cap="black_box_calls"),
     Currency("llm_calls", "LLM calls", cap="llm_calls", starts_work=True),
     Currency("llm_tokens_in", "LLM tokens in", cap="llm_tokens"),
     Currency("llm_tokens_out", "LLM tokens out", cap="llm_tokens"),

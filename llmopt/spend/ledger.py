@@ -29,6 +29,8 @@ class Caps:
         llm_usd: US dollars.
         queries: prompts encoded by the black box, text and soft ones together.
         seconds: of the run, earlier sittings of a resumed run included.
+        image_encodings, pairs_scored, black_box_calls: of the black box (see
+            :mod:`llmopt.spend.currency`).
     """
 
     llm_calls: int | None = None
@@ -36,6 +38,9 @@ class Caps:
     llm_usd: float | None = None
     queries: int | None = None
     seconds: float | None = None
+    image_encodings: int | None = None
+    pairs_scored: int | None = None
+    black_box_calls: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -16,6 +16,7 @@ import torch
 from llmopt.errors import ConfigError
 from llmopt.language.builtin import BuiltinRewriter
 from llmopt.predictor import predictor_from_state
+from llmopt.runs.bounds import received
 from llmopt.search.base import Optimizer, Outcome
 from llmopt.spend.journal import read_journal
 from llmopt.spend.ledger import Caps
@@ -25,7 +26,8 @@ from llmopt.vision.base import Access
 TASK = make_task(shots=2)
 K = len(NAMES)
 BOUNDED = (
-    "image_encodings", "text_encodings", "soft_prompt_encodings", "pairs_scored", "llm_calls",
+    "image_encodings", "text_encodings", "soft_prompt_encodings", "pairs_scored",
+    "black_box_calls", "llm_calls",
 )  # fmt: skip
 
 
@@ -128,12 +130,15 @@ class OptimizerContract:
         self, optimizer: Optimizer[Any], tmp_path: Path
     ) -> None:
         """It needs no more than its level, sees the task's images only and ends with scores."""
-        bounds = optimizer.bounds(TASK)
-        assert bool(bounds["llm_calls"]) == optimizer.needs_chat
+        looked_at = optimizer.bounds(TASK)
+        assert bool(looked_at["llm_calls"]) == optimizer.needs_chat
         for level in [level for level in Access if level >= optimizer.access]:
             box = FakeBox(level)
             outcome, s = run(optimizer, tmp_path / str(level), box, start=False)
             box.agrees_with(s.ledger)
+            bounds = received(looked_at, TASK, box)
+            if (text := outcome.predictor.text) is not None:
+                assert len(text.templates) <= optimizer.ensemble(TASK)
             for currency in BOUNDED:
                 assert s.ledger[currency] <= bounds[currency], (str(level), currency)
             assert not outcome.stop_reason.startswith(("budget", "interrupted"))

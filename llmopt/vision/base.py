@@ -86,9 +86,21 @@ class BlackBox(ABC):
     Attributes:
         gives_gradients: features of soft prompts can carry gradients, as those of a remote box
             cannot.
+        address: where a remote box is asked, without credentials; empty for one in this process.
+            What comes from an address is kept apart from what was computed here.
+        images_per_call, prompts_per_call: the most in one call, where the box takes images and
+            prompts together or is remote; who asks splits the rest.
+        holds_images: images sent once need not be sent again (see :meth:`to_send`).
+        pause: seconds before a call that failed is made again (see
+            :class:`~llmopt.errors.RetryableError`); doubles from try to try.
     """
 
     gives_gradients: bool = True
+    address: str = ""
+    images_per_call: int = 64
+    prompts_per_call: int = 1024
+    holds_images: bool = False
+    pause: float = 0.5
 
     @property
     @abstractmethod
@@ -98,6 +110,10 @@ class BlackBox(ABC):
     def normal_forms(self, prompts: Sequence[str]) -> Sequence[Hashable]:
         """Equal for prompts the box cannot tell apart (token ids where the tokenizer is known)."""
         return [clean(prompt).lower() for prompt in prompts]
+
+    def to_send(self, images: Sequence[Image]) -> int:
+        """How many of these images the next call with prompts hands over; all, if none are held."""
+        return len(images)
 
     def token_excess(self, prompt: str) -> int:
         """Tokens over the limit (negative: room left), 0 where the limit is not known."""

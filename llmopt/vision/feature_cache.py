@@ -1,15 +1,18 @@
 """Image features on disk, shared by all runs.
 
 Features are keyed by the box (weights and preprocessing) and the image's content, so a cache can
-never serve the features of another model or of a changed file. They lie in safetensors shards
-that are written whole or not at all; a process killed half-way loses the batch it was on, no more.
-A shard whose checksum is wrong is thrown away, and its images are encoded again.
+never serve the features of another model or of a changed file; a remote box has one of its own, by
+its address. They lie in safetensors shards that are written whole or not at all; a process killed
+half-way loses the batch it was on, no more. A shard whose checksum is wrong is thrown away, and its
+images are encoded again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from llmopt.errors import ModelError
 from llmopt.images import Image
 from llmopt.spend.files import Damaged, read_arrays, write_arrays
 from llmopt.task import FloatArray
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from llmopt.vision.base import BlackBox
 
 SHARD_IMAGES = 2048
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 class FeatureCache:
@@ -48,13 +53,21 @@ class FeatureCache:
         self._note = note
         self._index: dict[str, dict[str, Path]] = {}
 
-    def features(self, images: Sequence[Image], box: BlackBox) -> FloatArray:
-        """(N, d) features of ``images``, computed by ``box`` where they are not on disk."""
-        folder = self._root / "features" / box.info.weights_sha256[:32]
-        weights = box.info.weights_sha256
-        index = self._index.get(weights)
+    def features(
+        self,
+        images: Sequence[Image],
+        box: BlackBox,
+        encode: Callable[[Sequence[Image]], FloatArray] | None = None,
+    ) -> FloatArray:
+        """(N, d) features of ``images``, computed by ``box`` where they are not on disk.
+
+        ``encode``, if given, asks the box in its place.
+        """
+        encode = encode or box.image_features
+        folder = self._root / "features" / cache_key(box)
+        index = self._index.get(folder.name)
         if index is None:
-            index = self._index[weights] = _read_index(folder)
+            index = self._index[folder.name] = _read_index(folder)
         keys = [image.key() for image in images]
         found = self._gather({key: index[key] for key in keys if key in index})
         missing = {key: image for key, image in zip(keys, images, strict=True) if key not in found}
@@ -62,7 +75,7 @@ class FeatureCache:
         for start in range(0, len(todo), SHARD_IMAGES):
             self._on_progress(start, len(todo))
             block = todo[start : start + SHARD_IMAGES]
-            rows = box.image_features([image for _, image in block])
+            rows = encode([image for _, image in block])
             new_keys = [key for key, _ in block]
             found.update(zip(new_keys, rows, strict=True))
             if path := _write_shard(folder, new_keys, rows):
@@ -90,6 +103,27 @@ class FeatureCache:
                 "checksum or a wrong one, and went: the images are encoded again"
             )
         return found
+
+
+def cache_key(box: BlackBox) -> str:
+    """The name of the folder in which the features of a box lie.
+
+    That of a remote box is made of its address as well as of the hash it claims: it can neither
+    choose a path nor fill the cache of a model that runs here.
+
+    Raises:
+        ModelError: the hash of a box in this process is not one.
+    """
+    weights = box.info.weights_sha256
+    if box.address:
+        both = f"{box.address}\n{weights}".encode()
+        return f"remote-{hashlib.sha256(both).hexdigest()[:32]}"
+    if not _HASH.fullmatch(weights):
+        raise ModelError(
+            f"the weights_sha256 of black box '{box.info.name}' is {weights[:80]!r}; it must be "
+            "64 hexadecimal digits"
+        )
+    return weights[:32]
 
 
 def _read_index(folder: Path) -> dict[str, Path]:

@@ -13,8 +13,8 @@ What has features to offer, or wants to keep something between calls, derives fr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,12 @@ from PIL import Image as PillowImage
 from llmopt.errors import ConfigError, ModelError
 from llmopt.images import Image
 from llmopt.task import FloatArray
+from llmopt.vision.answers import numbers, places
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 
 BATCH: Final = 64
 
+T = TypeVar("T")
 Look = Callable[[list[PillowImage.Image], list[str]], Any]
 
 
@@ -65,7 +67,7 @@ class FunctionBox(BlackBox):
             raise ConfigError(
                 f"a function gives 'scores' or 'labels', not '{access}'; derive from BlackBox"
             )
-        self._function, self._batch_size = function, batch_size
+        self._function, self.images_per_call = function, batch_size
         self._token_excess = token_excess
         identity = hashlib.sha256(f"{name}\n{version}".encode()).hexdigest()
         self._info = BoxInfo(name, version, Access[access.upper()], identity, detail="a function")
@@ -83,37 +85,30 @@ class FunctionBox(BlackBox):
         """(N,) index of the predicted prompt for each image."""
         if self.info.access >= Access.SCORES:
             return super().labels(images, prompts)
-        found = self._ask(images, prompts, ())
-        if (found != found.round()).any() or not ((found >= 0) & (found < len(prompts))).all():
-            raise ModelError(
-                f"the labels of black box '{self.info.name}' must be places among the "
-                f"{len(prompts)} prompts, from 0 on"
-            )
-        return found.astype(np.int64)
+        found = [np.empty(0, dtype=np.int64)]
+        found += self._ask(images, prompts, lambda told, n: places(told, n, len(prompts)))
+        return np.concatenate(found)
 
     def scores(self, images: Sequence[Image], prompts: Sequence[str]) -> FloatArray:
         """(N, M) float32 logits."""
         self._require(Access.SCORES, "scores")
-        return self._ask(images, prompts, (len(prompts),)).astype(np.float32)
+        found = [np.empty((0, len(prompts)), dtype=np.float32)]
+        found += self._ask(images, prompts, lambda told, n: numbers(told, (n, len(prompts))))
+        return np.concatenate(found)
 
     def _ask(
-        self, images: Sequence[Image], prompts: Sequence[str], row: tuple[int, ...]
-    ) -> npt.NDArray[np.float64]:
-        """The function's answers for all images, each of the shape ``row``."""
-        answers = [np.empty((0, *row))]
-        for first in range(0, len(images), self._batch_size):
-            batch = [image.load() for image in images[first : first + self._batch_size]]
+        self, images: Sequence[Image], prompts: Sequence[str], read: Callable[[Any, int], T]
+    ) -> Iterator[T]:
+        """The function's answer for each batch of images, as ``read`` takes it."""
+        for first in range(0, len(images), self.images_per_call):
+            batch = [image.load() for image in images[first : first + self.images_per_call]]
             told = self._function(batch, list(prompts))
             if hasattr(told, "detach"):  # a tensor, perhaps with gradients or on a GPU
                 told = told.detach().float().cpu()
-            answer = np.asarray(told, dtype=np.float64)
-            if answer.shape != (len(batch), *row):
+            try:
+                yield read(told, len(batch))
+            except ValueError as error:
                 raise ModelError(
                     f"for {len(batch)} images and {len(prompts)} prompts the function of black box "
-                    f"'{self.info.name}' must give an array of shape {(len(batch), *row)}, not "
-                    f"{answer.shape}"
-                )
-            if not np.isfinite(answer).all():
-                raise ModelError(f"black box '{self.info.name}' gave a number that is not finite")
-            answers.append(answer)
-        return np.concatenate(answers)
+                    f"'{self.info.name}' {error}"
+                ) from error

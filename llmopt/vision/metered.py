@@ -1,7 +1,9 @@
 """The metered black box: the one place that counts, caps and caches what a box is asked.
 
 Optimizers only ever see this. It knows templates and class names, so that a prompt met before, in
-whatever case or spacing, is not paid for again.
+whatever case or spacing, is not paid for again. What it charges is what the box receives: a box
+that takes images and prompts together gets both again with each call, and a try that fails is a
+call as well.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,7 @@ from llmopt.images import Image
 from llmopt.task import FloatArray, Labelled
 from llmopt.template import Template
 from llmopt.vision.base import Access, BlackBox, BoxInfo
+from llmopt.vision.patience import patiently
 from llmopt.vision.scoring import Reduction, reduced
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from llmopt.vision.feature_cache import FeatureCache
     from llmopt.vision.vocabulary import Vocabulary
 
+T = TypeVar("T")
 TEXT_CACHE_BYTES = 512 * 2**20
 
 
@@ -55,7 +60,6 @@ class MeteredBox:
         self._disk = features
         self._images: dict[str, FloatArray] = {}
         self._rows: dict[str, FloatArray] = {}
-        self._image_keys: set[str] = set()
         self._texts: OrderedDict[Hashable, FloatArray] = OrderedDict()
         self._text_bytes = 0
         self._text_cache_bytes = text_cache_bytes
@@ -89,8 +93,13 @@ class MeteredBox:
         return self._box.logits(image_features, text_features)
 
     def embed_text(self, text: str) -> FloatArray:
-        """(L, e) token vectors of a text (``soft`` boxes); a table look-up, not a query."""
-        return self._box.embed_text(text)
+        """(L, e) token vectors of a text (``soft`` boxes).
+
+        A table look-up, not a query; a call where the box is remote.
+        """
+        with self._lock:
+            cost = {"black_box_calls": int(bool(self._box.address))}
+            return self._call(lambda: self._box.embed_text(text), lambda: cost)
 
     def check(self, template: Template, classnames: Sequence[str]) -> None:
         """Raise :class:`~llmopt.errors.TemplateError` if the box would cut the template short."""
@@ -149,7 +158,7 @@ class MeteredBox:
             }
             self._ledger.charge(
                 image_encodings=len(new),
-                black_box_calls=1 if new else 0,
+                black_box_calls=len(self._split(list(new), self._box.images_per_call)),
                 cache_hits=len(images) - len(new),
             )
             if new:
@@ -178,17 +187,17 @@ class MeteredBox:
             pairs: set[tuple[str, Hashable]] = set()
             if scored_on is not None:
                 pairs = {(scored_on.digest, form) for form in forms} - self._pairs
+            batches = self._split(list(new.values()), self._box.prompts_per_call)
             self._ledger.charge(
                 text_encodings=len(new),
                 pairs_scored=len(pairs) * len(scored_on) if scored_on is not None else 0,
-                black_box_calls=1 if new else 0,
+                black_box_calls=len(batches),
                 cache_hits=len(forms) - len(new),
             )
             self._pairs |= pairs
             fresh: dict[Hashable, FloatArray] = {}
             if new:
-                with self._timing():
-                    rows = self._box.text_features(list(new.values()))
+                rows = self._each(self._box.text_features, batches, _text_cost, paid=True)
                 fresh = dict(zip(new, rows, strict=True))
             found = [fresh[f] if f in fresh else self._recent(f) for f in forms]
             for form, row in fresh.items():
@@ -198,11 +207,9 @@ class MeteredBox:
     def soft_features(self, contexts: torch.Tensor, classnames: Sequence[str]) -> torch.Tensor:
         """(B, K, d) text features of (B, m, e) contexts; B * K soft-prompt encodings."""
         with self._lock:
-            self._ledger.charge(
-                soft_prompt_encodings=len(contexts) * len(classnames), black_box_calls=1
-            )
-            with self._timing():
-                return self._box.soft_features(contexts, classnames)
+            encodings = len(contexts) * len(classnames)
+            cost = {"soft_prompt_encodings": encodings, "black_box_calls": 1}
+            return self._call(lambda: self._box.soft_features(contexts, classnames), lambda: cost)
 
     def soft_logits(
         self,
@@ -227,46 +234,93 @@ class MeteredBox:
         """
         import torch
 
-        candidates, count = contexts.shape[0], len(classnames)
+        encodings = contexts.shape[0] * len(classnames)
+        cost = {
+            "soft_prompt_encodings": encodings,
+            "pairs_scored": encodings * len(images),
+            "black_box_calls": 1,
+        }
         with self._lock:
-            self._ledger.charge(
-                soft_prompt_encodings=candidates * count,
-                pairs_scored=candidates * count * len(images),
-                black_box_calls=1,
+            text = self._call(
+                lambda: self._box.soft_features(contexts, classnames, grad=grad), lambda: cost
             )
-            with self._timing():
-                text = self._box.soft_features(contexts, classnames, grad=grad)
             visual = torch.as_tensor(images, dtype=text.dtype, device=text.device)
             return self._box.logits(visual, text)  # type: ignore[no-any-return]
 
     def _score_prompts(self, images: Labelled, prompts: list[str]) -> FloatArray:
         """(N, K) scores from a box that gives scores or labels only, one template at a time."""
         forms = tuple(self._box.normal_forms(prompts))
-        if (images.digest, forms) not in self._columns:
-            new_images = {image.key() for image in images.images} - self._image_keys
-            self._ledger.charge(
-                image_encodings=len(new_images),
-                text_encodings=len(set(forms)),
-                pairs_scored=len(images) * len(prompts),
-                black_box_calls=1,
-            )
-            self._image_keys |= new_images
-            with self._timing():
-                if self.access >= Access.SCORES:
-                    scores = self._box.scores(images.images, prompts)
-                else:
-                    predicted = self._box.labels(images.images, prompts)
-                    scores = np.eye(len(prompts), dtype=np.float32)[predicted]
-            self._columns[images.digest, forms] = scores
-        else:
+        if (images.digest, forms) in self._columns:
             self._ledger.charge(cache_hits=len(prompts))
-        return self._columns[images.digest, forms]
+            return self._columns[images.digest, forms]
+        first = {form: place for place, form in reversed(list(enumerate(forms)))}
+        places = sorted(first.values())
+        asked = [prompts[place] for place in places]
+        batches = self._split(images.images, self._box.images_per_call)
+
+        def cost(some: Sequence[Image], calls: int = 1) -> dict[str, float]:
+            return {
+                "image_encodings": self._box.to_send(some),
+                "text_encodings": calls * len(asked),
+                "pairs_scored": len(some) * len(asked),
+                "black_box_calls": calls,
+            }
+
+        # All of it or nothing, unless tries fail.
+        self._ledger.reserve(**cost(images.images, len(batches))).release()
+        ask = self._box.scores if self.access >= Access.SCORES else self._box.labels
+        found = self._each(lambda batch: ask(batch, asked), batches, cost)
+        if self.access >= Access.SCORES:
+            column = {form: found[:, n] for n, form in enumerate(forms[p] for p in places)}
+            scores = np.stack([column[form] for form in forms], axis=1)
+        else:
+            scores = np.eye(len(prompts), dtype=np.float32)[np.array(places)[found]]
+        self._columns[images.digest, forms] = scores
+        return scores
 
     def _encode_images(self, images: Sequence[Image]) -> FloatArray:
-        with self._timing():
-            if self._disk is None:
-                return self._box.image_features(images)
-            return self._disk.features(images, self._box)
+        """(N, d) features of images that are paid for."""
+
+        def encode(images: Sequence[Image]) -> FloatArray:
+            batches = self._split(images, self._box.images_per_call)
+            return self._each(self._box.image_features, batches, _image_cost, paid=True)
+
+        return (
+            encode(images) if self._disk is None else self._disk.features(images, self._box, encode)
+        )
+
+    def _each(
+        self,
+        ask: Callable[[Sequence[T]], npt.NDArray[Any]],
+        batches: Sequence[Sequence[T]],
+        cost: Callable[[Sequence[T]], Mapping[str, float]],
+        *,
+        paid: bool = False,
+    ) -> npt.NDArray[Any]:
+        """The answers to a call for each batch, one after the other."""
+        calls = [self._call(partial(ask, b), partial(cost, b), paid=paid) for b in batches]
+        return np.concatenate(calls)
+
+    def _split(self, items: Sequence[T], most: int) -> list[Sequence[T]]:
+        """Batches for one call each; features are asked of a box in this process all at once."""
+        size = most if self._box.address or self.access < Access.FEATURES else max(1, len(items))
+        return [items[start : start + size] for start in range(0, len(items), size)]
+
+    def _call(
+        self, ask: Callable[[], T], cost: Callable[[], Mapping[str, float]], *, paid: bool = False
+    ) -> T:
+        """The answer to one call; each try is charged, the first one unless it is paid for."""
+        unpaid = not paid
+
+        def once() -> T:
+            nonlocal unpaid
+            if unpaid:
+                self._ledger.charge(**cost())
+            unpaid = True
+            with self._timing():
+                return ask()
+
+        return patiently(once, self._box.pause)
 
     @contextlib.contextmanager
     def _timing(self) -> Iterator[None]:
@@ -286,3 +340,11 @@ class MeteredBox:
         while self._text_bytes > self._text_cache_bytes and self._texts:
             _, dropped = self._texts.popitem(last=False)
             self._text_bytes -= dropped.nbytes
+
+
+def _image_cost(images: Sequence[Image]) -> dict[str, float]:
+    return {"image_encodings": len(images), "black_box_calls": 1}
+
+
+def _text_cost(prompts: Sequence[str]) -> dict[str, float]:
+    return {"text_encodings": len(prompts), "black_box_calls": 1}

@@ -12,17 +12,26 @@ request                   body                               answer
                           "classnames": […]}``
 ========================= ================================== =================================
 
+``/info`` answers with the fields of :class:`~llmopt.vision.base.BoxInfo`, with ``embedding_std`` at
+level ``soft``, and with ``"holds_images": true`` where an image that came once may be called
+``{"sha256": hash of its base64 text}`` from then on; one that is held no longer is refused with
+409, and sent again.
+
 An array is ``{"dtype": "float32", "shape": […], "data": base64 of little-endian bytes}``; a picture
 is base64 of a PNG file. Errors are ``{"error": {"type": …, "message": …}}`` with a status of 400
-(the caller's fault), 401 (token), 403 (access level), 404 (no such path) or 500.
+(the caller's fault), 401 (token), 403 (access level), 404 (no such path), 409 or 500.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import io
-from typing import Any
+import json
+import math
+import reprlib
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +42,7 @@ from llmopt.images import WIRE, decode
 
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
 MOST_BYTES = 512 * 2**20
+MOST_AXES: Final = 4
 TOKEN_VARIABLE = "LLMOPT_BLACKBOX_TOKEN"
 
 
@@ -54,13 +64,37 @@ def unpack_array(value: Any) -> npt.NDArray[Any]:
         ValueError: it is not an array, or its data does not fill its shape.
     """
     try:
-        dtype, shape = DTYPES[value["dtype"]], [int(n) for n in value["shape"]]
+        dtype, shape = DTYPES[value["dtype"]], tuple(value["shape"])
         raw = base64.b64decode(value["data"], validate=True)
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise ValueError(f"not an array: {type(error).__name__}") from error
-    if any(n < 0 for n in shape) or len(raw) != dtype.itemsize * int(np.prod(shape)):
+    if len(shape) > MOST_AXES or not all(type(n) is int and 0 <= n <= MOST_BYTES for n in shape):
+        raise ValueError(f"no array has the shape {reprlib.repr(shape)}")
+    if len(raw) != dtype.itemsize * math.prod(shape):
         raise ValueError(f"{len(raw)} bytes do not fill an array of shape {shape}")
     return np.frombuffer(raw, dtype).reshape(shape).copy()
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object that an answer or a request is.
+
+    Raises:
+        ValueError: it is none, or too deeply nested to be one of ours.
+    """
+    try:
+        said = json.loads(raw)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    except ValueError as error:  # not UTF-8, not JSON, or a number of too many digits
+        raise ValueError("is not JSON") from error
+    if not isinstance(said, dict):
+        raise ValueError(f"is {type(said).__name__}, not a JSON object")
+    return said
+
+
+def array_bytes(*shape: int) -> int:
+    """The most bytes in which an array of this shape may come, and what stands around it."""
+    return 2**16 + 4 * (8 * math.prod(shape) // 3 + 1)
 
 
 def pack_image(image: PillowImage.Image) -> str:
@@ -68,6 +102,11 @@ def pack_image(image: PillowImage.Image) -> str:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def image_name(packed: str) -> str:
+    """What a picture is called once it was sent: SHA-256 of what :func:`pack_image` made of it."""
+    return hashlib.sha256(packed.encode("ascii")).hexdigest()
 
 
 def unpack_image(value: Any) -> PillowImage.Image:

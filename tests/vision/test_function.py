@@ -49,7 +49,7 @@ def test_labels_only() -> None:
         ("scores", [0.0, 1.0], r"must give an array of shape \(10, 2\), not \(2,\)"),
         ("scores", [[0.0] * 10] * 2, r"must give an array of shape \(10, 2\), not \(2, 10\)"),
         ("scores", [[0.0, np.nan]] * 10, "gave a number that is not finite"),
-        ("labels", [2] * 10, "must be places among the 2 prompts, from 0 on"),
+        ("labels", [2] * 10, "must give labels that are places among the 2 prompts, from 0 on"),
         ("labels", [-1] * 10, "places among the 2 prompts"),
         ("labels", [0.5] * 10, "places among the 2 prompts"),
         ("labels", [[0, 1]] * 10, r"must give an array of shape \(10,\), not \(10, 2\)"),

@@ -149,11 +149,16 @@ class Climbing(Optimizer[C]):
         return Spend(
             image_encodings=images,
             text_encodings=templates * classes
-            + s.aliases * PROPOSED
+            # On training and validation images: the names as they are, each other one, the choice.
+            + (2 * classes * (2 + s.aliases * PROPOSED) if s.aliases else 0)
             + second_look(task, min(s.finalists + 1, templates)),
             pairs_scored=templates * classes * images,
             llm_calls=s.restarts * s.iterations * self.calls_per_turn + s.aliases,
         )
+
+    def ensemble(self, task: Task) -> int:
+        """As many as the setting allows."""
+        return self.settings.ensemble
 
     def talk(self, task: Task) -> tuple[int, int]:
         """Turns whose history is sent along, and bytes of the longest turn."""

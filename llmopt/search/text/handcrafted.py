@@ -48,6 +48,10 @@ class Handcrafted(Optimizer[HandcraftedSettings]):
             pairs_scored=templates * images * classes,
         )
 
+    def ensemble(self, task: Task) -> int:
+        """All, where they are averaged."""
+        return len(self._templates(task)) if self.settings.mode == "ensemble" else 1
+
     def run(self, search: Search) -> Outcome:
         """Score them all; average them, or choose the best."""
         templates = self._templates(search.task)

@@ -9,16 +9,19 @@ import dataclasses
 import hmac
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
 
 from PIL import Image as PillowImage
 
 from llmopt.errors import LlmoptError, UserError
 from llmopt.vision.base import Access, BlackBox
-from llmopt.vision.wire import MOST_BYTES, pack_array, unpack_array, unpack_image
+from llmopt.vision.wire import MOST_BYTES, image_name, pack_array, unpack_array, unpack_image
+
+ALBUM_BYTES: Final = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,48 @@ class _Received:
     picture: PillowImage.Image
     name: str = "a received image"
 
+    @property
+    def size(self) -> int:
+        return 3 * self.picture.width * self.picture.height
+
     def key(self) -> str:
         return str(id(self.picture))
 
     def load(self) -> PillowImage.Image:
         return self.picture
+
+
+class _Album:
+    """Pictures by name, the latest that came; :data:`ALBUM_BYTES` of pixels at most."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[str, _Received] = OrderedDict()
+        self._bytes = 0
+
+    def received(self, images: Any) -> list[_Received]:
+        """The images of a request, some of them by name.
+
+        Raises:
+            _Forgotten: one is not held.
+        """
+        return [self._one(value) for value in images]
+
+    def _one(self, value: Any) -> _Received:
+        if isinstance(value, dict):
+            if (held := self._held.get(str(value.get("sha256")))) is None:
+                raise _Forgotten("an image is not held any more; send it again")
+            return held
+        image, name = _Received(unpack_image(value)), image_name(value)
+        if name not in self._held:
+            self._held[name] = image
+            self._bytes += image.size
+            while self._bytes > ALBUM_BYTES:
+                self._bytes -= self._held.popitem(last=False)[1].size
+        return image
+
+
+class _Forgotten(Exception):
+    """An image was named that is not held."""
 
 
 class BlackBoxServer(ThreadingHTTPServer):
@@ -58,6 +98,7 @@ class BlackBoxServer(ThreadingHTTPServer):
         self._box = box
         self._token = token
         self._one_at_a_time = threading.Lock()
+        self._album = _Album()
         super().__init__(address, _Handler)
 
     def allows(self, authorization: str | None) -> bool:
@@ -79,10 +120,13 @@ class BlackBoxServer(ThreadingHTTPServer):
                 f"{path} needs access level '{level}'; this box offers '{self.access}'"
             )
         with self._one_at_a_time:
+            if "images" in body:
+                body = body | {"images": self._album.received(body["images"])}
             return work(self._box, body) if path != "/info" else self._info()
 
     def _info(self) -> dict[str, Any]:
         said = dataclasses.asdict(self._box.info) | {"access": int(self.access)}
+        said["holds_images"] = True
         if self.access >= Access.SOFT:
             said["embedding_std"] = self._box.embedding_std
         return said
@@ -122,6 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             self._send(200, self.server.answer(self.path, body))
+        except _Forgotten as error:
+            self._send(409, _error("forgotten", str(error)))
         except PermissionError as error:
             self._send(403, _error("access", str(error)))
         except (KeyError, TypeError, ValueError, UserError) as error:
@@ -139,10 +185,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Keep quiet; requests may hold what should not be logged."""
-
-
-def _images(body: dict[str, Any]) -> list[_Received]:
-    return [_Received(unpack_image(value)) for value in body["images"]]
 
 
 def _texts(value: Any) -> list[str]:
@@ -165,18 +207,18 @@ _ROUTES: dict[str, tuple[Access, _Work]] = {
     "/labels": (
         Access.LABELS,
         lambda box, body: {
-            "labels": pack_array(box.labels(_images(body), _texts(body["prompts"])))
+            "labels": pack_array(box.labels(body["images"], _texts(body["prompts"])))
         },
     ),
     "/scores": (
         Access.SCORES,
         lambda box, body: {
-            "scores": pack_array(box.scores(_images(body), _texts(body["prompts"])))
+            "scores": pack_array(box.scores(body["images"], _texts(body["prompts"])))
         },
     ),
     "/images": (
         Access.FEATURES,
-        lambda box, body: {"features": pack_array(box.image_features(_images(body)))},
+        lambda box, body: {"features": pack_array(box.image_features(body["images"]))},
     ),
     "/texts": (
         Access.FEATURES,

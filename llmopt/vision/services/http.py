@@ -1,18 +1,23 @@
-"""A black box behind HTTP, such as ``llmopt serve`` offers (see :mod:`llmopt.vision.wire`)."""
+"""A black box behind HTTP, such as ``llmopt serve`` offers (see :mod:`llmopt.vision.wire`).
+
+Each method sends one request, once: :class:`~llmopt.vision.metered.MeteredBox` splits what is too
+much for one, counts every try and tries again. Nothing that comes back is believed before
+:mod:`llmopt.vision.answers` has seen it, and no more of it is read than the answer can need.
+"""
 
 from __future__ import annotations
 
-import json
 import os
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import numpy as np
 import numpy.typing as npt
-import tenacity
 
 from llmopt.errors import (
     AccessError,
@@ -22,22 +27,33 @@ from llmopt.errors import (
     ConnectionLost,
     MalformedResponse,
     RateLimited,
-    RetryableError,
     ServiceError,
     ServiceTimeout,
     ServiceUnavailable,
 )
 from llmopt.images import Image
 from llmopt.task import FloatArray
+from llmopt.vision import answers
+from llmopt.vision.answers import WIDEST, numbers, places
 from llmopt.vision.base import Access, BlackBox, BoxInfo
-from llmopt.vision.wire import TOKEN_VARIABLE, pack_array, pack_image, unpack_array
+from llmopt.vision.patience import patiently
+from llmopt.vision.wire import (
+    MOST_BYTES,
+    TOKEN_VARIABLE,
+    array_bytes,
+    image_name,
+    pack_array,
+    pack_image,
+    read_object,
+    unpack_array,
+)
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-_BATCH = 64
-_ATTEMPTS = 5
+_SHORT: Final = 2**16
+"""Bytes of an answer that holds no array."""
 
 
 class HttpBlackBox(BlackBox):
@@ -46,11 +62,12 @@ class HttpBlackBox(BlackBox):
     Args:
         url: where it listens. Credentials in it are used, if there is no token, and never shown.
         token: bearer token; by default ``$LLMOPT_BLACKBOX_TOKEN``.
-        timeout: seconds for one request.
+        timeout: seconds for one request, however slowly its answer drips in.
         pause: seconds before the second try; doubles from try to try.
 
     Raises:
-        ServiceError: it does not answer, or not as a black box would.
+        ConfigError: the URL is none.
+        ServiceError: when it is used, if it does not answer, or not as a black box would.
     """
 
     gives_gradients = False
@@ -58,66 +75,74 @@ class HttpBlackBox(BlackBox):
     def __init__(
         self, url: str, *, token: str | None = None, timeout: float = 300.0, pause: float = 0.5
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"--blackbox {url!r} is not of the form http://HOST:PORT")
-        host = parts.hostname + (f":{parts.port}" if parts.port else "")
-        self._shown = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
-        token = token or os.environ.get(TOKEN_VARIABLE)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        base = self._shown if token else url.rstrip("/")
-        self._client = httpx.Client(base_url=base, timeout=timeout, headers=headers)
-        self._pause = pause
+        self._token = token or os.environ.get(TOKEN_VARIABLE) or ""
+        headers = {"Accept-Encoding": "identity"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        try:
+            parts = urlsplit(url)
+            host = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("no host")
+            self.address = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+            base = self.address if self._token else url.rstrip("/")
+            self._client = httpx.Client(base_url=base, timeout=timeout, headers=headers)
+        except (ValueError, httpx.InvalidURL) as error:
+            raise ConfigError(f"--blackbox {url!r} is not of the form http://HOST:PORT") from error
+        weakref.finalize(self, self._client.close)  # a run opens it and just lets it go
+        self._timeout = timeout
+        self._dim: int | None = None
+        self._held: dict[str, str] = {}
+        self.pause = pause
 
     @cached_property
     def info(self) -> BoxInfo:
         """What the server says of its box."""
-        said = self._call("GET", "/info")
-        return self._expect(
-            lambda: BoxInfo(
-                name=f"{said['name']} at {self._shown}",
-                pretrained=str(said["pretrained"]),
-                access=Access(int(said["access"])),
-                weights_sha256=str(said["weights_sha256"]),
-                logit_scale=float(said["logit_scale"]),
-                logit_bias=float(said["logit_bias"]),
-                detail=f"remote: {said['detail']}",
-            )
-        )
+        return self._read("what it is", lambda: answers.info(self._told, self.address))
+
+    @cached_property
+    def holds_images(self) -> bool:  # type: ignore[override]
+        """Whether the server takes the name of an image it has seen in place of the image."""
+        return self._told.get("holds_images") is True
+
+    def to_send(self, images: Sequence[Image]) -> int:
+        """How many of these images the server does not hold yet."""
+        if not self.holds_images:
+            return len(images)
+        return len({image.key() for image in images} - self._held.keys())
 
     @cached_property
     def embedding_std(self) -> float:
         """Spread of the token-embedding table."""
         self._require(Access.SOFT, "token vectors")
-        said = self._call("GET", "/info")
-        return self._expect(lambda: float(said["embedding_std"]))
+        return self._read("what it is", lambda: answers.embedding_std(self._told))
 
     def labels(self, images: Sequence[Image], prompts: Sequence[str]) -> npt.NDArray[np.int64]:
         """(N,) predictions."""
-        return self._pairs("/labels", "labels", images, prompts)
+        n, m = len(images), len(prompts)
+        what = f"labels of {n} images and {m} prompts"
+        return self._pairs(what, "labels", images, prompts, (n,), lambda told: places(told, n, m))
 
     def scores(self, images: Sequence[Image], prompts: Sequence[str]) -> FloatArray:
         """(N, M) logits."""
         self._require(Access.SCORES, "scores")
-        return self._pairs("/scores", "scores", images, prompts)
+        shape = len(images), len(prompts)
+        what = f"scores of {shape[0]} images and {shape[1]} prompts"
+        return self._pairs(
+            what, "scores", images, prompts, shape, lambda told: numbers(told, shape)
+        )
 
     def image_features(self, images: Sequence[Image]) -> FloatArray:
         """(N, d) features."""
         self._require(Access.FEATURES, "features")
-        rows = [
-            self._array("/images", "features", {"images": [pack_image(i.load()) for i in batch]})
-            for batch in _batches(images)
-        ]
-        return np.concatenate(rows)
+        what = f"features of {len(images)} images"
+        return self._features(what, "images", {"images": _pictures(images)}, len(images))
 
     def text_features(self, prompts: Sequence[str]) -> FloatArray:
         """(M, d) features."""
         self._require(Access.FEATURES, "features")
-        rows = [
-            self._array("/texts", "features", {"prompts": list(batch)})
-            for batch in _batches(prompts, 16 * _BATCH)
-        ]
-        return np.concatenate(rows)
+        what = f"features of {len(prompts)} prompts"
+        return self._features(what, "texts", {"prompts": list(prompts)}, len(prompts))
 
     def soft_features(
         self, contexts: torch.Tensor, classnames: Sequence[str], *, grad: bool = False
@@ -128,94 +153,165 @@ class HttpBlackBox(BlackBox):
         self._require(Access.SOFT, "features of soft prompts")
         if grad:
             raise AccessError(f"{self.info.name} is remote: it gives no gradients; use --model")
+        shape = len(contexts), len(classnames)
         body = {"contexts": pack_array(contexts.cpu().numpy()), "classnames": list(classnames)}
-        return torch.from_numpy(self._array("/soft", "features", body))
+        what = f"features of {shape[0]} soft prompts and {shape[1]} classes"
+        return torch.from_numpy(self._features(what, "soft", body, *shape))
+
+    def logits(self, image_features: Any, text_features: Any) -> Any:
+        """Logits of feature arrays, if they are of one length."""
+        lengths = image_features.shape[-1], text_features.shape[-1]
+        if lengths[0] != lengths[1]:  # some are from the cache
+            raise ServiceError(
+                f"black box {self.address} gave features of {lengths[0]} numbers for images and of "
+                f"{lengths[1]} for prompts; is another model behind it by now?"
+            )
+        return super().logits(image_features, text_features)
 
     def embed_text(self, text: str) -> FloatArray:
         """(L, e) token vectors."""
         self._require(Access.SOFT, "token vectors")
-        return self._array("/embed", "vectors", {"text": text})
+        shape = None, None
+        return self._numbers("the vectors of a text", "embed", {"text": text}, "vectors", shape)
 
     def close(self) -> None:
         """Let go of the connection."""
         self._client.close()
 
     def __repr__(self) -> str:
-        return f"HttpBlackBox({self._shown!r})"
+        return f"HttpBlackBox({self.address!r})"
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        return patiently(lambda: self._once("GET", "info", None, "what it is", _SHORT), self.pause)
 
     def _pairs(
-        self, path: str, name: str, images: Sequence[Image], prompts: Sequence[str]
-    ) -> npt.NDArray[Any]:
-        rows = [
-            self._array(
-                path,
-                name,
-                {"images": [pack_image(i.load()) for i in batch], "prompts": list(prompts)},
-            )
-            for batch in _batches(images)
-        ]
-        return np.concatenate(rows)
+        self,
+        what: str,
+        name: str,
+        images: Sequence[Image],
+        prompts: Sequence[str],
+        shape: tuple[int, ...],
+        check: Callable[[npt.NDArray[Any]], T],
+    ) -> T:
+        """The answer to images and prompts together; images that are held go by name."""
+        sent: dict[str, str] = {}
+        pictures: list[str | dict[str, str]] = []
+        for image in images:
+            if not self.holds_images:
+                pictures.append(pack_image(image.load()))
+            elif (key := image.key()) in self._held or key in sent:
+                pictures.append({"sha256": sent.get(key) or self._held[key]})
+            else:
+                picture = pack_image(image.load())
+                pictures.append(picture)
+                sent[key] = image_name(picture)
+        body = {"images": pictures, "prompts": list(prompts)}
+        found = self._ask(what, name, body, name, shape, check)
+        self._held.update(sent)
+        return found
 
-    def _array(self, path: str, name: str, body: dict[str, Any]) -> npt.NDArray[Any]:
-        said = self._call("POST", path, body)
-        return self._expect(lambda: unpack_array(said[name]))
+    def _features(self, what: str, path: str, body: dict[str, Any], *rows: int) -> FloatArray:
+        """Features, all of the length of the first ones."""
+        found = self._numbers(what, path, body, "features", (*rows, self._dim))
+        self._dim = found.shape[-1]
+        return found
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(RetryableError),
-            stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=tenacity.wait_random_exponential(multiplier=self._pause, max=30),
-            reraise=True,
-        )
-        return retrying(self._once, method, path, body)
+    def _numbers(
+        self, what: str, path: str, body: dict[str, Any], name: str, shape: tuple[int | None, ...]
+    ) -> FloatArray:
+        return self._ask(what, path, body, name, shape, lambda told: numbers(told, shape))
 
-    def _once(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _ask(
+        self,
+        what: str,
+        path: str,
+        body: dict[str, Any],
+        name: str,
+        shape: tuple[int | None, ...],
+        check: Callable[[npt.NDArray[Any]], T],
+    ) -> T:
+        """The array ``name`` of an answer, which may be of that shape, checked."""
+        most = min(array_bytes(*(WIDEST if n is None else n for n in shape)), MOST_BYTES)
+        said = self._once("POST", path, body, what, most)
+
+        def read() -> T:
+            if name not in said:
+                raise ValueError(f"there is no {name!r} in its answer")
+            return check(unpack_array(said[name]))
+
+        return self._read(what, read)
+
+    def _read(self, what: str, read: Callable[[], T]) -> T:
         try:
-            answer = self._client.request(method, path.lstrip("/"), json=body)
+            return read()
+        except ValueError as error:
+            raise ServiceError(
+                f"black box {self.address}, asked for {what}: {error}; "
+                "is it 'llmopt serve' of this version?"
+            ) from error
+
+    def _once(
+        self, method: str, path: str, body: dict[str, Any] | None, what: str, most: int
+    ) -> dict[str, Any]:
+        """The JSON object that one request is answered with, of at most so many bytes."""
+        try:
+            with self._client.stream(method, path, json=body) as answer:
+                if answer.status_code != 200:
+                    raise self._refusal(answer)
+                return read_object(self._content(answer, most))
         except httpx.TimeoutException as error:
-            raise ServiceTimeout(f"{self._shown} did not answer in time") from error
+            raise ServiceTimeout(f"{self.address} did not answer in time") from error
         except httpx.TransportError as error:
             raise ConnectionLost(
-                f"no connection to {self._shown} ({type(error).__name__}); is 'llmopt serve' up?"
+                f"no connection to {self.address} ({type(error).__name__}); is 'llmopt serve' up?"
             ) from error
-        if answer.status_code != 200:
-            raise self._refusal(answer)
-        try:
-            said = answer.json()
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise MalformedResponse(f"{self._shown} did not answer in JSON") from error
-        if not isinstance(said, dict):
-            raise MalformedResponse(f"{self._shown} did not answer with a JSON object")
-        return said
+        except ValueError as error:
+            raise MalformedResponse(
+                f"black box {self.address}, asked for {what}: its answer {error}"
+            ) from error
+
+    def _content(self, answer: httpx.Response, most: int) -> bytes:
+        """What an answer holds.
+
+        Raises:
+            ValueError: it is longer than ``most`` bytes, or compressed, which could hide that.
+        """
+        if answer.headers.get("Content-Encoding", "identity") != "identity":
+            raise ValueError("is compressed, which was not asked for")
+        content, late = bytearray(), time.monotonic() + self._timeout
+        for piece in answer.iter_raw():
+            content += piece
+            if len(content) > most:
+                raise ValueError(f"is longer than {most:,} bytes")
+            if time.monotonic() > late:
+                raise ServiceTimeout(f"{self.address} did not answer in time")
+        return bytes(content)
 
     def _refusal(self, answer: httpx.Response) -> Exception:
         status = answer.status_code
         try:
-            message = str(answer.json()["error"]["message"])[:300]
+            said = read_object(self._content(answer, _SHORT))
+            message = str(said["error"]["message"])[:300]
         except (ValueError, KeyError, TypeError):
             message = f"status {status}"
-        text = f"{self._shown}: {message}"
+        if self._token:
+            message = message.replace(self._token, "[secret]")
+        text = f"{self.address}: {''.join(c if c.isprintable() else ' ' for c in message)}"
         if status == 401:
             return AuthenticationFailed(f"{text}; set ${TOKEN_VARIABLE}", status=status)
         if status == 403:
             return AccessError(text)
         if status == 404:
             return ConfigError(f"{text}; give the address that 'llmopt serve' printed")
+        if status == 409:  # it holds the images no longer
+            self._held.clear()
         if status == 429:
             return RateLimited(text, status=status)
         if status in (408, 409, 425) or status >= 500:
             return ServiceUnavailable(text, status=status)
         return BadRequest(text, status=status)
 
-    def _expect(self, read: Callable[[], T]) -> T:
-        try:
-            return read()
-        except (KeyError, TypeError, ValueError) as error:
-            raise ServiceError(
-                f"{self._shown} does not answer as a black box would ({error}); "
-                "is it 'llmopt serve' of this version?"
-            ) from error
 
-
-def _batches(items: Sequence[Any], size: int = _BATCH) -> list[Sequence[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def _pictures(images: Sequence[Image]) -> list[str]:
+    return [pack_image(image.load()) for image in images]

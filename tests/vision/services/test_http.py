@@ -91,6 +91,25 @@ def test_a_served_box_answers_as_the_box_itself(box: OpenClipBlackBox, images: l
         )
 
 
+def test_images_are_held_by_name(
+    box: OpenClipBlackBox, images: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = 2 * 3 * images[0].load().width * images[0].load().height
+    with serving(BlackBoxServer(box, ("127.0.0.1", 0))) as url, remote(url) as client:
+        assert client.to_send(images) == 5
+        first = client.scores(images, PROMPTS)
+        assert client.to_send([*images, *images[:2]]) == 0
+        np.testing.assert_array_equal(client.scores(images, PROMPTS), first)
+        assert client.labels(images[:2], PROMPTS).tolist() == first[:2].argmax(axis=1).tolist()
+        monkeypatch.setattr("llmopt.vision.server.app.ALBUM_BYTES", room)
+        other = ShapesDataset("shapes-small").split("test")[0][5:6]
+        client.scores(other, PROMPTS)  # which leaves room for one of the five
+        with pytest.raises(ServiceUnavailable, match="not held any more"):
+            client.scores(images, PROMPTS)
+        assert client.to_send(images) == 5
+        np.testing.assert_allclose(client.scores(images, PROMPTS), first, atol=1e-4)
+
+
 @pytest.mark.parametrize("level", [Access.LABELS, Access.SCORES, Access.FEATURES])
 def test_a_server_gives_no_more_than_its_level(
     box: OpenClipBlackBox, images: list[Any], level: Access
@@ -188,7 +207,7 @@ def _faulty(failures: int, body: bytes) -> HTTPServer:
 
 def test_faults_that_pass_are_retried(box: OpenClipBlackBox) -> None:
     said = {
-        "name": "x", "pretrained": "", "access": 1, "weights_sha256": "0", "logit_scale": 1.0,
+        "name": "x", "pretrained": "", "access": 1, "weights_sha256": "0" * 64, "logit_scale": 1.0,
         "logit_bias": 0.0, "detail": "",
     }  # fmt: skip
     server = _faulty(2, json.dumps(said).encode())
@@ -234,4 +253,4 @@ def test_bad_status_is_a_bad_request(box: OpenClipBlackBox) -> None:
     with serving(BlackBoxServer(box, ("127.0.0.1", 0))) as url, remote(url) as client:
         _ = client.info
         with pytest.raises(BadRequest):
-            client._call("POST", "/texts", {"prompts": []})
+            client.text_features([])

@@ -1,0 +1,167 @@
+"""Upper bounds of what a run's black box receives, before anything is sent.
+
+An optimizer bounds what it looks at: images, prompts and soft prompts, each once, and pairs. What
+is sent to have them looked at depends on the box. One that gives features gets every image and
+every prompt once. One that takes images and prompts together gets a template's K prompts and all
+images again with each template, in calls that hold so many images each.
+
+Tries that fail come on top; the caps hold them too.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING, Final
+
+from llmopt.heads import HEADS
+from llmopt.heads.bank import Bank, default_bank
+from llmopt.search.soft.machinery.trail import WIDEST
+from llmopt.spend.currency import Spend
+from llmopt.task import Task
+from llmopt.vision.base import Access, BlackBox
+
+if TYPE_CHECKING:
+    from llmopt.runs.compose import Setup
+
+_LOOKUPS: Final = 4
+"""Texts whose token vectors a search for a soft prompt starts from, at most."""
+
+
+def together(box: BlackBox | None) -> bool:
+    """Whether a box takes images and prompts together; None is a model that runs here."""
+    return box is not None and box.info.access < Access.FEATURES
+
+
+def outside(box: BlackBox | None) -> bool:
+    """Whether what a box receives may cost more than time here: it is remote, or a function."""
+    return box is not None and (bool(box.address) or together(box))
+
+
+def received(bounds: Spend, task: Task, box: BlackBox | None) -> Spend:
+    """What a search sends at most.
+
+    Args:
+        bounds: of what it looks at (:meth:`llmopt.search.base.Optimizer.bounds`).
+        task: the few shots.
+        box: what it is sent to; None is a model that runs here.
+    """
+    classes = len(task.classnames)
+    rounds = ceil(bounds["text_encodings"] / classes)
+    if together(box):
+        largest = max(len(task.train), len(task.val))
+        sent = _scored(box, largest, classes, rounds)
+        once = bounds["image_encodings"] if box is not None and box.holds_images else 0
+        counted = ("text_encodings", "pairs_scored", "black_box_calls")
+        changed = {name: sent[name] for name in counted}
+        return Spend(**{**bounds, **changed, "image_encodings": sent["image_encodings"] or once})
+    return bounds + _calls(bounds, rounds, classes, box)
+
+
+def start_bounds(task: Task, box: BlackBox | None) -> Spend:
+    """Of scoring the start on the training images, without which there is no result."""
+    images, classes = len(task.train), len(task.classnames)
+    if together(box):
+        spent = _scored(box, images, classes, 1)
+        return spent if spent["image_encodings"] else spent + Spend(image_encodings=images)
+    pairs = images * classes
+    return Spend(image_encodings=images, text_encodings=classes, pairs_scored=pairs)
+
+
+def run_bounds(setup: Setup, box: BlackBox | None) -> Spend:
+    """Of a whole run but its test: search, head, and the few shots measured at its end."""
+    task = setup.task
+    bounds = setup.optimizer.bounds(task)
+    if together(box):
+        return received(bounds, task, box) + _head_by_scores(setup, box)
+    classes, few = len(task.classnames), len(task.train) + len(task.val)
+    contexts = views = 0
+    if bounds["soft_prompt_encodings"]:
+        contexts = 2  # what was found, on training and on validation images
+    bank = _bank(setup)
+    if setup.heads:
+        contexts *= 2
+        views = setup.head_views * len(task.train)
+        contexts += bool(contexts and bank)  # its text features
+    # A box that gives features needs no bank; not opened, it is not known what a box gives.
+    prompts = len(bank.templates) * classes + len(bank.phrases) if bank and box is None else 0
+    more = Spend(
+        image_encodings=max(few - bounds["image_encodings"], 0)
+        + (few if bounds["soft_prompt_encodings"] else 0)
+        + views,
+        text_encodings=max(classes - bounds["text_encodings"], 0) + prompts,
+        soft_prompt_encodings=contexts * classes,
+        pairs_scored=((2 + contexts) * classes + prompts) * (few + views)
+        + (WIDEST * classes if setup.heads else 0),
+    )
+    return received(bounds + more, task, box)
+
+
+def test_bounds(setup: Setup, box: BlackBox | None) -> Spend:
+    """Of measuring the start and what was found on the test images, once."""
+    images, classes = len(setup.dataset.split("test")), len(setup.task.classnames)
+    templates = 1 + setup.optimizer.ensemble(setup.task)  # the start's among them
+    bank = _bank(setup)
+    if together(box):
+        sent = _scored(box, images, classes, templates) + _bank_scored(bank, box, images, classes)
+        if box is not None and box.holds_images:
+            sent += Spend(image_encodings=images)
+        return sent
+    soft = bool(setup.optimizer.bounds(setup.task)["soft_prompt_encodings"])
+    looked_at = Spend(
+        image_encodings=images,
+        text_encodings=templates * classes,
+        soft_prompt_encodings=soft * classes,
+        pairs_scored=(templates + soft) * classes * images,
+    )
+    return looked_at + _calls(looked_at, templates, classes, box)
+
+
+def _scored(box: BlackBox | None, images: int, prompts: int, rounds: int) -> Spend:
+    """So many prompts on all images, so many times, by a box that takes both together."""
+    assert box is not None
+    calls = ceil(images / box.images_per_call) * rounds
+    return Spend(
+        image_encodings=0 if box.holds_images else images * rounds,
+        text_encodings=calls * prompts,
+        pairs_scored=images * prompts * rounds,
+        black_box_calls=calls,
+    )
+
+
+def _calls(looked_at: Spend, rounds: int, classes: int, box: BlackBox | None) -> Spend:
+    """Calls to a box that gives features: one for each step that brings anything new, at most."""
+    images, texts = looked_at["image_encodings"], looked_at["text_encodings"]
+    soft = ceil(looked_at["soft_prompt_encodings"] / classes)
+    calls = min(images, rounds + soft) + rounds + soft
+    if box is not None and box.address:
+        calls += ceil(images / box.images_per_call) + ceil(texts / box.prompts_per_call)
+        calls += _LOOKUPS if soft else 0
+    return Spend(black_box_calls=calls)
+
+
+def _bank(setup: Setup) -> Bank | None:
+    """Prompts whose scores stand in for features, where a head looks at those."""
+    if not any(HEADS.get(name).looks_at_features for name in setup.heads):
+        return None
+    return default_bank(setup.task.classnames)
+
+
+def _bank_scored(bank: Bank | None, box: BlackBox | None, images: int, classes: int) -> Spend:
+    if bank is None:
+        return Spend()
+    phrases = _scored(box, images, len(bank.phrases), 1 if bank.phrases else 0)
+    return _scored(box, images, classes, len(bank.templates)) + phrases
+
+
+def _head_by_scores(setup: Setup, box: BlackBox | None) -> Spend:
+    """What fitting a head takes besides: its prompts and the predictor's on every set of images."""
+    spent = Spend()
+    if not setup.heads:
+        return spent
+    task, bank = setup.task, _bank(setup)
+    classes, views = len(task.classnames), setup.head_views * len(task.train)
+    for images in (len(task.train) + views, len(task.val), len(task.train) if views else 0):
+        if images:
+            spent += _scored(box, images, classes, setup.optimizer.ensemble(task))
+            spent += _bank_scored(bank, box, images, classes)
+    return spent + Spend(image_encodings=views if box is not None and box.holds_images else 0)
