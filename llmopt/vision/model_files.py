@@ -232,13 +232,11 @@ def check_model(name: str) -> None:
         raise ModelError(f"there is no folder {address!r} for model '{name}'")
     path = folder / CONFIG if schema == "local-dir" else Path(fetch(address, CONFIG))
     config: ModelConfig = _checked(TypeAdapter(ModelConfig), path, name)
-    text = config.model_cfg.text_cfg
-    if not text.hf_model_name:  # which transformers builds
-        found = _find_checkpoint_in_dir(folder) if schema == "local-dir" else fetch(address)
-        if not found:
-            raise ModelError(f"cannot load model '{name}': there are no weights beside {CONFIG}")
-        _check_weights(Path(found), name)
-    if not (tokenizer := text.hf_tokenizer_name):
+    found = _find_checkpoint_in_dir(folder) if schema == "local-dir" else fetch(address)
+    if not found:
+        raise ModelError(f"cannot load model '{name}': there are no weights beside {CONFIG}")
+    _check_weights(Path(found), name)
+    if not (tokenizer := config.model_cfg.text_cfg.hf_tokenizer_name):
         return
     for file in TOKENIZER_FILES:
         with contextlib.suppress(FileNotFoundError):  # not every tokenizer has both
