@@ -16,11 +16,13 @@
         │   ├── RateLimited       429 (``retry_after`` seconds when the service says)
         │   ├── ServiceUnavailable  408, 409, 425, 5xx
         │   ├── ServiceTimeout    no answer in time
-        │   ├── ConnectionLost    refused, reset or half-closed
+        │   ├── ConnectionLost    reset or half-closed
+    │   │   └── NotConnected  no connection was made, so nothing was sent
         │   └── MalformedResponse  HTML with status 200, no choices, wrong JSON types
         ├── AuthenticationFailed  bad or missing key, no permission
         ├── QuotaExhausted        out of credit (also when it comes as a 429)
         ├── ServiceModelNotFound  the service does not know the model
+        ├── Redirected        the service sends to another address, which is not followed
         ├── ContextOverflow       the conversation is too long for the model
         ├── ContentRefused        the service refuses the content
         ├── BadRequest            any other request the service rejects
@@ -160,6 +162,10 @@ class ConnectionLost(RetryableError):
     """No connection, or it broke."""
 
 
+class NotConnected(ConnectionLost):
+    """No connection was made: nothing left this machine."""
+
+
 class MalformedResponse(RetryableError):
     """The service answered with something that is not an answer."""
 
@@ -174,6 +180,10 @@ class QuotaExhausted(ServiceError):
 
 class ServiceModelNotFound(ServiceError):
     """The service does not know the model asked for."""
+
+
+class Redirected(ServiceError):
+    """The service sends requests on to another address, and nobody here has named that."""
 
 
 class ContextOverflow(ServiceError):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urljoin, urlsplit
 
 from llmopt.errors import (
     AuthenticationFailed,
@@ -18,8 +19,10 @@ from llmopt.errors import (
     ContentRefused,
     ContextOverflow,
     MalformedResponse,
+    NotConnected,
     QuotaExhausted,
     RateLimited,
+    Redirected,
     RetryableError,
     ServiceError,
     ServiceModelNotFound,
@@ -68,6 +71,20 @@ _CONNECTION_NAMES = {
     "RemoteDisconnected",
     "SSLError",
 }
+# Of these nothing was sent: no address, nobody there, no free connection.
+_UNSENT_NAMES: Final = {
+    "ConnectError",
+    "ConnectTimeout",
+    "PoolTimeout",
+    "ProxyError",
+    "UnsupportedProtocol",
+    "ConnectionRefusedError",
+    "NewConnectionError",
+    "gaierror",
+}
+_LIMITED = re.compile(r"rate.?limit|too many requests", re.IGNORECASE)
+# Where an error says what it is.
+_FILED: Final = ("code", "status", "type")
 # Errors that come inside an answer with status 200 have a code and no status.
 _STATUS_OF_CODE = {
     "rate_limit": 429, "rate_limit_exceeded": 429, "rate_limit_error": 429,
@@ -100,7 +117,9 @@ def as_service_error(
     detail = scrub(words)
     if len(detail) > _MAX_MESSAGE:
         detail = detail[: _MAX_MESSAGE - 1] + "…"
-    if kind is MalformedResponse:
+    if kind is Redirected:
+        detail = _target(error)
+    elif kind is MalformedResponse:
         said = (meaning for pattern, meaning in _STUMBLES if pattern.search(detail))
         detail = next((f"{meaning}; {type(error).__name__}" for meaning in said), detail)
     text = f"{service}: {_sentence(kind, status)}{f' ({detail})' if detail else ''}"
@@ -116,7 +135,7 @@ def may_be_billed(error: ServiceError) -> bool:
     A service that turns a request away has not worked on it. One that broke off, timed out or sent
     rubbish may have, so its call is charged at the upper bound.
     """
-    return isinstance(
+    return not isinstance(error, NotConnected) and isinstance(
         error,
         (ServiceTimeout, ConnectionLost, ServiceUnavailable, MalformedResponse, ContentRefused),
     )
@@ -125,18 +144,22 @@ def may_be_billed(error: ServiceError) -> bool:
 def _kind(
     error: BaseException, status: int | None, detail: str, comes_back: bool
 ) -> type[ServiceError]:
-    names = {base.__name__ for base in type(error).__mro__}
+    names = _names(error)
     codes = _codes(error)
     if status is not None and 400 <= status < 500:
         kind = _rejected(status, names, codes, detail, comes_back)
         if kind is not None:
             return kind
+    if status is not None and 300 <= status < 400:
+        return Redirected
     if "ContextOverflowError" in names:
         return ContextOverflow
     if codes & _REFUSAL_CODES or "ContentFilterFinishReasonError" in names:
         return ContentRefused
     if status is not None and (status >= 500 or status in (408, 409, 425)):
         return ServiceUnavailable
+    if any(_UNSENT_NAMES & set(_names(cause)) for cause in _causes(error)):
+        return NotConnected
     if names & _TIMEOUT_NAMES:
         return ServiceTimeout
     if names & _CONNECTION_NAMES:
@@ -180,6 +203,8 @@ def _sentence(kind: type[ServiceError], status: int | None) -> str:
         ServiceUnavailable: "could not answer now",
         ServiceTimeout: "did not answer in time",
         ConnectionLost: "the connection failed or broke",
+        NotConnected: "the connection failed, nothing was sent",
+        Redirected: "sends to another address, which is not followed",
         MalformedResponse: "the answer could not be read",
         AuthenticationFailed: "the key is missing, wrong or lacks permission; check it",
         QuotaExhausted: "the account is out of credit; top it up, then resume",
@@ -194,26 +219,36 @@ def _sentence(kind: type[ServiceError], status: int | None) -> str:
 def status_of(error: BaseException) -> int | None:
     """The HTTP status of an error, or the one that its code amounts to."""
     response = getattr(error, "response", None)
-    body = _inside(error)
     for value in (
         getattr(error, "status_code", None),
         getattr(response, "status_code", None),
         getattr(error, "code", None),
         getattr(error, "status", None),
-        *(
-            int(v) if (v := str(body.get(name))).isdecimal() else None
-            for name in ("code", "status")
-        ),
     ):
         if isinstance(value, int) and not isinstance(value, bool) and 100 <= value < 600:
             return value
-    found = (_STATUS_OF_CODE[code] for code in sorted(_codes(error)) if code in _STATUS_OF_CODE)
-    return next(found, None) if body else None
+    inside = _inside(error)
+    return status_in(inside) if inside else None
+
+
+def status_in(error: Mapping[str, Any]) -> int:
+    """The HTTP status that an error in the body of an answer amounts to; 500 if it doesn't say."""
+    filed = [str(error.get(name)).strip().lower() for name in _FILED]
+    for text in filed:
+        if re.fullmatch(r"[45]\d\d", text):
+            return int(text)
+    for text in filed:
+        if text in _STATUS_OF_CODE:
+            return _STATUS_OF_CODE[text]
+    words = str(error.get("message"))[:_MAX_READ]
+    return 402 if _QUOTA.search(words) else 429 if _LIMITED.search(words) else 500
 
 
 def words_of(error: BaseException) -> str:
     """The error's own words on one line, without the markup of an error page."""
-    said = (getattr(error, "message", None), _inside(error).get("message"))
+    body = getattr(error, "body", None)
+    told = body.get("message") if isinstance(body, Mapping) else None
+    said = (told, getattr(error, "message", None), _inside(error).get("message"))
     own = next((text for text in said if text and isinstance(text, str)), "")
     text = (own or str(error))[:_MAX_READ]
     text = re.sub(r"<(script|style)\b.*?(?:</\1>|\Z)", " ", text, flags=re.S | re.I)
@@ -226,6 +261,22 @@ def _inside(error: BaseException) -> Mapping[str, Any]:
     """An error that came as the body of an answer, which clients raise as it is."""
     inside = error.args[0] if error.args else None
     return inside if isinstance(inside, Mapping) else {}
+
+
+def _names(error: BaseException) -> set[str]:
+    return {base.__name__ for base in type(error).__mro__}
+
+
+def _target(error: BaseException) -> str:
+    """Where a redirect leads, without what may be secret in it, and what to do about it."""
+    response = getattr(error, "response", None)
+    try:
+        to = urlsplit(urljoin(str(response.url), _headers(error)["location"]))  # type: ignore[union-attr]
+        place = f"{to.scheme}://{to.netloc.rpartition('@')[2]}{to.path}"
+    except (AttributeError, KeyError, ValueError):
+        return "it does not say where"
+    base = place.removesuffix("/chat/completions")
+    return f"{place}; if you trust it, give that address: --llm-base-url {base}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -245,7 +296,7 @@ def _codes(error: BaseException) -> set[str]:
         places.append(body.get("error"))
     found = set()
     for place in places:
-        for name in ("code", "type", "status"):
+        for name in _FILED:
             value = place.get(name) if isinstance(place, Mapping) else getattr(place, name, None)
             if isinstance(value, str):
                 found.add(value.lower())

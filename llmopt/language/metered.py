@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmopt.errors import LlmoptError, ServiceError
+from llmopt.errors import LlmoptError, NotConnected, ServiceError
 from llmopt.language import failures, records, wire
 from llmopt.language.caller import Caller
 from llmopt.language.prices import call_bound
@@ -203,8 +203,12 @@ class MeteredChat:
         try:
             message = self._caller.send(question, number)
         except ServiceError as error:
-            billed = failures.may_be_billed(error)
-            charged = question.upper if billed else records.spend(0, 0, 0.0)
+            if failures.may_be_billed(error):
+                charged = question.upper
+            elif isinstance(error, NotConnected):
+                charged = records.spend(0, 0, 0.0, calls=0)
+            else:
+                charged = records.spend(0, 0, 0.0)
             return records.failure(error, charged), error
         usage = wire.usage(message)
         charged = question.upper if usage is None else self._cost(usage)

@@ -184,6 +184,15 @@ def open_openai(
     return _without_refused(chat)
 
 
+def _stay(chat: BaseChatModel) -> None:
+    """Have a model's HTTP client follow no redirects, under whatever name its class keeps it."""
+    for name in ("root_client", "client", "_client"):
+        client = getattr(chat, name, None)
+        for one in (client, getattr(client, "_client", None)):
+            if one is not None and hasattr(one, "follow_redirects"):
+                one.follow_redirects = False
+
+
 def _without_refused(chat: BaseChatModel) -> BaseChatModel:
     """The model without a temperature where it is known to refuse one."""
     if (getattr(chat, "profile", None) or {}).get("temperature") is False:
@@ -229,6 +238,7 @@ def _resolved(provider: str, model: str, base_url: str, settings: LlmSettings) -
         # LangChain passes on what it does not know, and the service would refuse every call.
         if match := re.search(r"(\w+) is not default parameter", str(warning.message)):
             raise ConfigError(f"'{provider}' takes no '{match[1]}'; leave that setting out")
+    _stay(chat)
     return _without_refused(chat)
 
 

@@ -1,12 +1,15 @@
-"""Reading answers of a bounded size, whatever a server sends and however it is packed."""
+"""Reading answers: of a bounded size, from where they were asked for, and as what they are."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from openai import DefaultHttpxClient
 
 from llmopt.errors import MalformedResponse
+from llmopt.language.failures import status_in
 
 if TYPE_CHECKING:
     from httpx2 import Request, Response
@@ -18,7 +21,10 @@ _PACKING = ("content-encoding", "content-length", "transfer-encoding")
 
 
 def bounded_client(service: str, **options: Any) -> DefaultHttpxClient:
-    """OpenAI's own HTTP client, which gives up answers above :data:`MAX_BYTES`.
+    """OpenAI's own HTTP client, made careful.
+
+    It gives up answers above :data:`MAX_BYTES`, follows no redirects (the key and the prompt would
+    go with them), and gives an error that came with status 200 the status it should have had.
 
     Args:
         service: what is asked, for people.
@@ -41,8 +47,11 @@ def bounded_client(service: str, **options: Any) -> DefaultHttpxClient:
                         )
             finally:
                 answer.close()
+            status = answer.status_code
+            if status == 200:
+                status = error_inside(body) or status
             return type(answer)(
-                answer.status_code,
+                status,
                 headers=[(k, v) for k, v in answer.headers.multi_items() if k not in _PACKING],
                 content=bytes(body),
                 request=answer.request,
@@ -50,4 +59,29 @@ def bounded_client(service: str, **options: Any) -> DefaultHttpxClient:
                 history=answer.history,
             )
 
-    return Client(**options)
+    return Client(follow_redirects=False, **options)
+
+
+def error_inside(body: bytes | bytearray) -> int | None:
+    """The HTTP status of the error that an answer holds in place of a reply; None for none."""
+    if b'"error"' not in body:
+        return None
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, Mapping):
+        return None
+    choices = found.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(first, Mapping):
+        message = first.get("message")
+        if isinstance(message, Mapping) and message.get("content"):
+            return None  # there is a reply, and it is paid for
+        found = first
+    error = found.get("error")
+    if found.get("object") == "error" or error is True:
+        error = found
+    if not error:
+        return None
+    return status_in(error if isinstance(error, Mapping) else {"message": error})

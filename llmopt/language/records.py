@@ -68,10 +68,10 @@ class Question:
         return {"turn": self.turn, "sample": self.sample, "attempt": number, "request": request}
 
 
-def spend(tokens_in: int, tokens_out: int, usd: float) -> dict[str, float]:
-    """One call in the ledger's currencies."""
+def spend(tokens_in: int, tokens_out: int, usd: float, calls: int = 1) -> dict[str, float]:
+    """One call in the ledger's currencies; none where nothing was sent."""
     return {
-        "llm_calls": 1,
+        "llm_calls": calls,
         "llm_tokens_in": tokens_in,
         "llm_tokens_out": tokens_out,
         "llm_usd": usd,

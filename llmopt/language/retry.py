@@ -12,6 +12,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import tenacity
 
@@ -19,10 +20,13 @@ from llmopt.errors import (
     AuthenticationFailed,
     CircuitOpen,
     QuotaExhausted,
+    Redirected,
     RetryableError,
     ServiceError,
     ServiceModelNotFound,
 )
+
+_HOPELESS: Final = (AuthenticationFailed, QuotaExhausted, Redirected, ServiceModelNotFound)
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class CircuitBreaker:
         """The service did not answer."""
         with self._lock:
             self._failures += 1
-            if isinstance(error, (AuthenticationFailed, QuotaExhausted, ServiceModelNotFound)):
+            if isinstance(error, _HOPELESS):
                 self._reason = self._reason or str(error)
             elif self._failures >= self._threshold:
                 self._reason = self._reason or (

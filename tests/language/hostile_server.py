@@ -236,6 +236,12 @@ def _later(handler: Handler, body: dict[str, Any]) -> None:
     handler.send_json({"error": {"message": "slow down", "code": "rate_limit"}}, 429, headers)
 
 
+def _redirect(status: int, location: str | None) -> Act:
+    """Send the client on; a place with another scheme or host is given in full."""
+    headers = {} if location is None else {"Location": location}
+    return lambda handler, body: handler.send(b"", status, headers)
+
+
 def _html(status: int) -> Act:
     page = b"<!doctype html><html><head><title>Oh no</title></head><body>Bad gateway</body></html>"
     return lambda handler, body: handler.send(page, status, content_type="text/html")
@@ -404,6 +410,11 @@ RETRYABLE: dict[str, Act] = {
     "529": _error(529, "overloaded", "overloaded_error"),
     "rate limit in 200": _json({"error": {"message": "slow down", "code": 429}}),
     "rate limit word in 200": _json({"error": {"message": "no", "code": "rate_limit_exceeded"}}),
+    "rate limit text in 200": _json({"error": "Rate limit reached, slow down"}),
+    "rate limit flat in 200": _json({"object": "error", "message": "x", "code": "429"}),
+    "rate limit choice in 200": _with(
+        choices=[{"index": 0, "finish_reason": "error", "error": {"message": "x", "code": 429}}]
+    ),
     "error in 200": _json({"error": {"message": "worker died", "code": 500}}),
     "html": _html(200),
     "empty body": _bytes(b""),
@@ -477,6 +488,19 @@ FATAL: dict[str, Act] = {
         "You exceeded your current quota, please check your plan and billing details.",
         "insufficient_quota",
     ),
+    "402 word in 200": _json({"error": {"message": "no", "type": "insufficient_quota"}}),
+    "402 text in 200": _json({"error": "You are out of credits", "code": "402"}),
+    "402 flat in 200": _json({"object": "error", "message": "Insufficient balance", "code": 402}),
+    "402 flag in 200": _json({"error": True, "message": "pay first", "status": "402"}),
+    "402 choice in 200": _with(
+        choices=[{"index": 0, "message": None, "error": {"message": "broke", "code": 402}}]
+    ),
+    "moved": _redirect(301, "/v2/chat/completions"),
+    "found": _redirect(302, "http://localhost:9/v1/chat/completions"),
+    "see other": _redirect(303, "https://me:pass-phrase@other.example/v1?api_key=pass-phrase"),
+    "loop": _redirect(307, "/v1/chat/completions"),
+    "moved for good": _redirect(308, "//other.example/v1/chat/completions"),
+    "moved nowhere": _redirect(307, None),
     "429 endless": _error(429, "slow down", None, {"Retry-After": "1e308"}),
     "429 for good": _error(
         429, "slow down", None, {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}

@@ -25,7 +25,10 @@ from llmopt.errors import (
     ContentRefused,
     ContextOverflow,
     LlmoptError,
+    NotConnected,
     QuotaExhausted,
+    RateLimited,
+    Redirected,
     ServiceError,
     ServiceModelNotFound,
 )
@@ -197,6 +200,17 @@ def test_slow_acts_are_cut_short(act: str, tmp_path: Path) -> None:
         ("403", AuthenticationFailed),
         ("402", QuotaExhausted),
         ("402 in 200", QuotaExhausted),
+        ("402 word in 200", QuotaExhausted),
+        ("402 text in 200", QuotaExhausted),
+        ("402 flat in 200", QuotaExhausted),
+        ("402 flag in 200", QuotaExhausted),
+        ("402 choice in 200", QuotaExhausted),
+        ("moved", Redirected),
+        ("found", Redirected),
+        ("see other", Redirected),
+        ("loop", Redirected),
+        ("moved for good", Redirected),
+        ("moved nowhere", Redirected),
         ("quota", QuotaExhausted),
         ("no model", ServiceModelNotFound),
         ("bad request", BadRequest),
@@ -212,6 +226,48 @@ def test_what_cannot_pass_ends_at_once(act: str, kind: type, tmp_path: Path) -> 
         course, spent = play(server, tmp_path / "journal.jsonl", turns=3)
         assert course.ended_by is None
         assert settled(server) == spent["llm_calls"] == 4
+
+
+@pytest.mark.parametrize(
+    ("act", "target"),
+    [
+        ("moved", r"http://127\.0\.0\.1:\d+/v2/chat/completions; .*--llm-base-url \S+/v2\)$"),
+        ("see other", r"https://other\.example/v1; if you trust it"),
+        ("moved for good", r"--llm-base-url http://other\.example/v1\)$"),
+        ("moved nowhere", "it does not say where"),
+    ],
+)
+def test_a_redirect_is_named_and_not_followed(act: str, target: str, tmp_path: Path) -> None:
+    with HostileServer([act]) as server:
+        course, _ = play(server, tmp_path / "journal.jsonl", turns=1)
+        assert settled(server) == 1
+    assert re.search(target, str(course.ended_by)), course.ended_by
+    assert "pass-phrase" not in str(course.ended_by)
+
+
+@pytest.mark.parametrize("act", [name for name in RETRYABLE if name.startswith("rate limit")])
+def test_a_rate_limit_inside_an_answer_costs_no_tokens(act: str, tmp_path: Path) -> None:
+    with HostileServer([act]) as server:
+        settings = dataclasses.replace(SETTINGS, attempts=1)
+        chat, ledger, journal = meter(server.url, tmp_path / "journal.jsonl", settings=settings)
+        with chat, journal:
+            assert isinstance(converse(chat, 1).ended_by, RateLimited)
+    assert ledger.snapshot()["llm_calls"] == 1
+    assert ledger["llm_tokens_in"] == ledger["llm_tokens_out"] == ledger["llm_usd"] == 0
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "http://nobody.invalid/v1"])
+def test_what_was_never_sent_costs_nothing(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    chat, ledger, journal = meter(url, path)
+    with chat, journal:
+        assert isinstance(converse(chat, 1).ended_by, NotConnected)
+    assert not any(ledger.state().values())
+    # Somebody is there now: the journal of failures before is no obstacle.
+    with HostileServer() as server:
+        course, spent = play(server, path, turns=1)
+    assert len(course.replies) == 1
+    assert spent["llm_calls"] == 1
 
 
 def test_parameters_that_are_refused_are_left_out_for_good(tmp_path: Path) -> None:

@@ -171,6 +171,20 @@ def resolver(monkeypatch: pytest.MonkeyPatch, init: Any) -> None:
     monkeypatch.setitem(sys.modules, "langchain.chat_models", module)
 
 
+@pytest.mark.parametrize("name", ["root_client", "client", "_client"])
+def test_other_providers_follow_no_redirects(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = types.SimpleNamespace(_client=types.SimpleNamespace(follow_redirects=True))
+
+    def init(model: str, **options: Any) -> Scripted:
+        chat = Scripted()
+        object.__setattr__(chat, name, client)
+        return chat
+
+    resolver(monkeypatch, init)
+    open_chat("anthropic:claude-x")
+    assert client._client.follow_redirects is False
+
+
 def test_other_providers(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import httpx
 import numpy as np
@@ -298,6 +298,13 @@ class HttpBlackBox(BlackBox):
         if self._token:
             message = message.replace(self._token, "[secret]")
         text = f"{self.address}: {''.join(c if c.isprintable() else ' ' for c in message)}"
+        if 300 <= status < 400:
+            to = urlsplit(urljoin(str(answer.url), answer.headers.get("Location", "")))
+            place = urlunsplit((to.scheme, to.netloc.rpartition("@")[2], to.path, "", ""))
+            return ConfigError(
+                f"{self.address} sends to {place}, which is not followed; if you trust that, give "
+                "its address"
+            )
         if status == 401:
             return AuthenticationFailed(f"{text}; set ${TOKEN_VARIABLE}", status=status)
         if status == 403:

@@ -230,6 +230,23 @@ def test_faults_that_stay_are_reported(failures: int, body: bytes, error: type[E
         _ = client.info
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_named_and_not_followed(status: int) -> None:
+    class Moved(_Faulty):
+        def do_GET(self) -> None:
+            type(self).seen += 1
+            self.send_response(status)
+            self.send_header("Location", "https://me:pass-phrase@other.example/box?token=phrase")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    with serving(HTTPServer(("127.0.0.1", 0), Moved)) as url, remote(url) as client:
+        with pytest.raises(ConfigError, match=r"sends to https://other\.example/box,") as refused:
+            _ = client.info
+        assert Moved.seen == 1
+    assert "phrase" not in str(refused.value)
+
+
 def test_nobody_listens() -> None:
     with (
         remote("http://127.0.0.1:9") as client,
