@@ -162,7 +162,8 @@ class TextPredictor(Predictor):
         weights = np.asarray(self.weights, dtype=np.float32)
         if box.access >= Access.FEATURES and len(self.templates) > 1:
             visual = box.image_features(images)
-            return np.asarray(box.logits(visual, self.text_matrix(box, images)), dtype=np.float32)
+            found: FloatArray = box.logits(visual, self.text_matrix(box, images))
+            return found
         scores = box.score_templates(images, self.templates, self.classnames)
         return np.tensordot(weights, scores, axes=1).astype(np.float32)
 

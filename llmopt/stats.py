@@ -15,6 +15,9 @@ import numpy.typing as npt
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
+DECIMALS = 5
+"""Of a mean log-likelihood in nats that hold whatever the processor."""
+
 
 class PairedGain(NamedTuple):
     """How much better one classifier is than another on the same images.
@@ -84,6 +87,17 @@ def accuracy_interval(correct: npt.ArrayLike, confidence: float = 0.95) -> tuple
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def settled(values: npt.ArrayLike) -> Float64Array:
+    """Values in nats, rounded to what float32 arithmetic promises on any processor.
+
+    Features of the same model differ in their last bits from one instruction set, or number of
+    threads, to another. What is decided on is rounded first, so that equal values tie everywhere
+    and a stated rule parts them, not the last bits.
+    """
+    rounded: Float64Array = np.round(np.asarray(values, dtype=np.float64), DECIMALS)
+    return rounded
 
 
 # --- two classifiers on the same images --------------------------------------------------------

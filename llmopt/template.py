@@ -103,6 +103,11 @@ class Template:
         """Normal form where no tokenizer is at hand: case and white space do not count."""
         return self.text.lower()
 
+    @property
+    def length(self) -> tuple[int, int]:
+        """Words and letters: of templates equally good, the shorter one is taken."""
+        return len(self.text.split()), len(self.text)
+
     def __str__(self) -> str:
         return self.text
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Gt, MinLen
 
-from llmopt.stats import log_likelihoods
+from llmopt.stats import log_likelihoods, settled
 from llmopt.task import FloatArray, IntArray
 
 Config = dict[str, float]
@@ -150,7 +150,7 @@ class Head(ABC, Generic[S]):
 def temperature(scores: FloatArray, labels: IntArray) -> float:
     """The likeliest of :data:`TEMPERATURES` for (N, K) scores and their labels."""
     fits = [log_likelihoods(scores / t, labels).mean() for t in TEMPERATURES]
-    return float(TEMPERATURES[int(np.argmax(fits))])
+    return float(TEMPERATURES[int(settled(fits).argmax())])
 
 
 def folds(labels: IntArray, count: int, seed: int) -> IntArray:

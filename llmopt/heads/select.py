@@ -35,7 +35,7 @@ from llmopt.heads import HEADS
 from llmopt.heads.base import TEMPERATURES, Config, Head, Shots, Tensors
 from llmopt.heads.fitted import FittedHead
 from llmopt.heads.none import NONE, NoHead
-from llmopt.stats import correct, paired_t
+from llmopt.stats import correct, paired_t, settled
 from llmopt.task import FloatArray, IntArray
 
 Float64Array = npt.NDArray[np.float64]
@@ -151,9 +151,9 @@ def best(
                 hits.append(right)
     table = np.concatenate(likelihoods)
     # Image i is judged at the point that the others choose.
-    others = (table.sum(axis=1, keepdims=True) - table).argmax(axis=0)
+    others = settled(table.sum(axis=1, keepdims=True) - table).argmax(axis=0)
     columns = np.arange(table.shape[1])
-    config, alpha, temperature = points[int(table.sum(axis=1).argmax())]
+    config, alpha, temperature = points[int(settled(table.sum(axis=1)).argmax())]
     return Evidence(
         head.name,
         head.left_out,

@@ -313,6 +313,7 @@ def _versions(record: Record) -> list[tuple[str, str]]:
     result = record.result
     return [
         *result["versions"].items(),
+        *((name, str(value)) for name, value in result.get("machine", {}).items()),
         ("weights sha256", result["model"]["weights_sha256"]),
         ("split sha256", result["task"]["split_sha256"]),
         ("split", result["task"].get("split", "")),

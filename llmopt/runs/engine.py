@@ -340,6 +340,7 @@ def _write(run: _Sitting, outcome: Outcome, measured: _Measured) -> dict[str, An
             "llm": run.chat.seconds if run.chat else 0.0,
             "black_box": run.box.seconds,
         },
+        llm_repeats=run.setup.llm is None or run.setup.llm.free,
     )
     run_result.save(folder, result, outcome, test, run.setup.task.classnames)
     return result

@@ -14,6 +14,7 @@ from typing import Any
 from llmopt._version import __version__
 from llmopt.data.soundness import NOTHING_ODD, Findings
 from llmopt.runs.folder import PREDICTIONS, PREDICTOR, PROMPTS, RESULT
+from llmopt.runs.machine import machine
 from llmopt.runs.measure import Evaluation
 from llmopt.search.base import Optimizer, Outcome
 from llmopt.spend.files import keeping, write_arrays, write_text
@@ -41,6 +42,7 @@ def build(
     seconds: dict[str, float],
     found: Findings = NOTHING_ODD,
     left_out: int = 0,
+    llm_repeats: bool = True,
 ) -> dict[str, Any]:
     """The result of a run.
 
@@ -52,6 +54,7 @@ def build(
         seconds: ``total``, ``llm``, ``black_box``.
         found: what is odd about the data.
         left_out: test images that could not be read.
+        llm_repeats: the language model, if there is one, answers the same messages alike.
     """
     interrupted = outcome.stop_reason == "interrupted"
     gain = evaluation.gain if evaluation else None
@@ -121,6 +124,7 @@ def build(
         "evaluation": evaluation_ledger.snapshot(),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "versions": versions(),
+        "machine": machine(info, llm_repeats),
     }
 
 

@@ -203,7 +203,8 @@ class FakeBox(BlackBox):
             text_encodings=len(prompts),
             pairs_scored=len(images) * len(prompts),
         )
-        return np.asarray(self.logits(self._see(images), self._read(prompts)), dtype=np.float32)
+        found: FloatArray = self.logits(self._see(images), self._read(prompts))
+        return found
 
     def _note(self, **amounts: int) -> None:
         self.before()

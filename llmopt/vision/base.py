@@ -60,6 +60,7 @@ class BoxInfo:
         logit_scale: factor from cosine to logit (``features`` and above).
         logit_bias: added to each logit (SigLIP; 0 elsewhere).
         detail: one line for people.
+        repeatable: its answers are the same on any processor, but for a last bit now and then.
     """
 
     name: str
@@ -69,6 +70,7 @@ class BoxInfo:
     logit_scale: float = 100.0
     logit_bias: float = 0.0
     detail: str = ""
+    repeatable: bool = False
 
 
 class BlackBox(ABC):
@@ -126,8 +128,8 @@ class BlackBox(ABC):
     def scores(self, images: Sequence[Image], prompts: Sequence[str]) -> FloatArray:
         """(N, M) float32 logits."""
         self._require(Access.FEATURES, "scores")
-        logits = self.logits(self.image_features(images), self.text_features(prompts))
-        return np.asarray(logits, dtype=np.float32)
+        found: FloatArray = self.logits(self.image_features(images), self.text_features(prompts))
+        return found
 
     def image_features(self, images: Sequence[Image]) -> FloatArray:
         """(N, d) float32, L2-normalised."""
@@ -174,10 +176,14 @@ class BlackBox(ABC):
         )
 
     def logits(self, image_features: Any, text_features: Any) -> Any:
-        """Logits of feature arrays: ``scale * x @ t.T + bias``, any leading batch on either."""
+        """Float32 logits: ``scale * x @ t.T + bias`` of features, any leading batch on either.
+
+        Computed in float64 where it costs little (not on a GPU) and rounded once, so that they do
+        not depend on the order of the sums, which every processor has its own of.
+        """
         scale, bias = self.info.logit_scale, self.info.logit_bias
-        product = image_features @ text_features.swapaxes(-1, -2)
-        return scale * product + bias if bias else scale * product
+        product = scale * (_wider(image_features) @ _wider(text_features).swapaxes(-1, -2)) + bias
+        return product.astype(np.float32) if isinstance(product, np.ndarray) else product.float()
 
     def check(self, template: Template, classnames: Sequence[str]) -> None:
         """Refuse a template that would be cut short with the longest class name.
@@ -214,3 +220,9 @@ class BlackBox(ABC):
             f"this needs access level '{level}', but {self.info.name} "
             f"offers '{self.info.access}'; see 'llmopt models list'"
         )
+
+
+def _wider(features: Any) -> Any:
+    if isinstance(features, np.ndarray):
+        return features.astype(np.float64)
+    return features.double() if features.device.type == "cpu" else features

@@ -133,8 +133,8 @@ class MeteredBox:
                 text = self.text_features(templates, classnames, images)
 
                 def logits(some: slice, rows: slice) -> FloatArray:
-                    product = self._box.logits(visual[None, rows], text[some])
-                    return np.asarray(product, dtype=np.float32)
+                    found: FloatArray = self._box.logits(visual[None, rows], text[some])
+                    return found
             else:
                 # Scored by the box, and kept, one template at a time.
                 found = [self._score_prompts(images, t.fill_all(classnames)) for t in templates]

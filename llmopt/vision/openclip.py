@@ -32,10 +32,16 @@ import open_clip  # noqa: E402
 
 from llmopt.data.loading import load_batches  # noqa: E402
 from llmopt.vision import shapes_tiny  # noqa: E402
+from llmopt.vision.text_engine.device import wide  # noqa: E402
 from llmopt.vision.text_engine.engine import TextEngine  # noqa: E402
 from llmopt.vision.vocabulary import Vocabulary  # noqa: E402
 
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -47,7 +53,8 @@ class OpenClipBlackBox(BlackBox):
         pretrained: open_clip's weight tag, or a weights file; leave empty for the names that carry
             their weights with them.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` …
-        precision: ``auto`` (fp32 on CPU, fp16 on GPU), ``fp32``, ``fp16`` or ``bf16``.
+        precision: ``auto`` (fp32 on CPU, fp16 on GPU; fp64 for ``shapes-tiny``), ``fp64`` (on
+            any machine the same features to the last bit of float32), ``fp32``, ``fp16``, ``bf16``.
         batch_size: images encoded at a time; None is 256 on a GPU and 64 on a CPU.
 
     Raises:
@@ -65,7 +72,7 @@ class OpenClipBlackBox(BlackBox):
     ) -> None:
         self.device = _device(device)
         on_gpu = self.device.type != "cpu"
-        self.precision = _precision(precision, on_gpu)
+        self.precision = _precision(precision, self.device.type, name)
         self._batch_size = batch_size or (256 if on_gpu else 64)
         self._name, self._pretrained = name, pretrained
         model, self._preprocess, self._tokenizer = load_model(
@@ -112,7 +119,7 @@ class OpenClipBlackBox(BlackBox):
         return features
 
     def _not_finite(self, what: str) -> ModelError:
-        other = "" if self.precision == "fp32" else ", or use --precision fp32"
+        other = "" if self.precision not in HALF else ", or use --precision fp32"
         return ModelError(
             f"{what} of model '{self._name}' are not finite in {self.precision}: the file of "
             f"weights may be damaged; fetch it again{other}"
@@ -130,6 +137,7 @@ class OpenClipBlackBox(BlackBox):
             logit_scale=float(self._model.logit_scale.exp()),
             logit_bias=0.0 if bias is None else float(bias),
             detail=f"open_clip on {self.device}, {self.precision}; {self.engine.why}",
+            repeatable=self.precision == "fp64" and self.device.type == "cpu",
         )
 
     def normal_forms(self, prompts: Sequence[str]) -> Sequence[Hashable]:
@@ -144,27 +152,27 @@ class OpenClipBlackBox(BlackBox):
     def image_features(self, images: Sequence[Image]) -> FloatArray:
         """(N, d) float32, L2-normalised; files are decoded while others are encoded."""
         rows: list[np.ndarray[Any, Any]] = []
-        dtype = HALF.get(self.precision, torch.float32)
         for _, pixels in load_batches(images, self._preprocess, self._batch_size):
             if self.device.type == "cuda":
                 pixels = pixels.pin_memory()
-            pixels = pixels.to(self.device, dtype, non_blocking=True)
+            pixels = pixels.to(self.device, PRECISIONS[self.precision], non_blocking=True)
             # Some towers mix precisions: open_clip keeps norms, scales and pools in fp32.
-            with torch.autocast(self.device.type, dtype, enabled=self.precision in HALF):
-                features = self._model.encode_image(pixels).float()
-            rows.append(torch.nn.functional.normalize(features, dim=-1).cpu().numpy())
+            half = HALF.get(self.precision)
+            with torch.autocast(self.device.type, half, enabled=half is not None):
+                features = wide(self._model.encode_image(pixels))
+            rows.append(torch.nn.functional.normalize(features, dim=-1).float().cpu().numpy())
         return self._finite(np.concatenate(rows), [image.name for image in images])
 
     def text_features(self, prompts: Sequence[str]) -> FloatArray:
         """(M, d) float32, L2-normalised."""
-        features = self.engine.encode([clean(p) for p in prompts]).cpu().numpy()
+        features = self.engine.encode([clean(p) for p in prompts]).float().cpu().numpy()
         return self._finite(features, prompts)
 
     def soft_features(
         self, contexts: torch.Tensor, classnames: Sequence[str], *, grad: bool = False
     ) -> torch.Tensor:
         """(B, K, d) float32 features of soft prompts."""
-        return self.engine.encode_soft(contexts, [clean(n) for n in classnames], grad=grad)
+        return self.engine.encode_soft(contexts, [clean(n) for n in classnames], grad=grad).float()
 
     def embed_text(self, text: str) -> FloatArray:
         """(L, e) float32 token vectors."""
@@ -202,14 +210,16 @@ def load_model(
         ModelError: see :class:`OpenClipBlackBox`.
         ConfigError: its text goes through transformers, which is not installed.
     """
+    wider = precision == "fp64"  # which open_clip has no word for
+    built = "fp32" if wider else precision
     if name == shapes_tiny.NAME:
         if pretrained:
             raise ModelError(f"{name} carries its own weights; leave out --pretrained {pretrained}")
         try:
-            model, preprocess, tokenizer = shapes_tiny.load(precision=precision)
+            model, preprocess, tokenizer = shapes_tiny.load(precision=built)
         except (OSError, ValueError) as error:
             raise ModelError(str(error)) from error
-        return model.to(device), preprocess, tokenizer
+        return (model.double() if wider else model).to(device), preprocess, tokenizer
     if not name.startswith(SCHEMAS):
         _check_names(name, pretrained)
     elif pretrained:
@@ -220,7 +230,7 @@ def load_model(
             model, _, preprocess = open_clip.create_model_and_transforms(
                 name,
                 pretrained=pretrained or None,
-                precision=precision,
+                precision=built,
                 device=str(device),
                 pretrained_text=False,
                 require_pretrained=True,
@@ -234,7 +244,7 @@ def load_model(
         if getattr(error, "name", "") == "transformers" or "install transformers" in str(error):
             _require_transformers(name)
         raise ModelError(_unloadable(name, pretrained, error)) from error
-    return model, preprocess, tokenizer
+    return model.double() if wider else model, preprocess, tokenizer
 
 
 @contextlib.contextmanager
@@ -329,9 +339,11 @@ def _device(device: str) -> torch.device:
     return chosen
 
 
-def _precision(precision: str, on_gpu: bool) -> str:
+def _precision(precision: str, device: str, name: str) -> str:
     if precision == "auto":
-        return "fp16" if on_gpu else "fp32"
+        if name == shapes_tiny.NAME and device != "mps":  # which has no float64
+            return "fp64"
+        return "fp32" if device == "cpu" else "fp16"
     if precision not in PRECISIONS:
         raise ModelError(
             f"unknown precision '{precision}'{nearest(precision, PRECISIONS)}; "

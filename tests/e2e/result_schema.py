@@ -66,6 +66,13 @@ RESULT: dict[str, Any] = {
     },
     "seconds": {"total": NUMBER, "llm": NUMBER, "black_box": NUMBER},
     "versions": dict,
+    "machine": {
+        "processor": str,
+        "instructions": (str, type(None)),
+        "threads": int,
+        "same_elsewhere": bool,
+        "because": str,
+    },
 }
 
 

@@ -19,7 +19,7 @@ from llmopt.errors import BudgetExhausted, ContentRefused, ContextOverflow, Temp
 from llmopt.language.reasoning import strip_reasoning
 from llmopt.resources import read_prompt
 from llmopt.search.base import Search
-from llmopt.stats import log_likelihoods
+from llmopt.stats import log_likelihoods, settled
 from llmopt.task import Labelled
 from llmopt.template import SLOT, Template, clean, display_name
 
@@ -146,4 +146,4 @@ def _lower_bound(differences: npt.NDArray[np.float64]) -> float:
     if len(differences) < 2:
         return -1.0
     error = differences.std(ddof=1) / np.sqrt(len(differences))
-    return float(differences.mean() - error)
+    return float(settled(differences.mean() - error))

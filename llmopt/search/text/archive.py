@@ -58,13 +58,23 @@ class Scored:
         """Mean log-likelihood of the true class."""
         return float(self.likelihoods.mean())
 
+    @property
+    def score(self) -> float:
+        """It as templates rank by it and as it is shown (see :func:`coarse`)."""
+        return coarse(self.logprob)
+
+    @property
+    def rank(self) -> tuple[float, float, int, int]:
+        """Larger is better: fitness, then likelihood, then fewer words, then fewer letters."""
+        words, letters = self.template.length
+        return self.fitness, self.score, -words, -letters
+
 
 class Archive:
     """All templates scored in one stream of a search, without duplicates.
 
     Two templates are duplicates when the black box cannot tell them apart (same tokens). Ranking is
-    by fitness; ties go to the better likelihood, then to the newer template, so that an equal
-    newcomer can displace an incumbent.
+    by fitness; ties go to the better likelihood, then to the shorter template, then to the earlier.
 
     Args:
         search: where scores come from.
@@ -135,9 +145,7 @@ class Archive:
 
     def ranked(self) -> list[Scored]:
         """All, best first."""
-        order = list(enumerate(self._scored.values()))
-        order.sort(key=lambda item: (item[1].fitness, item[1].logprob, item[0]), reverse=True)
-        return [scored for _, scored in order]
+        return ranked(self._scored.values())
 
     def best(self) -> Scored:
         """The best so far."""
@@ -154,6 +162,22 @@ class Archive:
         return True
 
 
+def coarse(logprob: float) -> float:
+    """A mean log-likelihood to two decimals; to three or four where it is close to 0.
+
+    Finer than few images can tell, and coarse enough to be the same on every processor: the last
+    bits of the features differ from one to another, and a conversation that shows them goes
+    elsewhere.
+    """
+    decimals = 2 if logprob <= -0.1 else 3 if logprob <= -0.01 else 4
+    return round(float(logprob), decimals) + 0.0  # no "-0.0"
+
+
+def ranked(scored: Iterable[Scored]) -> list[Scored]:
+    """Best first; the earlier of equals first."""
+    return sorted(scored, key=lambda one: one.rank, reverse=True)
+
+
 def judge(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
     """(..., N, 2) log-likelihood of the true class, and the class taken for it."""
     return np.stack([log_likelihoods(logits, labels), logits.argmax(axis=-1)], axis=-1)
@@ -164,5 +188,5 @@ def _scored(
 ) -> Scored:
     likelihoods, predicted = judged[:, 0], judged[:, 1].astype(np.int64)
     correct = predicted == images.labels
-    value = likelihoods.mean() if fitness == "likelihood" else correct.mean()
+    value = coarse(likelihoods.mean()) if fitness == "likelihood" else correct.mean()
     return Scored(template, likelihoods, predicted, correct, float(value))

@@ -27,7 +27,7 @@ from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.text.aliases import PROPOSED, find_aliases
 from llmopt.search.text.archive import Archive, Fitness, Scored
 from llmopt.search.text.conversation import Lists, rephrase
-from llmopt.search.text.polishing import POLISH, polish, ranked
+from llmopt.search.text.polishing import POLISH, distinct, polish
 from llmopt.search.text.replies import MAX_CHARS, ParsedReply, parse_reply
 from llmopt.search.text.selection import FINALISTS, choose, second_look
 from llmopt.settings import Settings
@@ -176,7 +176,7 @@ class Climbing(Optimizer[C]):
         else:
             with ThreadPoolExecutor(s.parallel) as pool:
                 climbs = list(pool.map(lambda restart: self._climb(search, restart), restarts))
-        found = ranked(one for climb in climbs for one in climb.archive.ranked())
+        found = distinct(one for climb in climbs for one in climb.archive.ranked())
         if s.polish and found:
             found = polish(search, found, s.fitness)
         choice = choose(search, found, finalists=s.finalists, ensemble=s.ensemble)

@@ -1,7 +1,7 @@
 """What is said to the language model, turn by turn.
 
 The wording lives in ``prompts/meta/``; this module fills it in and keeps the history within
-bounds. Scored templates are always written one a line as ``- TEXT (score -0.512, accuracy 58.3%)``.
+bounds. Scored templates are always written one a line as ``- TEXT (score -0.51, accuracy 58.3%)``.
 """
 
 from __future__ import annotations
@@ -153,10 +153,7 @@ def line(scored: Scored, scores: bool = True) -> str:
     """A template as a list item, with its scores or without."""
     if not scores:
         return f"- {scored.template.text}"
-    return (
-        f"- {scored.template.text} "
-        f"(score {scored.logprob:.3f}, accuracy {100 * scored.accuracy:.1f}%)"
-    )
+    return f"- {scored.template.text} (score {scored.score}, accuracy {100 * scored.accuracy:.1f}%)"
 
 
 def enumerate_names(names: Sequence[str], limit: int = CLASSES_SHOWN) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from llmopt.errors import BudgetExhausted
 from llmopt.search.base import Search
-from llmopt.search.text.archive import Archive, Fitness, Scored
+from llmopt.search.text.archive import Archive, Fitness, Scored, ranked
 from llmopt.search.text.selection import as_good
 from llmopt.sentences import Sentence
 from llmopt.template import Template
@@ -43,20 +43,20 @@ def polish(search: Search, found: list[Scored], fitness: Fitness) -> list[Scored
             ]
             if not fine:
                 break
-            best = min(fine, key=lambda one: len(one.template.text.split()))
+            best = min(fine, key=lambda one: one.template.length[0])
     except BudgetExhausted:
         pass
     # The shortest goes first: it is a finalist whatever its rank.
-    return [best, *(one for one in ranked([*found, *archive.ranked()]) if one is not best)]
+    return [best, *(one for one in distinct([*found, *archive.ranked()]) if one is not best)]
 
 
 def _template(sentence: Sentence) -> Template:
     return Template(str(sentence))
 
 
-def ranked(scored: Iterable[Scored]) -> list[Scored]:
+def distinct(scored: Iterable[Scored]) -> list[Scored]:
     """Each template once, best first."""
     first: dict[str, Scored] = {}
     for one in scored:
         first.setdefault(one.template.normal, one)
-    return sorted(first.values(), key=lambda one: (one.fitness, one.logprob), reverse=True)
+    return ranked(first.values())

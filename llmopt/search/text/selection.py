@@ -19,7 +19,7 @@ from llmopt.errors import BudgetExhausted
 from llmopt.predictor import TextPredictor
 from llmopt.search.base import Search, TemplateResult
 from llmopt.search.text.archive import Scored
-from llmopt.stats import log_likelihoods, shrink
+from llmopt.stats import log_likelihoods, settled, shrink
 from llmopt.task import FloatArray, Task
 from llmopt.template import Template
 
@@ -71,6 +71,7 @@ def choose(
     means = gains.mean(axis=1)
     errors = gains.std(axis=1, ddof=1) / np.sqrt(len(labels)) if len(labels) > 1 else means * 0
     shrunk = np.concatenate([[0.0], shrink(means[1:], errors[1:])]) if len(means) > 1 else means
+    means, errors, shrunk = settled(means), settled(errors), settled(shrunk)
     correct = logits.argmax(axis=-1) == labels
     convincing = (
         (shrunk > errors)
@@ -123,10 +124,10 @@ def greedy_ensemble(
     """
     members = [first]
     total = logits[first].astype(np.float64)
-    current = log_likelihoods(total, labels).mean()
+    current = settled(log_likelihoods(total, labels).mean())
     while len(members) < size:
         trials = (total + logits) / (len(members) + 1)
-        values = log_likelihoods(trials, labels).mean(axis=-1)
+        values = settled(log_likelihoods(trials, labels).mean(axis=-1))
         best = int(values.argmax())
         if values[best] <= current:
             break
@@ -145,7 +146,7 @@ def _simplest(
     """The finalist with the fewest words among those as good as the best on the same images."""
     best = order[0]
     equal = [j for j in order if convincing[j] and as_good(*likelihoods[[j, best, 0]])]
-    return min([best, *equal], key=lambda j: len(templates[j].text.split()))
+    return min([best, *equal], key=lambda j: templates[j].length[0])
 
 
 def as_good(
@@ -160,7 +161,7 @@ def as_good(
     """
     lost = best - simpler
     tolerance = max(lost.std() / np.sqrt(len(lost)), _SHARE * (best - start).mean())
-    return bool(lost.mean() <= tolerance)
+    return bool(settled(lost.mean()) <= settled(tolerance))
 
 
 def _validation_scores(search: Search, templates: Sequence[Template]) -> FloatArray:

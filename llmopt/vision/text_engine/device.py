@@ -1,4 +1,4 @@
-"""From numpy to the device without waiting for it."""
+"""Where numbers lie and how wide they are."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def wide(x: Tensor) -> Tensor:
+    """``x`` in float32, or in float64 if it has that: what sums and norms are computed in."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def index(places: Sequence[int], device: torch.device) -> Tensor:

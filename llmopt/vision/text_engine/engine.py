@@ -42,7 +42,12 @@ FORMS = 2**16
 _PROBES = ("a photo of a cat.", "a photo of a small dog in the snow.", "itap of a cat.", "texture")
 
 # Largest difference of normalised features that rounding explains.
-_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+_TOLERANCE = {
+    torch.float64: 1e-10,
+    torch.float32: 1e-4,
+    torch.bfloat16: 3e-2,
+    torch.float16: 5e-3,
+}
 
 
 @dataclass
@@ -67,8 +72,8 @@ class TextEngine:
             not change while the engine is in use.
         tokenizer: what ``open_clip.get_tokenizer`` gives for it.
         precision: of matrix products, ``fp32``, ``bf16`` or ``fp16``; None takes the weights'.
-            Norms, sums, the residual stream and results are fp32 in any case. Padded towers run
-            under autocast instead, never above the precision of their weights.
+            Norms, sums, the residual stream and results are fp32, or fp64 where the weights are.
+            Padded towers run under autocast instead, never above the precision of their weights.
         cache_bytes: bound of the features kept from earlier calls.
 
     Attributes:
@@ -76,6 +81,7 @@ class TextEngine:
         why: a sentence on what decided it.
         context_length: longest text in tokens, start and end included.
         dim: length d of a feature.
+        dtype: of features: float32, or float64 where the weights are.
         device: where the model is and results lie.
         counts: see :class:`TextCounts`.
 
@@ -115,6 +121,7 @@ class TextEngine:
         with torch.inference_mode():
             ((_, probe),) = self._encoder.encode([self._encoder.cut(probes[0].tolist())])
         self.dim: int = probe.shape[1]
+        self.dtype = probe.dtype
         self._forms: dict[str, Form] = {}
         self._cache = RowCache(cache_bytes)
         self._last_soft: tuple[tuple[tuple[str, ...], int, bool], TokenTree] | None = None
@@ -122,7 +129,7 @@ class TextEngine:
     # ------------------------------------------------------------------------------ text prompts
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """(n, d) float32 L2-normalised features, on :attr:`device`.
+        """(n, d) L2-normalised features, on :attr:`device`.
 
         Texts longer than :attr:`context_length` are cut, as the tokenizer does it.
         """
@@ -189,7 +196,7 @@ class TextEngine:
         unique = {form: place for place, form in enumerate(dict.fromkeys(forms))}
         keys = list(unique)
         # Made outside of inference mode, so that it may serve in somebody's gradient.
-        features = torch.empty(len(keys), self.dim, device=self.device)
+        features = torch.empty(len(keys), self.dim, dtype=self.dtype, device=self.device)
         missing = self._cache.take(keys, features)
         self.counts.texts += len(forms)
         self.counts.computed += len(missing)
@@ -217,7 +224,7 @@ class TextEngine:
             grad: keep gradients with respect to ``contexts``.
 
         Returns:
-            (B, K, d) float32, L2-normalised. Memory beyond it is bounded, except with ``grad``.
+            (B, K, d), L2-normalised. Memory beyond it is bounded, except with ``grad``.
 
         Raises:
             AccessError: the model's text tower takes no soft prompts.
@@ -234,14 +241,15 @@ class TextEngine:
                 f"or (B, {len(classnames)}, m, {width}), m > 0"
             )
         tree = self._soft_tree(tuple(classnames), contexts.shape[-2], shared)
-        vectors = contexts.to(self.device, torch.float32).reshape(len(contexts), -1, width)
+        vectors = contexts.to(self.device, self.dtype).reshape(len(contexts), -1, width)
         places = to_device(tree.inverse, self.device)
         if grad:
             with torch.enable_grad():
                 pieces = list(encoder.encode_soft(tree, vectors))
                 return torch.cat(pieces).index_select(1, places)
 
-        features = torch.empty(len(contexts), len(classnames), self.dim, device=self.device)
+        shape = len(contexts), len(classnames), self.dim
+        features = torch.empty(shape, dtype=self.dtype, device=self.device)
         with torch.inference_mode():
             start = 0
             for piece in encoder.encode_soft(tree, vectors):

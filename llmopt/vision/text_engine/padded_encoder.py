@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmopt.vision.text_engine.device import to_device
+from llmopt.vision.text_engine.device import to_device, wide
 
 # Bounds the activations; larger batches have nothing left to gain.
 _TOKENS = {"cpu": 8192, "cuda": 65536}
@@ -24,7 +24,8 @@ class PaddedEncoder:
     Args:
         model: any model with ``encode_text``.
         length: tokens of a padded prompt.
-        dtype: run under autocast to this precision; None or float32 runs the model as it is.
+        dtype: run under autocast to this precision; None, float32 and float64 leave the model as
+            it is.
     """
 
     kind = "padded"
@@ -33,7 +34,7 @@ class PaddedEncoder:
         self._model = model
         self._length = length
         self._device: torch.device = next(model.parameters()).device
-        self._autocast = None if dtype is torch.float32 else dtype
+        self._autocast = None if dtype in (torch.float32, torch.float64) else dtype
         tokens = _TOKENS.get(self._device.type, _TOKENS["cuda"])
         self._batch = max(1, tokens // length)
 
@@ -47,7 +48,7 @@ class PaddedEncoder:
     def encode(self, forms: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Tensor]]:
         """Features of sequences (see :meth:`cut`), in pieces.
 
-        Each piece is places in ``forms`` and their features (places, d), fp32 and L2-normalised.
+        Each piece is places in ``forms`` and their features (places, d), L2-normalised.
         """
         for start in range(0, len(forms), self._batch):
             batch = forms[start : start + self._batch]
@@ -55,10 +56,10 @@ class PaddedEncoder:
             yield list(range(start, start + len(batch))), self.features(np.array(rows))
 
     def features(self, ids: npt.NDArray[np.int64]) -> Tensor:
-        """(n, d) fp32 L2-normalised features of padded token ids (n, length)."""
+        """(n, d) L2-normalised features of padded token ids (n, length)."""
         context: AbstractContextManager[Any] = nullcontext()
         if self._autocast is not None:
             context = torch.autocast(self._device.type, self._autocast)
         with context:
             features = self._model.encode_text(to_device(ids, self._device))
-        return F.normalize(features.float(), dim=-1)
+        return F.normalize(wide(features), dim=-1)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llmopt._torchvision import ensure_operators
+from llmopt.vision.text_engine.device import wide
 
 
 class NotCausal(Exception):
@@ -24,7 +25,7 @@ class NotCausal(Exception):
 
 @dataclass(frozen=True)
 class Norm:
-    """Layer normalisation in fp32, whatever the precision around it."""
+    """Layer normalisation in fp32 at least, whatever the precision around it."""
 
     weight: Tensor | None
     bias: Tensor | None
@@ -50,7 +51,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Layer:
-    """One residual layer; the residual stream is fp32, products are in the weights' precision.
+    """One residual layer; its stream is fp32 at least, products are in the weights' precision.
 
     Attributes:
         norm_1, qkv: from the stream (…, e) to queries, keys and values (…, 3e).
@@ -118,10 +119,10 @@ class CausalTower:
         return tuple(row[: row.index(end) + 1 if end in row else 1])
 
     def feature(self, x: Tensor) -> Tensor:
-        """(…, d) fp32 L2-normalised features of final states ``x`` (…, e)."""
+        """(…, d) L2-normalised features of final states ``x`` (…, e)."""
         x = self.norm(x)
         if self.projection is not None:
-            x = self.projection(x).float()
+            x = wide(self.projection(x))
         return F.normalize(x, dim=-1)
 
 
@@ -203,8 +204,8 @@ def _layer(block: Any, dtype: torch.dtype | None) -> Layer:
 def _norm(module: Any) -> Norm:
     if not isinstance(module, nn.LayerNorm):
         raise NotCausal(f"it normalises with {type(module).__name__}")
-    weight = None if module.weight is None else module.weight.detach().float()
-    bias = None if module.bias is None else module.bias.detach().float()
+    weight = None if module.weight is None else wide(module.weight.detach())
+    bias = None if module.bias is None else wide(module.bias.detach())
     return Norm(weight, bias, tuple(module.normalized_shape), module.eps)
 
 
@@ -224,7 +225,7 @@ def _scale(module: Any) -> Tensor | None:
 
     if isinstance(module, LayerScale):
         gamma: Tensor = module.gamma
-        return gamma.detach().float()
+        return wide(gamma.detach())
     if isinstance(module, nn.Identity):
         return None
     raise NotCausal(f"it scales its branches with {type(module).__name__}")

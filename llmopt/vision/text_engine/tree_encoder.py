@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmopt.vision.text_engine.device import to_device
+from llmopt.vision.text_engine.device import to_device, wide
 from llmopt.vision.text_engine.packed import PackedLayer, packed
 from llmopt.vision.text_engine.token_tree import BLOCK, Chunk, TokenTree
 from llmopt.vision.text_engine.towers import CausalTower, Layer
@@ -78,7 +78,7 @@ class TreeEncoder:
     def encode(self, forms: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Tensor]]:
         """Features of distinct sequences (see :meth:`cut`), in pieces.
 
-        Each piece is places in ``forms`` and their features (places, d), fp32 and L2-normalised.
+        Each piece is places in ``forms`` and their features (places, d), L2-normalised.
         """
         tree = TokenTree.build(forms)
         places = np.argsort(tree.inverse).tolist()
@@ -95,7 +95,7 @@ class TreeEncoder:
 
         Args:
             tree: its tokens -1, -2, … stand for context vectors 0, 1, …
-            contexts: (B, vectors, e) float32 on the tower's device.
+            contexts: (B, vectors, e) on the tower's device.
         """
         path = self._empty_path()
         for chunk in tree.chunks(0, tree.shared, self.chunk, self.block):
@@ -131,12 +131,12 @@ class TreeEncoder:
         return self.tower.feature(x), following
 
     def _embed(self, plan: _Plan, contexts: Tensor | None) -> Tensor:
-        """(1 or B, n, e) fp32 token vectors with positions added."""
-        x = F.embedding(plan.tokens, self.tower.embedding).float()[None]
+        """(1 or B, n, e) token vectors with positions added."""
+        x = wide(F.embedding(plan.tokens, self.tower.embedding))[None]
         if contexts is not None and len(plan.soft):
             x = x.expand(len(contexts), -1, -1)
             x = x.index_copy(1, plan.soft_at, contexts.index_select(1, plan.soft))
-        return x + F.embedding(plan.depth, self.tower.positions).float()
+        return x + wide(F.embedding(plan.depth, self.tower.positions))
 
     def _attend(
         self, layer: Layer | PackedLayer, x: Tensor, above: Tensor, keys: Tensor, mask: Tensor

@@ -27,7 +27,7 @@ def test_the_released_settings() -> None:
 def test_hinge() -> None:
     scores = torch.tensor([[[5.0, 1.0, 0.0], [0.0, 3.0, 2.0]], [[1.0, 1.0, 0.0], [9.0, 0.0, 0.0]]])
     labels = torch.tensor([0, 1])
-    expected = torch.tensor([(0 + 1) / 2, (2 + 11) / 2])
+    expected = torch.tensor([(0 + 1) / 2, (2 + 11) / 2], dtype=torch.float64)
     torch.testing.assert_close(hinge(scores, labels), expected)
 
 

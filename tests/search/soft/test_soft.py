@@ -103,8 +103,8 @@ def test_soft_text_reads_off_the_features(bench: Bench) -> None:
 
 def test_losses_are_per_candidate() -> None:
     generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(3, 4, 5, generator=generator)
-    other = torch.randn(3, 4, 5, generator=generator)
+    scores = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64)
+    other = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64)
     labels = torch.tensor([0, 1, 2, 4])
     for b in range(3):
         expected = torch.nn.functional.cross_entropy(scores[b], labels)

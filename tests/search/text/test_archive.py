@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llmopt.errors import BudgetExhausted
-from llmopt.search.text.archive import Archive, Scored
+from llmopt.search.text.archive import Archive, Scored, coarse
 from llmopt.spend.journal import read_journal
 from llmopt.spend.ledger import Caps
 from llmopt.stats import log_likelihoods
@@ -34,7 +34,8 @@ def test_scores_are_of_the_training_images(tmp_path: Path) -> None:
         np.testing.assert_allclose(small.likelihoods, log_likelihoods(logits, TASK.train.labels))
         assert small.predicted.tolist() == logits.argmax(axis=1).tolist()
         assert small.accuracy == (logits.argmax(axis=1) == TASK.train.labels).mean() == 1.0
-        assert small.logprob == small.fitness == pytest.approx(small.likelihoods.mean())
+        assert small.logprob == pytest.approx(small.likelihoods.mean())
+        assert small.fitness == small.score == coarse(small.logprob)
         assert s.box.images == {image.name for image in TASK.train.images}
 
 
@@ -56,18 +57,27 @@ def test_fitness_may_be_accuracy_with_likelihood_breaking_ties(tmp_path: Path) -
         archive.score(templates("a small small {}.", "a small {}.", "a tiny small {}."))
         ranked = archive.ranked()
         assert {one.fitness for one in ranked} == {1.0}
-        assert [one.logprob for one in ranked] == sorted(
-            (one.logprob for one in ranked), reverse=True
-        )
+        assert [one.score for one in ranked] == sorted((one.score for one in ranked), reverse=True)
 
 
-def test_among_equals_the_newest_stands_first(tmp_path: Path) -> None:
+def test_among_equals_the_shortest_stands_first_then_the_earliest(tmp_path: Path) -> None:
     with stage(tmp_path, TASK, FakeBox(flat=True)) as s:
         archive = Archive(s.search)
-        archive.score(SOME[:2])
-        archive.score(SOME[2:])
-        assert [one.template for one in archive.ranked()] == SOME[::-1]
+        given = templates("a photo of a {}.", "a small {}.", "a large {}.", "a {}.")
+        archive.score(given[:2])
+        archive.score(given[2:])
+        assert [one.template for one in archive.ranked()] == [given[i] for i in (3, 1, 2, 0)]
         assert len({one.fitness for one in archive.ranked()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("logprob", "score"),
+    [(-3.14159, -3.14), (-0.5, -0.5), (-0.09876, -0.099), (-0.00123456, -0.0012), (-1e-9, 0.0)],
+)
+def test_scores_are_as_coarse_as_every_processor_can_promise(logprob: float, score: float) -> None:
+    assert coarse(logprob) == score
+    assert str(coarse(logprob)).count("e") == 0
+    assert coarse(logprob + 1e-7) == score
 
 
 def test_fresh_leaves_out_what_was_tried_what_repeats_and_what_is_too_long(tmp_path: Path) -> None:

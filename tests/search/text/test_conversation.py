@@ -41,8 +41,8 @@ def test_the_first_turn() -> None:
     assert isinstance(asked, HumanMessage)
     text = str(asked.content)
     assert "circle, square, big star, cross, ring" in text
-    assert "- a small {}. (score -0.512, accuracy 100.0%)\n- a tiny {}. (score -0.700" in text
-    assert "worst first:\n- a large {}. (score -4.000" in text
+    assert "- a small {}. (score -0.51, accuracy 100.0%)\n- a tiny {}. (score -0.7" in text
+    assert "worst first:\n- a large {}. (score -4.0" in text
     assert "* ring is taken for cross" in text
     assert "write 8 new templates" in text
     assert "\n\n\n" not in text
@@ -64,7 +64,7 @@ def test_later_turns_send_the_history_and_what_became_of_the_last_proposals() ->
     assert second[:2] == first[:2]
     assert second[2] == AIMessage("- a huge {}.")
     asked = str(second[3].content)
-    assert "Your last templates scored:\n- a huge {}. (score -2.000" in asked
+    assert "Your last templates scored:\n- a huge {}. (score -2.0" in asked
     assert "Not used:\n* no slot: write one" in asked
     assert "Write 4 new templates" in asked
     talk.heard("- a wee {}.")
@@ -88,7 +88,7 @@ def test_without_scores_none_is_shown() -> None:
     talk.heard("- a huge {}.")
     messages = talk.turn(Lists(GOOD, BAD), 8, [scored("a huge {}.", -2.0)])
     assert "- a small {}.\n- a tiny {}." in said(messages)
-    for text in ("-0.512", "-2.000", "100.0%"):
+    for text in ("-0.51", "-2.0", "100.0%"):
         assert text not in said(messages)
 
 
@@ -181,5 +181,5 @@ def test_pictures_come_with_captions_and_small() -> None:
 
 
 def test_a_scored_line() -> None:
-    assert line(scored("a {}.", -1.23456)) == "- a {}. (score -1.235, accuracy 100.0%)"
+    assert line(scored("a {}.", -1.23456)) == "- a {}. (score -1.23, accuracy 100.0%)"
     assert line(scored("a {}."), scores=False) == "- a {}."

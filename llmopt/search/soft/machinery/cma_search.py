@@ -45,6 +45,7 @@ class CmaSearch:
             "popsize": population,
             # Where pycma defaults to two-point adaptation it does not allow a second ask().
             "AdaptSigma": _pycma().sigma_adaptation.CMAAdaptSigmaCSA,
+            "CMA_eigenmethod": _eigh,
         }
         if bound:
             options["bounds"] = [-bound, bound]
@@ -109,6 +110,16 @@ class CmaSearch:
             self.tell(fitness)
             for _ in range(draws):
                 self.draw()
+
+
+def _eigh(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors, (D,) and (D, D), each vector with a positive sum.
+
+    pycma draws along the eigenvectors, and which of its two signs each comes with is a matter of
+    the processor: the same seed would draw other candidates elsewhere.
+    """
+    values, vectors = np.linalg.eigh(matrix)
+    return values, vectors * np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
 
 
 def _pycma() -> Any:

@@ -13,9 +13,10 @@ import torch
 from llmopt.search.base import Search
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.search.soft.machinery.images import Encoded
-from llmopt.search.soft.machinery.scoring import cross_entropy, score
+from llmopt.search.soft.machinery.scoring import cross_entropy, double, score
 from llmopt.search.soft.machinery.subspace import Subspace
 from llmopt.search.soft.machinery.walk import Walk
+from llmopt.stats import settled
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Of (B, N, K) scores and (N,) labels: (B,)."""
@@ -80,10 +81,11 @@ class Evolution(Walk):
             self.subspace.contexts(z),
             self.names,
             lambda candidates: self.loss(candidates, self.fit.labels),
-        ).double()
-        self.cma.tell(losses.numpy())
-        if float(losses.min()) < self.best:
-            self.best, self.best_z = float(losses.min()), z[int(losses.argmin())]
+        )
+        fitness = settled(losses.numpy())
+        self.cma.tell(fitness)
+        if fitness.min() < self.best:
+            self.best, self.best_z = float(fitness.min()), z[fitness.argmin()]
         return float(losses.mean())
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -151,6 +153,7 @@ class Restarts(Walk):
 def hinge(scores: torch.Tensor, labels: torch.Tensor, margin: float = 2.0) -> torch.Tensor:
     """Mean shortfall of the true class behind the best other one plus a margin: (B,)."""
     index = labels.to(scores.device).expand(scores.shape[:-1])[..., None]
+    scores = double(scores)
     true = scores.gather(-1, index)
     others = scores.scatter(-1, index, -math.inf).amax(dim=-1, keepdim=True)
     return (margin + others - true).clamp(min=0).mean(dim=(-1, -2))

@@ -54,13 +54,18 @@ def soft_text(
     return ((scores - box.info.logit_bias) / box.info.logit_scale).T.contiguous()
 
 
+def double(logits: torch.Tensor) -> torch.Tensor:
+    """Logits in float64, so that a loss does not hang on the order of its sums."""
+    return logits if logits.device.type == "mps" else logits.double()  # which has no float64
+
+
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of each candidate: (B, N, K) logits and (N,) labels give (B,)."""
     chosen = labels.to(logits.device).expand(logits.shape[:-1])
-    return F.cross_entropy(logits.movedim(-1, 1), chosen, reduction="none").mean(dim=-1)
+    return F.cross_entropy(double(logits).movedim(-1, 1), chosen, reduction="none").mean(dim=-1)
 
 
 def kl(target: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
     """``KL(target || of)`` of two (..., N, K) logits, averaged over the N images: (...)."""
-    log_p, log_q = target.log_softmax(-1), of.log_softmax(-1)
+    log_p, log_q = double(target).log_softmax(-1), double(of).log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).mean(-1)

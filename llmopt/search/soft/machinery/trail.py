@@ -27,7 +27,7 @@ from llmopt.search.soft.machinery.images import Encoded, view
 from llmopt.search.soft.machinery.scoring import score
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.spend.currency import Spend
-from llmopt.stats import correct, log_likelihoods, paired_t
+from llmopt.stats import correct, log_likelihoods, paired_t, settled
 from llmopt.task import FloatArray, Task
 
 Array = npt.NDArray[Any]
@@ -112,7 +112,7 @@ class Trail:
         if not self._found:
             return Choice(None, 0.0, 0.0)
         rows = self._judges
-        index = int(np.argmax([likelihoods[rows].mean() for likelihoods, _ in self._found]))
+        index = int(settled([found[rows].mean() for found, _ in self._found]).argmax())
         likelihoods, hits = self._found[index]
         gain = paired_t(likelihoods[rows] - self._start[0][rows])
         worse = hits[rows].sum() < self._start[1][rows].sum()

@@ -1,0 +1,40 @@
+"""The machine a run was made on, and whether another would have found the same."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import Any
+
+from llmopt.vision.base import BoxInfo
+
+
+def machine(info: BoxInfo, llm_repeats: bool) -> dict[str, Any]:
+    """What decides the last bits of a score, and whether they decide anything.
+
+    Args:
+        info: the black box.
+        llm_repeats: there is no language model, or the same messages get the same reply from it.
+
+    Returns:
+        ``processor``; ``instructions`` and ``threads`` of PyTorch where it was used;
+        ``same_elsewhere``; ``because``, a line for people.
+    """
+    if not llm_repeats:
+        because = "a language model may answer otherwise when it is asked again"
+    elif not info.repeatable:
+        because = (
+            "last bits of the model's features differ between processors, and a long search can "
+            "end elsewhere for it; --precision fp64 on a CPU gives the same everywhere"
+        )
+    else:
+        because = "the model computes in fp64, and what is decided on is rounded"
+    torch = sys.modules.get("torch")
+    return {
+        "processor": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability() if torch else None,
+        "threads": torch.get_num_threads() if torch else os.cpu_count(),
+        "same_elsewhere": llm_repeats and info.repeatable,
+        "because": because,
+    }
