@@ -96,8 +96,7 @@ def settled(values: npt.ArrayLike) -> Float64Array:
     threads, to another. What is decided on is rounded first, so that equal values tie everywhere
     and a stated rule parts them, not the last bits.
     """
-    rounded: Float64Array = np.round(np.asarray(values, dtype=np.float64), DECIMALS)
-    return rounded
+    return np.asarray(np.asarray(values, dtype=np.float64).round(DECIMALS))
 
 
 # --- two classifiers on the same images --------------------------------------------------------
