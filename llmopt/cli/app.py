@@ -121,7 +121,9 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # in whatever encoding the terminal has
     if threading.current_thread() is threading.main_thread():
         # What stops containers and batch jobs ends as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
+                signal.signal(number, _interrupt)
     code = _run()
     try:
         sys.stdout.flush()
@@ -130,11 +132,23 @@ def main() -> None:
     sys.exit(code)
 
 
+_interrupts: list[int] = []
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _interrupts.append(number)
+    raise KeyboardInterrupt
+
+
 def _run() -> Any:
     """Run the command, and say how it ended; the exit code."""
+    _interrupts.clear()
     try:
         app()
     except LlmoptError as error:
+        if _interrupts:  # PyTorch, for one, turns an interrupt in its midst into errors of its own
+            _say_interrupted(error)
+            return INTERRUPTED
         _complain(str(error))
         for note in _notes(error):
             if "resume" not in str(error):
@@ -150,6 +164,9 @@ def _run() -> Any:
             _say_interrupted(cause)
         return end.code
     except BaseException as error:
+        if _interrupts:
+            _say_interrupted(error)
+            return INTERRUPTED
         # A file that cannot be written has a name; a stream has none.
         if isinstance(error, OSError) and error.filename is None and error.errno in _STREAM:
             return _unheard(error)
@@ -207,7 +224,7 @@ def _keep(trace: str, name: str, folders: list[Path]) -> Path:
     return folders[-1] / name
 
 
-def _say_interrupted(stop: KeyboardInterrupt) -> None:
+def _say_interrupted(stop: BaseException) -> None:
     _complain("; ".join(["interrupted", *_notes(stop)]), prefix="")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from command_line import Done, done, run
 from fakes import write_folder
 from worlds import COMMAND, llmopt
 
+from llmopt.errors import ConfigError
 from llmopt.screen import printable
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
@@ -186,6 +189,25 @@ def test_ctrl_c_at_once_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as stop:
         importlib.import_module("llmopt.cli.app")
     assert stop.value.code == 130
+
+
+@pytest.mark.parametrize("error", [ConfigError("a shape is odd"), ValueError("a shape is odd")])
+def test_an_interrupt_that_a_library_turned_into_an_error_is_still_one(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def loading(*args: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise error
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr("llmopt.runs.compose.open_dataset", loading)
+    try:
+        ended = run(*ZERO)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert (ended.code, ended.err.splitlines()[-1]) == (130, "interrupted")
 
 
 # --- outside text --------------------------------------------------------------------------------

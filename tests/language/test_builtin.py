@@ -45,7 +45,7 @@ def turn(count: int = 8, scores: bool = True) -> list[object]:
 def test_what_conversations_write_it_reads() -> None:
     texts = [str(m.content) for m in turn()]  # type: ignore[attr-defined]
     read = read_scores(texts)
-    assert read == {one.template.text: round(one.logprob, 3) for one in [*GOOD, *BAD]}
+    assert read == {one.template.text: one.score for one in [*GOOD, *BAD]}
     assert list(read) == [one.template.text for one in [*GOOD, *BAD]]
 
 
