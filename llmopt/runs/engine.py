@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from llmopt.spend.ledger import Ledger
 from llmopt.task import FloatArray, Labelled, Task
 from llmopt.vision.base import BlackBox
 from llmopt.vision.feature_cache import FeatureCache
+from llmopt.vision.kept import KeptAnswers
 from llmopt.vision.metered import MeteredBox
 
 if TYPE_CHECKING:
@@ -135,7 +137,8 @@ def _sitting(
         ledger = Ledger(setup.caps, journal.clock)
         ledger.charge(labelled_images=task.labelled_images)
         features = FeatureCache(default_cache_dir(), watch.images, watch.warn)
-        metered = MeteredBox(box, ledger, features)
+        kept = _kept(folder, box, "search")
+        metered = MeteredBox(box, ledger, features, kept)
         chat = None
         if setup.llm is not None:
             from llmopt.language.metered import open_metered
@@ -155,6 +158,12 @@ def _sitting(
         yield _Sitting(
             folder, setup, found, box, metered, features, chat, journal, ledger, watch, start
         )
+
+
+def _kept(folder: Path, box: BlackBox, part: str) -> KeptAnswers | None:
+    """Where the answers of a box that is paid for what it receives are kept until the run ends."""
+    whose = f"{box.address}\n{box.info.weights_sha256}\n{part}"
+    return KeptAnswers(folder / run_folder.ANSWERS, whose) if outside(box) else None
 
 
 def _said_before_paid(setup: Setup, llm: Llm, box: BlackBox) -> str:
@@ -298,7 +307,9 @@ def _measure(run: _Sitting, outcome: Outcome) -> _Measured:
             run.watch.warn(f"{skipped} test images could not be read and were left out")
         if images is not None:
             run.journal.event("test_opened", images=len(images), predictor=found.describe())
-            metered = MeteredBox(run.open_box, spent, run.features)
+            metered = MeteredBox(
+                run.open_box, spent, run.features, _kept(run.folder, run.open_box, "test")
+            )
             test = measure(metered, images, found, run.baseline, len(task.classnames))
     return _Measured((started[0], ended[0]), (started[1], ended[1]), test, spent, skipped)
 
@@ -343,6 +354,8 @@ def _write(run: _Sitting, outcome: Outcome, measured: _Measured) -> dict[str, An
         llm_repeats=run.setup.llm is None or run.setup.llm.free,
     )
     run_result.save(folder, result, outcome, test, run.setup.task.classnames)
+    if outcome.stop_reason != "interrupted":  # nothing will be asked again
+        shutil.rmtree(folder / run_folder.ANSWERS, ignore_errors=True)
     return result
 
 

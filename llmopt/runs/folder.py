@@ -18,6 +18,7 @@ from llmopt.spend.files import keeping, write_text
 from llmopt.spend.journal import Journal, first_record
 
 CONFIG, JOURNAL, RESULT, PROMPTS = "config.toml", "journal.jsonl", "result.json", "prompts.json"
+ANSWERS = "answers"
 CHECKPOINT, PREDICTOR, PREDICTIONS = (
     "checkpoint.safetensors",
     "predictor.safetensors",

@@ -8,12 +8,10 @@ call as well.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +19,9 @@ import numpy.typing as npt
 from llmopt.images import Image
 from llmopt.task import FloatArray, Labelled
 from llmopt.template import Template
+from llmopt.vision.answers import numbers, places
 from llmopt.vision.base import Access, BlackBox, BoxInfo
-from llmopt.vision.patience import patiently
+from llmopt.vision.calls import Calls
 from llmopt.vision.scoring import Reduction, reduced
 
 if TYPE_CHECKING:
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
 
     from llmopt.spend.ledger import Ledger
     from llmopt.vision.feature_cache import FeatureCache
+    from llmopt.vision.kept import KeptAnswers
     from llmopt.vision.vocabulary import Vocabulary
 
-T = TypeVar("T")
 TEXT_CACHE_BYTES = 512 * 2**20
 
 
@@ -43,6 +42,7 @@ class MeteredBox:
         box: what is behind it.
         ledger: charged before every use; :class:`~llmopt.errors.BudgetExhausted` comes from here.
         features: image features on disk, shared between runs; None keeps them in memory only.
+        kept: answers of earlier sittings of the run, which are counted but not asked for again.
         text_cache_bytes: bound of the text features kept in memory, the oldest leave first.
 
     Safe to use from several threads; calls to the box are made one at a time.
@@ -53,11 +53,13 @@ class MeteredBox:
         box: BlackBox,
         ledger: Ledger,
         features: FeatureCache | None = None,
+        kept: KeptAnswers | None = None,
         text_cache_bytes: int = TEXT_CACHE_BYTES,
     ) -> None:
         self._box = box
         self._ledger = ledger
         self._disk = features
+        self._calls = Calls(box, ledger, kept)
         self._images: dict[str, FloatArray] = {}
         self._rows: dict[str, FloatArray] = {}
         self._texts: OrderedDict[Hashable, FloatArray] = OrderedDict()
@@ -66,7 +68,6 @@ class MeteredBox:
         self._pairs: set[tuple[str, Hashable]] = set()
         self._columns: dict[tuple[str, tuple[Hashable, ...]], FloatArray] = {}
         self._lock = threading.RLock()
-        self.seconds = 0.0
 
     @property
     def info(self) -> BoxInfo:
@@ -77,6 +78,11 @@ class MeteredBox:
     def access(self) -> Access:
         """The access level it offers."""
         return self._box.info.access
+
+    @property
+    def seconds(self) -> float:
+        """Spent in the box so far."""
+        return self._calls.seconds
 
     @property
     def embedding_std(self) -> float:
@@ -99,7 +105,7 @@ class MeteredBox:
         """
         with self._lock:
             cost = {"black_box_calls": int(bool(self._box.address))}
-            return self._call(lambda: self._box.embed_text(text), lambda: cost)
+            return self._calls.one(lambda: self._box.embed_text(text), lambda: cost)
 
     def check(self, template: Template, classnames: Sequence[str]) -> None:
         """Raise :class:`~llmopt.errors.TemplateError` if the box would cut the template short."""
@@ -158,7 +164,7 @@ class MeteredBox:
             }
             self._ledger.charge(
                 image_encodings=len(new),
-                black_box_calls=len(self._split(list(new), self._box.images_per_call)),
+                black_box_calls=len(self._calls.split(list(new), self._box.images_per_call)),
                 cache_hits=len(images) - len(new),
             )
             if new:
@@ -187,7 +193,7 @@ class MeteredBox:
             pairs: set[tuple[str, Hashable]] = set()
             if scored_on is not None:
                 pairs = {(scored_on.digest, form) for form in forms} - self._pairs
-            batches = self._split(list(new.values()), self._box.prompts_per_call)
+            batches = self._calls.split(list(new.values()), self._box.prompts_per_call)
             self._ledger.charge(
                 text_encodings=len(new),
                 pairs_scored=len(pairs) * len(scored_on) if scored_on is not None else 0,
@@ -197,7 +203,9 @@ class MeteredBox:
             self._pairs |= pairs
             fresh: dict[Hashable, FloatArray] = {}
             if new:
-                rows = self._each(self._box.text_features, batches, _text_cost, paid=True)
+                rows = self._calls.each(
+                    self._box.text_features, batches, _text_cost, _rows, paid=True, name=list
+                )
                 fresh = dict(zip(new, rows, strict=True))
             found = [fresh[f] if f in fresh else self._recent(f) for f in forms]
             for form, row in fresh.items():
@@ -209,7 +217,9 @@ class MeteredBox:
         with self._lock:
             encodings = len(contexts) * len(classnames)
             cost = {"soft_prompt_encodings": encodings, "black_box_calls": 1}
-            return self._call(lambda: self._box.soft_features(contexts, classnames), lambda: cost)
+            return self._calls.one(
+                lambda: self._box.soft_features(contexts, classnames), lambda: cost
+            )
 
     def soft_logits(
         self,
@@ -241,7 +251,7 @@ class MeteredBox:
             "black_box_calls": 1,
         }
         with self._lock:
-            text = self._call(
+            text = self._calls.one(
                 lambda: self._box.soft_features(contexts, classnames, grad=grad), lambda: cost
             )
             visual = torch.as_tensor(images, dtype=text.dtype, device=text.device)
@@ -254,9 +264,9 @@ class MeteredBox:
             self._ledger.charge(cache_hits=len(prompts))
             return self._columns[images.digest, forms]
         first = {form: place for place, form in reversed(list(enumerate(forms)))}
-        places = sorted(first.values())
-        asked = [prompts[place] for place in places]
-        batches = self._split(images.images, self._box.images_per_call)
+        where = sorted(first.values())
+        asked = [prompts[place] for place in where]
+        batches = self._calls.split(images.images, self._box.images_per_call)
 
         def cost(some: Sequence[Image], calls: int = 1) -> dict[str, float]:
             return {
@@ -266,15 +276,27 @@ class MeteredBox:
                 "black_box_calls": calls,
             }
 
+        def name(some: Sequence[Image]) -> list[Any]:
+            return [[image.key() for image in some], asked]
+
         # All of it or nothing, unless tries fail.
-        self._ledger.reserve(**cost(images.images, len(batches))).release()
+        new = [batch for batch in batches if not self._calls.kept(name(batch))]
+        if new:
+            everything = [image for batch in new for image in batch]
+            self._ledger.reserve(**cost(everything, len(new))).release()
         ask = self._box.scores if self.access >= Access.SCORES else self._box.labels
-        found = self._each(lambda batch: ask(batch, asked), batches, cost)
+
+        def check(some: Sequence[Image], told: Any) -> npt.NDArray[Any]:
+            if self.access >= Access.SCORES:
+                return numbers(told, (len(some), len(asked)))
+            return places(told, len(some), len(asked))
+
+        found = self._calls.each(lambda batch: ask(batch, asked), batches, cost, check, name=name)
         if self.access >= Access.SCORES:
-            column = {form: found[:, n] for n, form in enumerate(forms[p] for p in places)}
+            column = {form: found[:, n] for n, form in enumerate(forms[p] for p in where)}
             scores = np.stack([column[form] for form in forms], axis=1)
         else:
-            scores = np.eye(len(prompts), dtype=np.float32)[np.array(places)[found]]
+            scores = np.eye(len(prompts), dtype=np.float32)[np.array(where)[found]]
         self._columns[images.digest, forms] = scores
         return scores
 
@@ -282,53 +304,14 @@ class MeteredBox:
         """(N, d) features of images that are paid for."""
 
         def encode(images: Sequence[Image]) -> FloatArray:
-            batches = self._split(images, self._box.images_per_call)
-            return self._each(self._box.image_features, batches, _image_cost, paid=True)
+            batches = self._calls.split(images, self._box.images_per_call)
+            return self._calls.each(
+                self._box.image_features, batches, _image_cost, _rows, paid=True
+            )
 
         return (
             encode(images) if self._disk is None else self._disk.features(images, self._box, encode)
         )
-
-    def _each(
-        self,
-        ask: Callable[[Sequence[T]], npt.NDArray[Any]],
-        batches: Sequence[Sequence[T]],
-        cost: Callable[[Sequence[T]], Mapping[str, float]],
-        *,
-        paid: bool = False,
-    ) -> npt.NDArray[Any]:
-        """The answers to a call for each batch, one after the other."""
-        calls = [self._call(partial(ask, b), partial(cost, b), paid=paid) for b in batches]
-        return np.concatenate(calls)
-
-    def _split(self, items: Sequence[T], most: int) -> list[Sequence[T]]:
-        """Batches for one call each; features are asked of a box in this process all at once."""
-        size = most if self._box.address or self.access < Access.FEATURES else max(1, len(items))
-        return [items[start : start + size] for start in range(0, len(items), size)]
-
-    def _call(
-        self, ask: Callable[[], T], cost: Callable[[], Mapping[str, float]], *, paid: bool = False
-    ) -> T:
-        """The answer to one call; each try is charged, the first one unless it is paid for."""
-        unpaid = not paid
-
-        def once() -> T:
-            nonlocal unpaid
-            if unpaid:
-                self._ledger.charge(**cost())
-            unpaid = True
-            with self._timing():
-                return ask()
-
-        return patiently(once, self._box.pause)
-
-    @contextlib.contextmanager
-    def _timing(self) -> Iterator[None]:
-        before = self._ledger.seconds()
-        try:
-            yield
-        finally:
-            self.seconds += self._ledger.seconds() - before
 
     def _recent(self, form: Hashable) -> FloatArray:
         self._texts.move_to_end(form)
@@ -340,6 +323,10 @@ class MeteredBox:
         while self._text_bytes > self._text_cache_bytes and self._texts:
             _, dropped = self._texts.popitem(last=False)
             self._text_bytes -= dropped.nbytes
+
+
+def _rows(some: Sequence[Any], told: Any) -> FloatArray:
+    return numbers(told, (len(some), None))
 
 
 def _image_cost(images: Sequence[Image]) -> dict[str, float]:

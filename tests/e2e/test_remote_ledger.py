@@ -216,3 +216,61 @@ def test_a_wrong_answer_ends_a_run_that_goes_on_later(root: Path) -> None:
         undisturbed = start(asked(root, box, "random"))
         assert result["ledger"] == undisturbed["ledger"]
         assert result["best"]["templates"] == undisturbed["best"]["templates"]
+
+
+@pytest.mark.parametrize("access", [Access.LABELS, Access.SCORES, Access.FEATURES])
+def test_a_run_that_goes_on_asks_for_nothing_again(root: Path, access: Access) -> None:
+    down = [True]
+
+    def failing(path: str, right: Any) -> Any:
+        return 400 if down and len(box.requests) == 7 else right
+
+    box = RemoteBox(access, failing)
+    with listening(box):
+        with pytest.raises(ServiceError):
+            start(asked(root, box, "random"))
+        down.clear()
+        first = box.reset()
+        (folder,) = (root / "runs").iterdir()
+        assert list((folder / "answers").iterdir())
+        hears = Hears(box)
+        result = resume(folder, hears)
+        assert not (folder / "answers").exists()
+        for name in RECEIVED:
+            sent = first[name] + hears.search[name]
+            assert 0 <= sent - result["ledger"][name] <= first[name] // 2  # the call that failed
+        assert first["text_encodings"] > 0
+        assert hears.search["black_box_calls"] < result["ledger"]["black_box_calls"]
+
+
+def test_damaged_answers_are_asked_for_again(tmp_path: Path) -> None:
+    from llmopt.spend.ledger import Ledger
+    from llmopt.vision.answers import numbers
+    from llmopt.vision.kept import KeptAnswers
+
+    kept, ledger, asked = KeptAnswers(tmp_path / "answers", "box"), Ledger(), []
+
+    def ask() -> Any:
+        asked.append(1)
+        ledger.charge(black_box_calls=2)
+        return np.ones((2, 3), dtype=np.float32)
+
+    def answer(box: KeptAnswers = kept) -> Any:
+        return box.answer(["x"], ask, lambda told: numbers(told, (2, 3)), ledger)
+
+    answer()
+    kept = KeptAnswers(tmp_path / "answers", "box")  # another sitting
+    np.testing.assert_array_equal(answer(kept), np.ones((2, 3)))
+    assert (len(asked), ledger["black_box_calls"]) == (1, 4)
+    answer(kept)  # a second time in this one
+    assert len(asked) == 2
+    next(one for one in (tmp_path / "answers").iterdir() if "-1." in one.name).unlink()
+    (path,) = (tmp_path / "answers").iterdir()
+    for spoiled in (b"", b"x" * 100, path.read_bytes()[:-1] + b"\x00"):
+        path.write_bytes(spoiled)
+        before = len(asked)
+        answer(KeptAnswers(tmp_path / "answers", "box"))
+        assert len(asked) == before + 1
+    before = len(asked)
+    answer(KeptAnswers(tmp_path / "answers", "another box"))
+    assert len(asked) == before + 1
