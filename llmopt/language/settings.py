@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,6 +15,7 @@ from llmopt.language.retry import RetrySettings
 from llmopt.language.scrub import looks_secret
 from llmopt.settings import Settings
 
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 SHAPE_REPLIES = frozenset(
     {"temperature", "top_p", "seed", "max_tokens", "reasoning_effort", "structured"}
 )
@@ -67,6 +69,12 @@ class LlmSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.header_values({})
+        # A key put here by mistake would be printed, and kept in the run folder.
+        if self.key_env and not (_VARIABLE.fullmatch(self.key_env) or self.key_env in os.environ):
+            raise ConfigError(
+                "setting key_env of the chat model is the name of an environment variable, in "
+                "capital letters; it is not the key, and what was given is no such name"
+            )
 
     @classmethod
     def out_of_range(cls, name: str, value: object, wanted: str) -> str:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 from llmopt.errors import ConfigError
 from llmopt.settings import Settings
@@ -67,6 +67,17 @@ class Option:
 
 Given = Mapping[str, str | int | float | bool | None]
 """Settings by name, as texts or values."""
+
+
+# Where a secret goes that may not stand in these options.
+_WAYS: Final = {
+    "llm_base_url": "put it into an environment variable and name that: --llm-set key_env=NAME for "
+    "a key, --llm-set 'headers=Authorization: $NAME' for a header",
+    "llm_settings": "put it into an environment variable and name that: --llm-set key_env=NAME, or "
+    "--llm-set 'headers=X-Name: $NAME'",
+    "blackbox": "put a token into $LLMOPT_BLACKBOX_TOKEN; in Python, HttpBlackBox(URL) takes a "
+    "password too",
+}
 
 
 @dataclass(frozen=True)
@@ -178,6 +189,26 @@ class RunConfig(Settings):
         if self.blackbox and (self.model or self.pretrained):
             raise ConfigError("give either --blackbox or --model, not both")
         Template(self.template)
+        self._hold_no_secret()
+
+    def _hold_no_secret(self) -> None:
+        """Refuse secrets: options are written into the run folder and printed."""
+        from llmopt.language.scrub import in_address, is_key
+
+        if self.llm_base_url and not self.llm_base_url.startswith(("http://", "https://")):
+            raise ConfigError("--llm-base-url must begin with http:// or https://")
+        for name, option in options().items():
+            value = getattr(self, name)
+            for text in value.values() if isinstance(value, Mapping) else [value]:
+                if name == "template" or not isinstance(text, str):
+                    continue
+                held = in_address(text) or ("a key" if name in _WAYS and is_key(text) else "")
+                if held:
+                    way = _WAYS.get(name, "leave it out")
+                    raise ConfigError(
+                        f"{option.flag} holds {held}, and options are written into the run folder; "
+                        f"{way}"
+                    )
 
     @classmethod
     def out_of_range(cls, name: str, value: object, wanted: str) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmopt.errors import ConfigError, TemplateError
+from llmopt.language.settings import LlmSettings
 from llmopt.runs.config import (
     PAPER_MODEL,
     RunConfig,
@@ -263,3 +265,37 @@ def test_every_profile_survives_a_config_file(name: str) -> None:
 def test_unknown_optimizers_suggest_the_nearest() -> None:
     with pytest.raises(ConfigError, match="unknown optimizer 'chatt'; did you mean 'chat'"):
         OPTIMIZERS.get("chatt")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            {"llm_base_url": "http://me:hunter22@host/v1"},
+            "--llm-base-url holds a user name .*key_env",
+        ),
+        ({"llm_base_url": "http://host/v1?api_key=hunter22"}, "the parameter 'api_key'.*headers="),
+        ({"llm_base_url": "me:hunter22@host/v1"}, "must begin with http"),
+        ({"llm_base_url": "http://host/sk-hunter22abcdefgh12"}, "--llm-base-url holds a key"),
+        ({"blackbox": "http://me:hunter22@host"}, "--blackbox holds .*LLMOPT_BLACKBOX_TOKEN"),
+        ({"blackbox": "llmopt:http://host?token=hunter22"}, "the parameter 'token'"),
+        ({"dataset": "wds:https://me:hunter22@host/x.tar"}, "--dataset holds a user name"),
+        ({"data_root": "s3://host/x?X-Amz-Signature=hunter22"}, "--data-root holds"),
+        ({"pretrained": "https://host/w.pt?secret=hunter22"}, "--pretrained holds"),
+        ({"llm_settings": {"headers": "X-Id: sk-hunter22abcdefgh12"}}, "--llm-set holds a key"),
+        ({"llm_settings": {"price": "https://hunter22@host"}}, "--llm-set holds a user name"),
+        ({"settings": {"profile": "http://h?password=hunter22"}}, "--set holds the parameter"),
+    ],
+)
+def test_no_option_holds_a_secret(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as refusal:
+        RunConfig(**options)
+    assert "hunter22" not in str(refusal.value)
+    assert "hunter22" not in "".join(traceback.format_exception(refusal.value))
+
+
+@pytest.mark.parametrize("named", ["hunter22", "sk-proj-hunter22", "My Hunter22 key"])
+def test_a_key_in_place_of_its_variable_is_not_echoed(named: str) -> None:
+    with pytest.raises(ConfigError, match=r"key_env .* not the key") as refusal:
+        LlmSettings.make({"key_env": named})
+    assert named not in str(refusal.value)

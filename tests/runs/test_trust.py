@@ -38,7 +38,7 @@ def config(**options: Any) -> RunConfig:
         ({"llm_base_url": EVIL, "llm_settings": {"key_env": "OPENAI_API_KEY"}}, "OPENAI_API_KEY"),
         ({"llm_base_url": EVIL, "llm": "anthropic:claude"}, "ANTHROPIC_API_KEY"),
         ({"llm_base_url": EVIL, "llm": ""}, "OPENAI_API_KEY"),
-        ({"llm_base_url": "http://localhost@evil.example", "llm": "x"}, "OPENAI_API_KEY"),
+        ({"llm_base_url": "http://localhost.evil.example", "llm": "x"}, "OPENAI_API_KEY"),
         ({"llm_base_url": "http://localhost:1/v1", "llm_settings": {"key_env": "AWS"}}, "AWS"),
         ({"llm": "builtin", "blackbox": "https://evil.example"}, TOKEN),
         ({"llm": "builtin", "blackbox": "llmopt:http://evil.example:80"}, TOKEN),
