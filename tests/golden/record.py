@@ -48,7 +48,7 @@ _SET = {
     "PYTHONHASHSEED": "0",
     "TERM": "dumb",
 }
-IGNORED: Final = frozenset({"run", "folders", "notes", "seconds", "versions"})
+IGNORED: Final = frozenset({"run", "folders", "machine", "notes", "seconds", "versions"})
 """Keys of JSON documents whose values differ from time to time, or are sentences."""
 LOST: Final = frozenset({"llm_calls_lost", "llm_tokens_lost", "llm_usd_lost"})
 """What a ledger has besides when a run was disturbed while it waited for a language model."""
