@@ -27,7 +27,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from llmopt.errors import LlmoptError, ServiceError
+from llmopt.errors import ContextOverflow, LlmoptError, ServiceError
 from llmopt.figures import percent
 from llmopt.screen import Screen
 from llmopt.spend.currency import CAPS, amount
@@ -58,8 +58,9 @@ def watching(*, quiet: bool = False, verbose: bool = False) -> Iterator[Watch]:
         with watch.live if isinstance(watch, _Live) else contextlib.nullcontext():
             yield watch
     except BaseException as end:
+        # A model that has no room for the first question has none on resume.
         mistake = isinstance(end, LlmoptError) and not isinstance(end, ServiceError)
-        if watch.folder is not None and not mistake:
+        if watch.folder is not None and not isinstance(end, ContextOverflow) and not mistake:
             end.add_note(f"go on with 'llmopt resume {watch.folder}'")
             vars(end)["run_folder"] = watch.folder
         raise

@@ -123,7 +123,9 @@ def print_result(result: dict[str, Any], brief: bool = False) -> None:
     if best["head"]:
         out.print(f"head:  {best['head'].get('name', best['head'])}")
     if best["fallback"]:
-        out.print("Nothing was convincingly better on the few shots, so the start was kept.")
+        tried = best.get("tried", True)
+        why = "was convincingly better on the few shots" if tried else "else was tried"
+        out.print(f"Nothing {why}, so the start was kept.")
     if result.get("at_chance"):
         out.print(
             Text(
@@ -148,6 +150,8 @@ def print_result(result: dict[str, Any], brief: bool = False) -> None:
 def _print_summary(out: Console, result: dict[str, Any]) -> None:
     """What the search did, and why it ended."""
     summary, reason = dict(result["optimizer"]["summary"]), result["stop_reason"]
+    for note in result["optimizer"].get("notes", ()):
+        out.print(Text(note, style="yellow"))
     early = reason.startswith("budget: ")
     cap = reason.removeprefix("budget: ")
     ended = f"stopped by {reason}"

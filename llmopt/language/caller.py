@@ -17,7 +17,7 @@ from llmopt.errors import (
     ServiceError,
     ServiceTimeout,
 )
-from llmopt.language import failures, records, remedies, waits, wire
+from llmopt.language import failures, records, remedies, room, waits, wire
 from llmopt.language.limits import RateLimiter
 from llmopt.language.patience import TooLong, in_thread
 from llmopt.language.records import Question
@@ -45,7 +45,8 @@ class Caller:
         model: what is called; its own retries are off.
         ledger: for reading only: the time that is left, and whether the run was interrupted.
         scrub: masks secrets in what is raised.
-        notify: told of long waits and of what is asked in another form.
+        notify: told of long waits.
+        remark: told of what is asked in another form.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Caller:
         ledger: Ledger,
         scrub: Scrubber,
         notify: Callable[[str], None],
+        remark: Callable[[str], None],
     ) -> None:
         settings = llm.settings
         self._name = llm.spec
@@ -62,6 +64,7 @@ class Caller:
         self._ledger = ledger
         self._scrub = scrub
         self._notify = notify
+        self._remark = remark
         self._retry = llm.retry
         self._breaker = CircuitBreaker(self._retry.breaker)
         self._limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
@@ -150,17 +153,32 @@ class Caller:
         return None
 
     def adapt(self, name: str) -> None:
-        """Ask in another form from now on; no change if another conversation did that already."""
+        """Ask in another form from now on; no change if another conversation did that already.
+
+        Args:
+            name: of a remedy, or the limit of a reply as ``max_tokens=NUMBER``.
+        """
+        most = name.removeprefix(f"{room.LIMIT}=")
         with self._lock:
-            if name == remedies.SYSTEM_ROLE:
+            if most != name and most.isdecimal():
+                before = room.limit_of(self._model)
+                if before is None or not 0 < int(most[:9]) < before:
+                    return
+                self._model = self._model.model_copy(
+                    update=room.limited(self._model, int(most[:9]))
+                )
+                doing = f"has no room for replies of {before} tokens: asking for at most {most}"
+            elif name == remedies.SYSTEM_ROLE:
                 if self._two_roles:
                     return
                 self._two_roles = True
+                doing = remedies.REMEDIES[name].doing
             elif change := remedies.changes(self._model).get(name):
                 self._model = self._model.model_copy(update=change)
+                doing = remedies.REMEDIES[name].doing
             else:
                 return
-        self._notify(f"{self._name} {remedies.REMEDIES[name].doing}")
+        self._remark(f"{self._name} {doing}")
 
     def settled(self, error: ServiceError | None, spare: int) -> None:
         """What the outcome of a call means for the other conversations.
@@ -194,13 +212,13 @@ class Caller:
             possible = set(remedies.changes(model))
             if remedies.two_roles(messages) != list(messages):
                 possible.add(remedies.SYSTEM_ROLE)
-            remedy = remedies.find(error, possible)
+            remedy = _room(error, model) or remedies.find(error, possible)
         # Raised outside the handler: the cause may hold the request with its key.
         if remedy is None:
             raise failure
-        self.adapt(remedy.name)
+        self.adapt(remedy)
         again = records.FormRefused(str(failure), service=self._name, status=failure.status)
-        again.dropped = remedy.name
+        again.dropped = remedy
         raise again
 
     def _pause(self, seconds: float) -> None:
@@ -216,3 +234,12 @@ class Caller:
                 raise BudgetExhausted("interrupted", 0)
             self._breaker.check()
             time.sleep(min(left, _TICK))
+
+
+def _room(error: BaseException, model: BaseChatModel) -> str | None:
+    """The limit of replies to keep from now on, where the one that was sent left no room."""
+    asked = room.limit_of(model)
+    if asked is None or failures.status_of(error) not in room.STATUSES:
+        return None
+    most = room.for_reply(failures.words_of(error), asked)
+    return None if most is None else f"{room.LIMIT}={most}"

@@ -50,8 +50,8 @@ _QUOTA = re.compile(
     re.IGNORECASE,
 )
 _OVERFLOW = re.compile(
-    r"context[ _](?:length|window|size)|maximum context|prompt (?:is )?too long"
-    r"|too many (?:input )?tokens"
+    r"context[ _](?:length|window|size|limit)|maximum context|prompt (?:is )?too long"
+    r"|too many (?:input )?tokens|`inputs` tokens"
     r"|exceeds? the (?:maximum|available|model'?s?)[^.]{0,40}(?:tokens|context)"
     r"|reduce the length of the (?:messages|prompt)",
     re.IGNORECASE,

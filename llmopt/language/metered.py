@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmopt.errors import LlmoptError, NotConnected, ServiceError
+from llmopt.errors import ContextOverflow, LlmoptError, NotConnected, ServiceError
 from llmopt.language import failures, records, wire
 from llmopt.language.caller import Caller
 from llmopt.language.prices import call_bound
@@ -78,6 +78,9 @@ class MeteredChat:
         seed: of the run; it tells runs apart in the cache that ask the same.
         cache: replies of earlier runs; none by default.
         notify: told what is worth a line: a long wait, a parameter left out, another model.
+
+    Attributes:
+        remarks: what about the service is worth keeping with the result.
     """
 
     def __init__(
@@ -96,8 +99,11 @@ class MeteredChat:
         self._parameters = wire.parameters(model)
         self._ledger = ledger
         self._recall = Recall(ledger, journal, cache, model, seed, scrub)
-        self._caller = Caller(llm, model, ledger, scrub, notify)
+        self._caller = Caller(llm, model, ledger, scrub, notify, self._remark)
         self._notify = notify
+        self.remarks: list[str] = []
+        self._answered = False
+        self._overflow: ContextOverflow | None = None
         self._lock = threading.Lock()
         self._answering = ""
         self._asked: Counter[str] = Counter()
@@ -132,7 +138,30 @@ class MeteredChat:
             ContentRefused: the service declines; ask differently.
             ServiceError: the service failed for good; the run can be resumed.
         """
-        question = self._question(messages, stream, turn)
+        try:
+            reply = self._ask(self._question(messages, stream, turn))
+        except ContextOverflow as error:
+            self._overflow = error
+            raise
+        self._answered = True
+        return reply
+
+    def check_answered(self) -> None:
+        """Raise if no question was short enough for the model, so that it contributed nothing.
+
+        Raises:
+            ContextOverflow: with what it said, and ways out.
+        """
+        if self._overflow is not None and not self._answered:
+            raise ContextOverflow(
+                f"{self._overflow}; it answered no question, so nothing of it was tried: serve the "
+                "model with a longer context, or ask for less, such as --llm-set max_tokens=1024 "
+                "or --set k=3, in another run",
+                service=self._overflow.service,
+                status=self._overflow.status,
+            )
+
+    def _ask(self, question: Question) -> Reply:
         tries = 0
         while (known := self._recall.journaled(question, tries)) is not None:
             tries += 1
@@ -220,6 +249,11 @@ class MeteredChat:
         counts = (usage.tokens_in, usage.tokens_out, usage.cached, usage.written)
         usd = self._llm.price.cost(*counts) if self._llm.price else 0.0
         return records.spend(usage.tokens_in, usage.tokens_out, usd)
+
+    def _remark(self, text: str) -> None:
+        with self._lock:
+            self.remarks.append(text)
+        self._notify(text)
 
     def _watch_model(self, model: str) -> None:
         """Say so when the service begins to answer as another model than before."""

@@ -85,14 +85,14 @@ REMEDIES: Final = {
 """By name, in the order they are tried."""
 
 
-def find(error: BaseException, possible: Collection[str]) -> Remedy | None:
-    """The remedy for what a call raised, among those that can still be taken."""
+def find(error: BaseException, possible: Collection[str]) -> str | None:
+    """The name of the remedy for what a call raised, among those that can still be taken."""
     status = failures.status_of(error)
     filed = f"{getattr(error, 'code', None) or '-'} {getattr(error, 'param', None) or '-'}"
     words = f"{failures.words_of(error)}\n{filed}"
     for name, remedy in REMEDIES.items():
         if name in possible and status in remedy.statuses and remedy.says.search(words):
-            return remedy
+            return name
     return None
 
 

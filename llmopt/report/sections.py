@@ -124,8 +124,11 @@ def sentence(record: Record) -> str:
     )
     tested = f"{task['test_images']:,} test images"
     if best["fallback"]:
+        found = "it found nothing convincingly better than"
+        if not best.get("tried", True):
+            found = "it tried nothing but"
         return (
-            f"{asked}; it found nothing convincingly better than “{start['template']}” and kept "
+            f"{asked}; {found} “{start['template']}” and kept "
             f"it: {percent(start['test_accuracy'])} of {tested}."
         )
     texts = [template["text"] for template in best["templates"]] or [start["template"]]

@@ -200,6 +200,7 @@ def _search(run: _Sitting) -> Outcome:
         ),
         on_progress=run.watch.progress,
     )
+    before = _encoded(run.ledger)
     with _graceful_interrupt(run.ledger, run.watch):
         try:
             outcome = run.setup.optimizer.run(search)
@@ -208,9 +209,15 @@ def _search(run: _Sitting) -> Outcome:
     if outcome.fallback and not outcome.templates:
         found = _start_result(run.box, task, start)
         outcome = dataclasses.replace(outcome, templates=(found,))
+    if run.chat is not None and not run.ledger.stopped:
+        run.chat.check_answered()
     if run.ledger.stopped:  # wherever in the search it was, there is more to do
         outcome = dataclasses.replace(outcome, stop_reason="interrupted")
-    return outcome
+    return dataclasses.replace(outcome, tried=_encoded(run.ledger) > before)
+
+
+def _encoded(ledger: Ledger) -> float:
+    return ledger["text_encodings"] + ledger["soft_prompt_encodings"]
 
 
 def _score_start(box: MeteredBox, task: Task, baseline: Predictor) -> FloatArray:
@@ -338,6 +345,7 @@ def _write(run: _Sitting, outcome: Outcome, measured: _Measured) -> dict[str, An
         optimizer=run.setup.optimizer,
         name=run.setup.name,
         llm=run.setup.llm.spec if run.setup.llm else None,
+        remarks=run.chat.remarks if run.chat else (),
         outcome=outcome,
         train=measured.train,
         val=measured.val,

@@ -43,12 +43,14 @@ def build(
     found: Findings = NOTHING_ODD,
     left_out: int = 0,
     llm_repeats: bool = True,
+    remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The result of a run.
 
     Args:
         optimizer, name: the search, and the name it was asked for by.
         llm: the language model it asked, or None.
+        remarks: what about that is worth keeping.
         train, val: accuracies of the start and of what was found; None without such images.
         evaluation: on the test images, or None if they were not opened (an interrupted run).
         seconds: ``total``, ``llm``, ``black_box``.
@@ -96,6 +98,7 @@ def build(
             "settings": optimizer.as_given(),
             "llm": llm,
             "summary": {**outcome.summary, **alias},
+            **({"notes": list(remarks)} if remarks else {}),
         },
         "baseline": {
             "template": task.start.text,
@@ -109,6 +112,7 @@ def build(
             "soft_prompt": outcome.predictor.soft_prompt,
             "head": outcome.predictor.head,
             "fallback": outcome.fallback,
+            **({} if outcome.tried else {"tried": False}),
             "train_accuracy": train[1],
             "val_accuracy": val[1],
             "test_accuracy": evaluation.best_accuracy if evaluation else None,

@@ -107,6 +107,7 @@ class Outcome:
         summary: counts worth showing (proposals scored, duplicates, malformed …).
         accuracies: of the predictor on training and validation images, where the search knows them;
             the second is None without validation images.
+        tried: anything but the start was scored; the engine sees to it.
     """
 
     predictor: Predictor
@@ -115,6 +116,7 @@ class Outcome:
     templates: tuple[TemplateResult, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
     accuracies: tuple[float, float | None] | None = None
+    tried: bool = True
 
 
 S = TypeVar("S")

@@ -37,6 +37,7 @@ class HostileServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.script = list(script)
         self.latency = latency
+        self.context = 300
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.requests = 0
@@ -284,6 +285,22 @@ def _two_roles(status: int, message: str) -> Act:
     return act
 
 
+def _context(says: str, status: int) -> Act:
+    """Hold what the context holds, prompt and reply together; a word is a token."""
+
+    def act(handler: Handler, body: dict[str, Any]) -> None:
+        asked = body.get("max_tokens") or body.get("max_completion_tokens")
+        prompt = sum(len(str(m["content"]).split()) for m in body["messages"])
+        size = handler.server.context
+        if prompt + asked <= size:
+            _ok(handler, body)
+            return
+        told = {"context": size, "prompt": prompt, "asked": asked, "sum": prompt + asked}
+        _error(status, says.format(**told))(handler, body)
+
+    return act
+
+
 def _echo_key(status: int) -> Act:
     """Repeat what the client is allowed to nobody else."""
 
@@ -355,6 +372,32 @@ def _dear(handler: Handler, body: dict[str, Any]) -> None:
     handler.send_json(completion(body, usage=usage))
 
 
+SMALL: dict[str, Act] = {
+    f"small context {name}": _context(says, status)
+    for name, says, status in (
+        (
+            "openai",
+            "This model's maximum context length is {context} tokens. However, you requested {sum} "
+            "tokens ({prompt} in the messages, {asked} in the completion). Please reduce the "
+            "length of the messages or completion.",
+            400,
+        ),
+        (
+            "vllm",
+            "'max_tokens' or 'max_completion_tokens' is too large: {asked}. This model's maximum "
+            "context length is {context} tokens and your request has {prompt} input tokens "
+            "({asked} > {context} - {prompt}). None",
+            400,
+        ),
+        (
+            "tgi",
+            "Input validation error: `inputs` tokens + `max_new_tokens` must be <= {context}. "
+            "Given: {prompt} `inputs` tokens and {asked} `max_new_tokens`",
+            422,
+        ),
+        ("half", "max_tokens is too large for this model", 500),
+    )
+}
 GOOD: dict[str, Act] = {
     "ok": _ok,
     "slow": _slow,
@@ -391,6 +434,7 @@ GOOD: dict[str, Act] = {
     "no temperature": _refuse_parameter("temperature"),
     "no seed": _refuse_parameter("seed"),
     "other name": _other_name,
+    **SMALL,
     "no system": _two_roles(400, "Developer instruction is not enabled for models/gemma-3-27b-it"),
     "two roles": _two_roles(
         500, "jinja: Conversation roles must alternate user/assistant/user/assistant/..."

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hostile_server import ACTS, COURSE, FATAL, GOOD, RETRYABLE, SLOW, HostileServer
+from hostile_server import ACTS, COURSE, FATAL, GOOD, RETRYABLE, SLOW, SMALL, HostileServer
 from hostile_server import wait_until_idle as settled
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
@@ -178,7 +178,8 @@ def test_every_act_is_survived(act: str, tmp_path: Path) -> None:
         course, spent = play(server, tmp_path / "journal.jsonl", turns=1)
         assert course.ended_by is None
         assert len(course.replies) == 1
-        expected = 1 if act in GOOD and act not in REFUSED_FORMS else 2
+        refused = act in REFUSED_FORMS or act in SMALL
+        expected = 1 if act in GOOD and not refused else 2
         assert settled(server) == spent["llm_calls"] == expected
     assert "wrong" not in course.replies[0].text
 
@@ -268,6 +269,45 @@ def test_what_was_never_sent_costs_nothing(url: str, tmp_path: Path) -> None:
         course, spent = play(server, path, turns=1)
     assert len(course.replies) == 1
     assert spent["llm_calls"] == 1
+
+
+@pytest.mark.parametrize("act", SMALL)
+@pytest.mark.parametrize("other", [False, True])
+def test_replies_get_the_room_that_there_is(act: str, other: bool, tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with HostileServer([*(["other name"] if other else []), act, act, act]) as server:
+        chat, ledger, journal = meter(server.url, path)
+        with chat, journal:
+            course = converse(chat, 1)
+        assert len(course.replies) == 1
+        name = "max_completion_tokens" if other else "max_tokens"
+        asked = [body[name] for body in server.seen[other:]]
+        assert asked[0] == 400
+        assert 256 <= asked[1] < 300
+        assert chat.remarks[other:] == [
+            f"openai:hostile has no room for replies of 400 tokens: asking for at most {asked[1]}"
+        ]
+        spent = ledger.snapshot()
+        assert settled(server) == spent["llm_calls"]
+    # A resumed run knows it from its journal.
+    chat, ledger, journal = meter("http://127.0.0.1:9/v1", path)
+    with chat, journal:
+        assert converse(chat, 1).replies == course.replies
+    assert len(chat.remarks) == 1 + other
+    assert ledger.snapshot() == spent
+
+
+def test_a_model_without_room_for_any_question_contributed_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with HostileServer(["too long elsewhere", "ok"]) as server:
+        chat, _, journal = meter(server.url, path)
+        with chat, journal:
+            with pytest.raises(ContextOverflow):
+                chat.ask([HumanMessage("a")])
+            with pytest.raises(ContextOverflow, match=r"it answered no question, .*--set k=3"):
+                chat.check_answered()
+            chat.ask([HumanMessage("b")])
+            chat.check_answered()
 
 
 def test_parameters_that_are_refused_are_left_out_for_good(tmp_path: Path) -> None:
