@@ -10,6 +10,7 @@
     │   └── RunFolderError        a run folder is missing, unwritable or damaged
     │       └── RunFolderInUse    another process lives in it
     ├── BudgetExhausted           a cap would be passed; ends a search normally
+    │   └── CapBroken             a service took more than was reserved; so does that
     ├── BudgetTooSmall            the caps do not pay for any result                    exit code 3
     └── ServiceError              a service failed; the run can be resumed              exit code 4
         ├── RetryableError        worth another try after a pause
@@ -38,6 +39,8 @@ from collections.abc import Iterable
 
 INTERRUPTED = 130
 """Exit code of a run stopped by Ctrl-C or SIGTERM; it can be resumed."""
+CAP_BROKEN = "cap broken by the service"
+"""Why a search ended whose service took more than was reserved for a call."""
 UNHEARD = 1
 """Exit code where the output cannot be written: its reader left, or the disk is full."""
 FAULT = 70
@@ -103,6 +106,19 @@ class BudgetExhausted(LlmoptError):
     def stop_reason(self) -> str:
         """Why the search ended, as results say it: ``budget: llm_calls``, ``interrupted`` …"""
         return "interrupted" if self.currency == "interrupted" else f"budget: {self.currency}"
+
+
+class CapBroken(BudgetExhausted):
+    """A service reported more than a call may take, so no cap on it can be kept any longer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("llm_tokens", 0)
+        self.args = (message,)
+
+    @property
+    def stop_reason(self) -> str:
+        """As results say it."""
+        return CAP_BROKEN
 
 
 class BudgetTooSmall(LlmoptError):

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llmopt.errors import CAP_BROKEN
 from llmopt.figures import interval, percent, points
 from llmopt.runs.told import counts, unaided
 from llmopt.screen import UNSEEN, Screen, printable
@@ -157,7 +158,7 @@ def _print_summary(out: Console, result: dict[str, Any]) -> None:
     ended = f"stopped by {reason}"
     if early:
         ended = f"ended early at the cap {CAPS[cap].flag if cap in CAPS else cap}"
-    elif reason == "interrupted":
+    elif reason in ("interrupted", CAP_BROKEN):
         ended = reason
     style = "yellow" if early else ""
     proposals, calls = summary.pop("proposals", 0), summary.pop("calls", 0)

@@ -7,11 +7,12 @@ Whatever is asked passes :meth:`MeteredChat.ask`, in this order:
 3. the service: wait for the rate limiter, reserve the upper bound in the ledger, write the intent
    to the journal, send, write the answer to the journal, settle, and only then hand it out.
 
-So no cap is passed and nothing paid for is lost. A machine that dies between intent and answer
-leaves an intent without one; the resumed run counts that call as lost, at its upper bound, and asks
-again. A failure that the search reacts to (the conversation is too long, the content is refused) is
-part of its course and is raised again on resume. Every other failure is only counted: on resume the
-next try follows, so a run that ended with a bad key goes on with a good one.
+So no cap is passed, unless a service takes more than was reserved, after which nothing more is
+sent; and nothing paid for is lost. A machine that dies between intent and answer leaves an intent
+without one; the resumed run counts that call as lost, at its upper bound, and asks again. A failure
+that the search reacts to (the conversation is too long, the content is refused) is part of its
+course and is raised again on resume. Every other failure is only counted: on resume the next try
+follows, so a run that ended with a bad key goes on with a good one.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmopt.errors import ContextOverflow, LlmoptError, NotConnected, ServiceError
+from llmopt.errors import CapBroken, ContextOverflow, LlmoptError, NotConnected, ServiceError
 from llmopt.language import failures, records, wire
+from llmopt.language.billing import bill
 from llmopt.language.caller import Caller
 from llmopt.language.prices import call_bound
 from llmopt.language.reasoning import strip_reasoning
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from llmopt.spend.journal import Journal
     from llmopt.spend.ledger import Ledger
 
+_NO_MORE = "nothing more is asked of it"
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -51,7 +55,8 @@ class Reply:
         finish_reason: ``stop``, or ``length`` where the reply was cut off.
         tokens_in, tokens_out: as charged.
         usd: as charged; None where the price is not known.
-        estimated: the service did not count the tokens; the upper bound was charged.
+        estimated: the service's count of tokens is missing or cannot be right (see
+            :mod:`llmopt.language.billing`).
         model: the model's own name for itself, which may be more exact than what was asked for.
         calls: calls it took, failed ones included.
     """
@@ -78,6 +83,7 @@ class MeteredChat:
         seed: of the run; it tells runs apart in the cache that ask the same.
         cache: replies of earlier runs; none by default.
         notify: told what is worth a line: a long wait, a parameter left out, another model.
+        warn: told where the service breaks what caps stand on.
 
     Attributes:
         remarks: what about the service is worth keeping with the result.
@@ -92,6 +98,7 @@ class MeteredChat:
         seed: int = 0,
         cache: ResponseCache | None = None,
         notify: Callable[[str], None] = lambda text: None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         model = llm.open(seed)
         scrub = Scrubber(wire.secrets_of(model))
@@ -101,6 +108,7 @@ class MeteredChat:
         self._recall = Recall(ledger, journal, cache, model, seed, scrub)
         self._caller = Caller(llm, model, ledger, scrub, notify, self._remark)
         self._notify = notify
+        self._warn = warn
         self.remarks: list[str] = []
         self._answered = False
         self._overflow: ContextOverflow | None = None
@@ -108,6 +116,9 @@ class MeteredChat:
         self._answering = ""
         self._asked: Counter[str] = Counter()
         self._seconds = 0.0
+        self._ours = wire.is_local(model)
+        self._broken = ""
+        self._raised = False
         ledger.price_known = ledger.price_known and llm.price is not None
 
     @property
@@ -133,7 +144,8 @@ class MeteredChat:
             turn: where in that conversation.
 
         Raises:
-            BudgetExhausted: the call might pass a cap; nothing was sent.
+            BudgetExhausted: the call might pass a cap, or no cap can be kept any longer
+                (:class:`~llmopt.errors.CapBroken`); nothing was sent.
             ContextOverflow: the conversation is too long; make it shorter and ask again.
             ContentRefused: the service declines; ask differently.
             ServiceError: the service failed for good; the run can be resumed.
@@ -165,13 +177,16 @@ class MeteredChat:
         tries = 0
         while (known := self._recall.journaled(question, tries)) is not None:
             tries += 1
+            self._audit(known)
             if "error" not in known:
                 return self._reply(known, tries)
             self._meet_again(known["error"])
+        self._check_kept()
         if tries == 0 and (known := self._recall.cached(question)) is not None:
             return self._reply(known, 1)
         record, tries = self._caller.persist(lambda n: self._attempt(question, n), first=tries)
-        self._recall.keep(question, record)
+        if not record.get("broken"):
+            self._recall.keep(question, record)
         return self._reply(record, tries)
 
     def _question(self, messages: Sequence[BaseMessage], stream: str, turn: int) -> Question:
@@ -198,6 +213,7 @@ class MeteredChat:
     def _attempt(self, question: Question, number: int) -> dict[str, Any]:
         """One try: the record of its answer, journaled and settled; or the failure, likewise."""
         self._caller.wait(question.bound.tokens)
+        self._check_kept()
         with self._ledger.reserve(**question.upper) as reservation:
             try:
                 self._caller.check()
@@ -218,6 +234,7 @@ class MeteredChat:
             record = {**question.place(number), **record, "seconds": round(seconds, 3)}
             record = self._recall.write(records.REPLY, question, number, record)
             reservation.settle(**record["charged"])
+        self._audit(record)
         with self._lock:
             self._seconds += seconds
         used = record["charged"]
@@ -239,21 +256,48 @@ class MeteredChat:
             else:
                 charged = records.spend(0, 0, 0.0)
             return records.failure(error, charged), error
-        usage = wire.usage(message)
-        charged = question.upper if usage is None else self._cost(usage)
+        due = bill(question, message, self._llm.price, ours=self._ours)
+        odd = {name: told for name in ("raised", "broken") if (told := getattr(due, name))}
         if fault := self._caller.fault(message):
-            return records.failure(fault, charged), fault
-        return records.answer(message, charged, estimated=usage is None), None
+            return {**records.failure(fault, due.charged), **odd}, fault
+        return {**records.answer(message, due.charged, due.estimated), **odd}, None
 
-    def _cost(self, usage: wire.Usage) -> dict[str, float]:
-        counts = (usage.tokens_in, usage.tokens_out, usage.cached, usage.written)
-        usd = self._llm.price.cost(*counts) if self._llm.price else 0.0
-        return records.spend(usage.tokens_in, usage.tokens_out, usd)
+    def _audit(self, record: dict[str, Any]) -> None:
+        """Say once what cannot be right about the count of a call, and remember a broken bound."""
+        broken, raised = str(record.get("broken") or ""), bool(record.get("raised"))
+        with self._lock:
+            first = bool(broken) and not self._broken
+            self._broken = self._broken or broken
+            low = raised and not self._raised
+            self._raised = self._raised or raised
+        if low:
+            self._remark(
+                f"{self._llm.spec} counts fewer tokens than it is sent and sends: at least one a "
+                "word is charged"
+            )
+        if first:
+            goes_on = "there is no cap on tokens or money to keep, so the run goes on"
+            self._remark(
+                f"{self._llm.spec} broke its bound: {broken}. What it says is counted, and "
+                + (_NO_MORE if self._capped else goes_on),
+                self._warn,
+            )
 
-    def _remark(self, text: str) -> None:
+    @property
+    def _capped(self) -> bool:
+        """Whether there is a cap that a service can break by what it counts."""
+        caps = self._ledger.caps
+        return caps.llm_tokens is not None or caps.llm_usd is not None
+
+    def _check_kept(self) -> None:
+        """Raise CapBroken once a service took more than was reserved, where a cap is to be kept."""
+        if self._broken and self._capped:
+            raise CapBroken(f"{self._llm.spec}: {self._broken}; {_NO_MORE}")
+
+    def _remark(self, text: str, say: Callable[[str], None] | None = None) -> None:
         with self._lock:
             self.remarks.append(text)
-        self._notify(text)
+        (say or self._notify)(text)
 
     def _watch_model(self, model: str) -> None:
         """Say so when the service begins to answer as another model than before."""
@@ -306,6 +350,7 @@ def open_metered(
         seed=seed,
         cache=ResponseCache(default_cache_dir() / "replies") if llm.settings.cache else None,
         notify=watch.note if watch is not None else lambda text: None,
+        warn=watch.warn if watch is not None else lambda text: None,
     )
     if llm.price is None and watch is not None:
         watch.warn(

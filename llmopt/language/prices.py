@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from llmopt.errors import ConfigError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
 _MILLION = 1_000_000
+_LONGEST_TOKEN = 128
 # What a service may wrap around the text: its chat template, a default system text, a schema.
 _PER_REQUEST = 512
 _PER_MESSAGE = 16
@@ -147,6 +149,14 @@ def text_bound(text: str) -> int:
     """
     compatible = unicodedata.normalize("NFKC", text)
     return max(_bytes(text), _bytes(compatible)) + 1
+
+
+def text_least(text: str) -> int:
+    """The fewest tokens a text can take in any tokenizer in use.
+
+    None joins words, and none has a token of more than 128 bytes.
+    """
+    return max(len(text.split()), ceil(_bytes(text) / _LONGEST_TOKEN))
 
 
 def call_bound(messages: Iterable[BaseMessage], reply_tokens: int) -> Bound:

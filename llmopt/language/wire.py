@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 _LENGTH = {"length", "max_tokens", "model_length", "max_output_tokens", "model_context_window"}
 _FILTERED = {"content_filter", "refusal", "safety", "prohibited_content", "blocklist", "recitation"}
 _REASONS = ("finish_reason", "stop_reason", "done_reason", "finishReason")
-# No model reads or writes more in one call; a larger figure is a broken counter.
-_MOST_TOKENS = 10_000_000
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 _SHAPING = (
     "model",
@@ -128,20 +127,27 @@ def finish_reason(message: AIMessage) -> str:
 def why_empty(message: AIMessage) -> str:
     """What an answer without text holds in its place, and how it ended, for people."""
     calls = [*message.tool_calls, *message.invalid_tool_calls]
-    thoughts = ("reasoning_content", "reasoning", "thinking")
     said = []
     if calls:
         names = ", ".join(f"'{str(call.get('name'))[:40]}'" for call in calls[:3])
         said.append(f"it calls the tool {names}, and none was offered")
-    if any(message.additional_kwargs.get(name) for name in thoughts):
+    if any(message.additional_kwargs.get(name) for name in _THOUGHTS):
         said.append("it holds reasoning only")
     metadata = message.response_metadata or {}
     ended = [f"{name} '{str(metadata[name])[:40]}'" for name in _REASONS if metadata.get(name)]
     return f" ({'; '.join(said + ended)})" if said or ended else ""
 
 
+def texts(messages: Sequence[BaseMessage]) -> Iterator[str]:
+    """The texts of messages, and the reasoning that came beside one."""
+    for message in messages:
+        yield str(message.text)
+        thought = next(filter(None, map(message.additional_kwargs.get, _THOUGHTS)), "")
+        yield thought if isinstance(thought, str) else ""
+
+
 def usage(message: AIMessage) -> Usage | None:
-    """The service's count of tokens, or None where there is none to be believed."""
+    """The service's count of tokens, however large; None where it is none."""
     told = message.usage_metadata
     if not isinstance(told, Mapping):
         return None
@@ -173,5 +179,5 @@ def _looks_random(value: str) -> bool:
 
 
 def _count(value: Any) -> int | None:
-    sane = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+    sane = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     return int(value) if sane else None

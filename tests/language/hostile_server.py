@@ -140,7 +140,8 @@ def completion(body: dict[str, Any], content: Any = None, **changes: Any) -> dic
     """A chat completion as OpenAI sends it."""
     content = reply_to(body) if content is None else content
     tokens_in = sum(len(str(m.get("content"))) // 4 + 4 for m in body["messages"])
-    tokens_out = len(str(content)) // 4 + 1
+    # No tokenizer takes fewer than one a word.
+    tokens_out = max(len(str(content)) // 4 + 1, len(str(content).split()))
     answer: dict[str, Any] = {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -366,10 +367,11 @@ def _big(handler: Handler, body: dict[str, Any]) -> None:
     handler.send_json(completion(body, "{[<'\"" * 200_000, usage=usage))
 
 
-def _dear(handler: Handler, body: dict[str, Any]) -> None:
-    """Write, and bill, far more than was allowed."""
-    usage = {"prompt_tokens": 50, "completion_tokens": 90_000, "total_tokens": 90_050}
-    handler.send_json(completion(body, usage=usage))
+def _counts(tokens_in: int, tokens_out: int) -> Act:
+    """A good answer, and a count of tokens as told."""
+    total = tokens_in + tokens_out
+    usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": total}
+    return _with(usage=usage)
 
 
 SMALL: dict[str, Act] = {
@@ -419,7 +421,8 @@ GOOD: dict[str, Act] = {
     "all thought": _with(choices=choice("", finish_reason="length")),
     "prose": _with(content="I would look at the light and the distance."),
     "two slots": _with(content="- a {} and a {}\n- a photo of a {}"),
-    "megabyte": _big,
+    "counts low": _counts(1, 0),
+    "counts nothing written": _counts(400, 0),
     "limits": lambda handler, body: handler.send_json(
         completion(body),
         headers={
@@ -553,7 +556,19 @@ FATAL: dict[str, Act] = {
     "bad request": _error(400, "'messages' must contain the word json", "invalid_request_error"),
     "400 echo": _echo_key(400),
 }
-ACTS: dict[str, Act] = {**GOOD, **RETRYABLE, **SLOW, **COURSE, **FATAL, "dear": _dear}
+# More than was reserved for the call.
+BEYOND: dict[str, Act] = {
+    "dear": _counts(50, 90_000),
+    "dear to ask": _counts(50_000, 10),
+    "dear both ways": _counts(50_000, 90_000),
+    "beyond belief": _counts(50, 10**15),
+    "megabyte": _big,
+    "dear refusal": _with(
+        choices=choice(None, refusal="I will not."),
+        usage={"prompt_tokens": 50, "completion_tokens": 90_000, "total_tokens": 90_050},
+    ),
+}
+ACTS: dict[str, Act] = {**GOOD, **RETRYABLE, **SLOW, **COURSE, **FATAL, **BEYOND}
 
 
 def wait_until_idle(server: HostileServer, patience: float = 5.0) -> int:

@@ -61,7 +61,7 @@ class Scripted(BaseChatModel):
             act = self.script[number]
         else:
             text = "\0".join(str(m.content) for m in messages)
-            act = f"- photo {hashlib.sha256(text.encode()).hexdigest()[:8]} of a {{}}"
+            act = f"- photo {hashlib.sha256(text.encode()).hexdigest()[:8]} of {{}}"
         if isinstance(act, BaseException):
             raise act
         message = act if isinstance(act, AIMessage) else answer(act)

@@ -7,6 +7,7 @@ the same when it is resumed from its journal without a server.
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import re
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hostile_server import ACTS, COURSE, FATAL, GOOD, RETRYABLE, SLOW, SMALL, HostileServer
+from hostile_server import ACTS, BEYOND, COURSE, FATAL, GOOD, RETRYABLE, SLOW, SMALL, HostileServer
 from hostile_server import wait_until_idle as settled
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
@@ -22,6 +23,7 @@ from llmopt.errors import (
     AuthenticationFailed,
     BadRequest,
     BudgetExhausted,
+    CapBroken,
     ContentRefused,
     ContextOverflow,
     LlmoptError,
@@ -113,10 +115,16 @@ def play(server: HostileServer, path: Path, turns: int, caps: Caps | None = None
     return course, ledger.snapshot()
 
 
+def broken_calls(path: Path) -> list[dict[str, float]]:
+    """What was charged of the calls that took more than was reserved."""
+    records = (json.loads(line) for line in path.read_text().splitlines())
+    return [one["data"]["charged"] for one in records if one["data"].get("broken")]
+
+
 def run_scenario(seed: int, folder: Path) -> None:
     rng = random.Random(seed)
-    pools = [GOOD, RETRYABLE, COURSE, FATAL, SLOW]
-    kinds = rng.choices(pools, weights=[8, 10, 2, 0.4, 0.3], k=rng.randrange(1, 16))
+    pools = [GOOD, RETRYABLE, COURSE, FATAL, SLOW, BEYOND]
+    kinds = rng.choices(pools, weights=[8, 10, 2, 0.4, 0.3, 0.5], k=rng.randrange(1, 16))
     script = [rng.choice(list(kind)) for kind in kinds]
     turns = rng.randrange(1, 6)
     caps = Caps(
@@ -136,9 +144,13 @@ def run_scenario(seed: int, folder: Path) -> None:
     allowed = (BudgetExhausted, ServiceError)
     assert course.ended_by is None or isinstance(course.ended_by, allowed), where
     assert caps.llm_calls is None or spent["llm_calls"] <= caps.llm_calls, where
+    broken = broken_calls(path)
     tokens = spent["llm_tokens_in"] + spent["llm_tokens_out"]
+    tokens -= sum(one["llm_tokens_in"] + one["llm_tokens_out"] for one in broken)
+    usd = spent["llm_usd"] - sum(one["llm_usd"] for one in broken)
     assert caps.llm_tokens is None or tokens <= caps.llm_tokens, where
-    assert caps.llm_usd is None or spent["llm_usd"] <= caps.llm_usd + 1e-9, where
+    assert caps.llm_usd is None or usd <= caps.llm_usd + 1e-9, where
+    assert len(broken) <= 1 or (caps.llm_tokens, caps.llm_usd) == (None, None), where
     assert course.ended_by is not None or len(course.replies) >= 1 or "refused" in course.events
 
     if course.ended_by is None or isinstance(course.ended_by, BudgetExhausted):
@@ -388,17 +400,58 @@ def test_an_endless_wait_ends_one_conversation_and_holds_no_other(act: str, tmp_
     assert len(course.replies) == 1
 
 
-def test_a_service_that_ignores_the_limit_is_charged_in_full_and_ends_the_run(
-    tmp_path: Path,
+@pytest.mark.parametrize("act", sorted(BEYOND))
+def test_what_is_beyond_the_bound_is_recorded_said_and_ends_a_run_with_a_cap(
+    act: str, tmp_path: Path
 ) -> None:
-    with HostileServer(["dear"]) as server:
-        caps = Caps(llm_usd=0.05)
-        course, spent = play(server, tmp_path / "journal.jsonl", turns=3, caps=caps)
-        assert len(course.replies) == 1
-        assert isinstance(course.ended_by, BudgetExhausted)
-        assert spent["llm_tokens_out"] == 90_000
-        assert settled(server) == spent["llm_calls"] == 1
+    path, said = tmp_path / "journal.jsonl", "[0-9,]+ tokens (in|out) where [0-9,]+ were reserved"
+    took = {"dear": 90_000, "dear to ask": 10, "dear both ways": 90_000, "dear refusal": 90_000}
+    with HostileServer(["ok", act]) as server:
+        for sitting in range(2):  # the second takes it from the journal
+            warned: list[str] = []
+            ledger, journal = Ledger(Caps(llm_usd=0.5)), Journal(path)
+            llm = Llm("openai:hostile", server.url, SETTINGS)
+            with MeteredChat(llm, ledger, journal, warn=warned.append) as chat, journal:
+                course = converse(chat, 4)
+            assert isinstance(course.ended_by, CapBroken), sitting
+            assert course.ended_by.stop_reason == "cap broken by the service"
+            assert len(course.replies) == (1 if act == "dear refusal" else 2)
+            assert re.search(said, str(course.ended_by))
+            assert len(warned) == 1
+            assert warned[0] in chat.remarks
+            assert re.search(said, warned[0])
+            assert settled(server) == ledger["llm_calls"] == 2
+            if act in took:
+                assert 0 < ledger["llm_tokens_out"] - took[act] < 400
+        assert re.search(said, path.read_text())
+
+
+def test_without_a_cap_what_is_beyond_the_bound_is_said_and_the_run_goes_on(tmp_path: Path) -> None:
+    with HostileServer(["dear", "beyond belief"]) as server:
+        chat, ledger, journal = meter(server.url, tmp_path / "journal.jsonl")
+        with chat, journal:
+            course = converse(chat, 3)
+        assert course.ended_by is None
+        assert len(course.replies) == 3
+    assert len(chat.remarks) == 1
+    assert "the run goes on" in chat.remarks[0]
+    assert 90_000 < ledger["llm_tokens_out"] < 91_000
+
+
+@pytest.mark.parametrize(("act", "low"), [("counts low", "in"), ("counts nothing written", "out")])
+def test_at_least_what_was_sent_and_received_is_charged(act: str, low: str, tmp_path: Path) -> None:
+    with HostileServer([act] * 2) as server:
+        chat, ledger, journal = meter(server.url, tmp_path / "journal.jsonl")
+        with chat, journal:
+            course = converse(chat, 2)
+    first = course.replies[0]
+    assert first.tokens_out == len(first.text.split())
+    assert first.tokens_in == (11 if low == "in" else 400)
+    assert first.estimated
+    assert ledger["llm_tokens_out"] == sum(len(one.text.split()) for one in course.replies)
+    assert len(chat.remarks) == 1
+    assert "fewer tokens" in chat.remarks[0]
 
 
 def test_every_act_belongs_to_one_group() -> None:
-    assert len(ACTS) == 1 + sum(map(len, (GOOD, RETRYABLE, SLOW, COURSE, FATAL)))
+    assert len(ACTS) == sum(map(len, (GOOD, RETRYABLE, SLOW, COURSE, FATAL, BEYOND)))
