@@ -161,6 +161,8 @@ def write(out: Path, kept: dict[str, Answers]) -> None:
                 f"| {100 * same / len(pairs):.1f} % | {100 * close / len(pairs):.1f} % "
                 f"| {max(apart):.1f} |"
             )
+    lines += ["", "Looked at, with runs each:", ""]
+    lines += [f"- {name}: {len(runs)}" for name, runs in found.items()]
     out.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
