@@ -118,7 +118,7 @@ def as_service_error(
     if len(detail) > _MAX_MESSAGE:
         detail = detail[: _MAX_MESSAGE - 1] + "…"
     if kind is Redirected:
-        detail = _target(error)
+        detail = scrub(_target(error))
     elif kind is MalformedResponse:
         said = (meaning for pattern, meaning in _STUMBLES if pattern.search(detail))
         detail = next((f"{meaning}; {type(error).__name__}" for meaning in said), detail)
@@ -272,7 +272,7 @@ def _target(error: BaseException) -> str:
     response = getattr(error, "response", None)
     try:
         to = urlsplit(urljoin(str(response.url), _headers(error)["location"]))  # type: ignore[union-attr]
-        place = f"{to.scheme}://{to.netloc.rpartition('@')[2]}{to.path}"
+        place = f"{to.scheme}://{to.netloc.rpartition('@')[2]}{to.path}"[:_MAX_MESSAGE]
     except (AttributeError, KeyError, ValueError):
         return "it does not say where"
     base = place.removesuffix("/chat/completions")

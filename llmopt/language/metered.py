@@ -213,9 +213,9 @@ class MeteredChat:
     def _attempt(self, question: Question, number: int) -> dict[str, Any]:
         """One try: the record of its answer, journaled and settled; or the failure, likewise."""
         self._caller.wait(question.bound.tokens)
-        self._check_kept()
         with self._ledger.reserve(**question.upper) as reservation:
             try:
+                self._check_kept()  # what others took is known only now
                 self._caller.check()
                 intent = {
                     "model": self._llm.spec,
@@ -233,8 +233,8 @@ class MeteredChat:
             seconds = time.monotonic() - began
             record = {**question.place(number), **record, "seconds": round(seconds, 3)}
             record = self._recall.write(records.REPLY, question, number, record)
+            self._audit(record)  # before it settles, for which others may wait
             reservation.settle(**record["charged"])
-        self._audit(record)
         with self._lock:
             self._seconds += seconds
         used = record["charged"]
@@ -284,6 +284,11 @@ class MeteredChat:
             )
 
     @property
+    def cap_broken(self) -> bool:
+        """Whether the service took more than was reserved, where there is a cap to be kept."""
+        return bool(self._broken) and self._capped
+
+    @property
     def _capped(self) -> bool:
         """Whether there is a cap that a service can break by what it counts."""
         caps = self._ledger.caps
@@ -291,7 +296,7 @@ class MeteredChat:
 
     def _check_kept(self) -> None:
         """Raise CapBroken once a service took more than was reserved, where a cap is to be kept."""
-        if self._broken and self._capped:
+        if self.cap_broken:
             raise CapBroken(f"{self._llm.spec}: {self._broken}; {_NO_MORE}")
 
     def _remark(self, text: str, say: Callable[[str], None] | None = None) -> None:

@@ -139,11 +139,12 @@ def why_empty(message: AIMessage) -> str:
 
 
 def texts(messages: Sequence[BaseMessage]) -> Iterator[str]:
-    """The texts of messages, and the reasoning that came beside one."""
+    """The texts of messages, and what came beside one: reasoning, a refusal, calls of tools."""
     for message in messages:
         yield str(message.text)
-        thought = next(filter(None, map(message.additional_kwargs.get, _THOUGHTS)), "")
-        yield thought if isinstance(thought, str) else ""
+        yield from (v for v in message.additional_kwargs.values() if isinstance(v, str))
+        for name in ("tool_calls", "invalid_tool_calls"):
+            yield from (canonical(call.get("args")) for call in getattr(message, name, ()))
 
 
 def usage(message: AIMessage) -> Usage | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmopt.data.soundness import Findings
-from llmopt.errors import BudgetExhausted, BudgetTooSmall, RunFolderError
+from llmopt.errors import CAP_BROKEN, BudgetExhausted, BudgetTooSmall, RunFolderError
 from llmopt.heads.predictor import with_head
 from llmopt.predictor import Predictor, single
 from llmopt.runs import folder as run_folder
@@ -173,7 +173,7 @@ def _said_before_paid(setup: Setup, llm: Llm, box: BlackBox) -> str:
     return (
         f"language model {llm.spec} ({llm.why}): at most {amount('llm_calls', bounds['llm_calls'])}"
         f" calls and {amount('llm_usd', bounds['llm_usd'], 'an unknown price')}"
-        + ("; no cap on money" if cap is None else f", never more than {amount('llm_usd', cap)}")
+        + ("; no cap on money" if cap is None else f", with a cap of {amount('llm_usd', cap)}")
     )
 
 
@@ -209,10 +209,12 @@ def _search(run: _Sitting) -> Outcome:
     if outcome.fallback and not outcome.templates:
         found = _start_result(run.box, task, start)
         outcome = dataclasses.replace(outcome, templates=(found,))
-    if run.chat is not None and not run.ledger.stopped:
-        run.chat.check_answered()
     if run.ledger.stopped:  # wherever in the search it was, there is more to do
         outcome = dataclasses.replace(outcome, stop_reason="interrupted")
+    elif run.chat is not None:
+        run.chat.check_answered()
+        if run.chat.cap_broken:  # whatever a part of the search ended with
+            outcome = dataclasses.replace(outcome, stop_reason=CAP_BROKEN)
     return dataclasses.replace(outcome, tried=_encoded(run.ledger) > before)
 
 

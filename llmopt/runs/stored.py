@@ -79,6 +79,7 @@ class Optimizer(_Stored):
     settings: dict[str, Any]
     llm: str | None
     summary: Summary
+    notes: list[str] = []
 
 
 class Measured(_Stored):
@@ -103,6 +104,7 @@ class Best(Measured):
     soft_prompt: dict[str, Any] | None
     head: dict[str, Any] | None
     fallback: bool
+    tried: bool = True
 
 
 class Gain(_Stored):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,24 @@ def test_a_context_that_is_too_small_for_long_replies(tmp_path: Path) -> None:
 def test_nothing_but_the_start_was_tried() -> None:
     told = done("run", "--llm", "builtin", "--max-queries", "12").out
     assert "Nothing else was tried, so the start was kept." in told
+
+
+@pytest.mark.parametrize("act", ["dear", "megabyte"])
+def test_a_service_that_takes_more_than_its_bound(act: str, tmp_path: Path) -> None:
+    with HostileServer(["ok", act]) as server:
+        options = ("--llm-set", "price=1,1000", "--max-usd", "5", "--set", "iterations=1")
+        ended = ask(server, tmp_path, *options, "--set", "restarts=2")
+        assert server.requests == 2
+        again = ask(server, tmp_path, *options, "--set", "restarts=2", "--json")
+    assert ended.code == 0
+    assert "warning: openai:x broke its bound" in ended.err
+    assert "cap broken by the service" in ended.out
+    (folder, _) = sorted(tmp_path.iterdir())
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "complete"
+    assert result["stop_reason"] == "cap broken by the service"
+    assert result["optimizer"]["notes"][0] in ended.err
+    assert result["ledger"]["llm_usd"] > 5
+    assert result["best"]["test_accuracy"] is not None
+    # What was broken off is in no cache: another run asks.
+    assert again.json["stop_reason"] == "iterations"

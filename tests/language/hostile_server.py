@@ -547,6 +547,8 @@ FATAL: dict[str, Act] = {
     "see other": _redirect(303, "https://me:pass-phrase@other.example/v1?api_key=pass-phrase"),
     "loop": _redirect(307, "/v1/chat/completions"),
     "moved for good": _redirect(308, "//other.example/v1/chat/completions"),
+    "moved far": _redirect(307, f"https://other.example/{'x' * 9_000}"),
+    "moved to a secret": _redirect(307, "https://other.example/sk-abcdefgh12345678/v1"),
     "moved nowhere": _redirect(307, None),
     "429 endless": _error(429, "slow down", None, {"Retry-After": "1e308"}),
     "429 for good": _error(

@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from fuzz import fuzz
+from hypothesis import strategies as st
 
 from llmopt import errors
-from llmopt.language import failures
+from llmopt.language import failures, remedies, room
 from llmopt.language.scrub import Scrubber
 
 SCRUB = Scrubber(["the-secret-value"], environ={})
@@ -170,3 +172,38 @@ def test_who_may_have_worked_for_it() -> None:
         "MalformedResponse",
         "ContentRefused",
     }
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["error", "code", "status", "type", "message", "param", "body"]),
+            inner
+            | st.sampled_from(["the-secret-value", "max_tokens: 9 > 3", "roles must alternate"]),
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@fuzz(
+    status=st.integers(0, 999),
+    body=_JSON,
+    message=st.text(max_size=20) | _JSON,
+    headers=st.dictionaries(
+        st.sampled_from(["Retry-After", "Location", "date", "x-ratelimit-reset"]),
+        st.text(max_size=9)
+        | st.sampled_from(["http://[", "//u:the-secret-value@h/x?k=1", "1e308"]),
+    ),
+)
+def test_any_error_body(status: int, body: Any, message: Any, headers: dict[str, str]) -> None:
+    for error in (http_error(status, body, headers, message), ValueError(body)):
+        failure = failures.as_service_error(error, "test:model", SCRUB)
+        assert isinstance(failure, errors.ServiceError)
+        assert "the-secret-value" not in str(failure)
+        assert len(str(failure)) < 700
+        assert remedies.find(error, remedies.REMEDIES) in {None, *remedies.REMEDIES}
+        assert room.for_reply(failures.words_of(error), 4096) in {None, *range(256, 4096)}

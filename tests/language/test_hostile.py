@@ -223,6 +223,8 @@ def test_slow_acts_are_cut_short(act: str, tmp_path: Path) -> None:
         ("see other", Redirected),
         ("loop", Redirected),
         ("moved for good", Redirected),
+        ("moved far", Redirected),
+        ("moved to a secret", Redirected),
         ("moved nowhere", Redirected),
         ("quota", QuotaExhausted),
         ("no model", ServiceModelNotFound),
@@ -247,6 +249,8 @@ def test_what_cannot_pass_ends_at_once(act: str, kind: type, tmp_path: Path) -> 
         ("moved", r"http://127\.0\.0\.1:\d+/v2/chat/completions; .*--llm-base-url \S+/v2\)$"),
         ("see other", r"https://other\.example/v1; if you trust it"),
         ("moved for good", r"--llm-base-url http://other\.example/v1\)$"),
+        ("moved far", r"https://other\.example/x{270,290};"),
+        ("moved to a secret", r"other\.example/\[secret\]/v1;"),
         ("moved nowhere", "it does not say where"),
     ],
 )

@@ -302,8 +302,8 @@ class HttpBlackBox(BlackBox):
             to = urlsplit(urljoin(str(answer.url), answer.headers.get("Location", "")))
             place = urlunsplit((to.scheme, to.netloc.rpartition("@")[2], to.path, "", ""))
             return ConfigError(
-                f"{self.address} sends to {place}, which is not followed; if you trust that, give "
-                "its address"
+                f"{self.address} sends to {place[:300]}, which is not followed; if you trust that, "
+                "give its address"
             )
         if status == 401:
             return AuthenticationFailed(f"{text}; set ${TOKEN_VARIABLE}", status=status)
