@@ -273,7 +273,7 @@ class MeteredChat:
         if low:
             self._remark(
                 f"{self._llm.spec} counts fewer tokens than it is sent and sends: at least one a "
-                "word is charged"
+                "word is charged (a server that cuts prompts to its context counts so, too)"
             )
         if first:
             goes_on = "there is no cap on tokens or money to keep, so the run goes on"

@@ -561,6 +561,7 @@ FATAL: dict[str, Act] = {
 # More than was reserved for the call.
 BEYOND: dict[str, Act] = {
     "dear": _counts(50, 90_000),
+    "a little dear": _counts(50, 450),
     "dear to ask": _counts(50_000, 10),
     "dear both ways": _counts(50_000, 90_000),
     "beyond belief": _counts(50, 10**15),

@@ -11,6 +11,7 @@ import json
 import random
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -428,6 +429,21 @@ def test_what_is_beyond_the_bound_is_recorded_said_and_ends_a_run_with_a_cap(
             if act in took:
                 assert 0 < ledger["llm_tokens_out"] - took[act] < 400
         assert re.search(said, path.read_text())
+
+
+def test_a_conversation_that_waits_for_room_under_a_cap_is_not_sent_after_a_broken_bound(
+    tmp_path: Path,
+) -> None:
+    with HostileServer(["a little dear"], latency=0.2) as server:
+        # Room for one bound at a time; for a second call too, by what the first took.
+        chat, ledger, journal = meter(server.url, tmp_path / "j.jsonl", Caps(llm_tokens=1_700))
+        with chat, journal, ThreadPoolExecutor(2) as pool:
+            courses = list(pool.map(lambda name: converse(chat, 1, stream=name), "ab"))
+        assert settled(server) == ledger["llm_calls"] == 1
+    assert ledger.spent("llm_tokens") < 700
+    assert sorted(len(one.replies) for one in courses) == [0, 1]
+    (ended,) = [one.ended_by for one in courses if one.ended_by]
+    assert isinstance(ended, CapBroken)
 
 
 def test_without_a_cap_what_is_beyond_the_bound_is_said_and_the_run_goes_on(tmp_path: Path) -> None:
