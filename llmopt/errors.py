@@ -133,9 +133,11 @@ class ServiceError(LlmoptError):
     Attributes:
         status: HTTP status where there was one.
         service: what was asked, for people (never with credentials).
+        unpaid: the service called its own answer an error, so that no work was done for it.
     """
 
     exit_code = 4
+    unpaid = False
 
     def __init__(self, message: str, *, service: str = "", status: int | None = None) -> None:
         super().__init__(message)

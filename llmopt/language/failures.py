@@ -83,6 +83,8 @@ _UNSENT_NAMES: Final = {
     "gaierror",
 }
 _LIMITED = re.compile(r"rate.?limit|too many requests", re.IGNORECASE)
+INSIDE: Final = "llmopt_error_inside"
+"""Marks, among the extensions of a response, an error that came with status 200."""
 # Where an error says what it is.
 _FILED: Final = ("code", "status", "type")
 # Errors that come inside an answer with status 200 have a code and no status.
@@ -125,17 +127,23 @@ def as_service_error(
     text = f"{service}: {_sentence(kind, status)}{f' ({detail})' if detail else ''}"
     if issubclass(kind, RetryableError):
         text += f"; it asks to wait {waits.human(pause)}" if pause else ""
-        return kind(text, service=service, status=status, retry_after=pause)
-    return kind(text, service=service, status=status)
+        failure: ServiceError = kind(text, service=service, status=status, retry_after=pause)
+    else:
+        failure = kind(text, service=service, status=status)
+    failure.unpaid = _came_inside(error)
+    return failure
 
 
 def may_be_billed(error: ServiceError) -> bool:
     """Whether a failed call may have cost tokens.
 
-    A service that turns a request away has not worked on it. One that broke off, timed out or sent
-    rubbish may have, so its call is charged at the upper bound.
+    A service that turns a request away has not worked on it, nor has one that answers with an error
+    in place of a reply. One that broke off, timed out or sent rubbish may have, so its call is
+    charged at the upper bound.
     """
-    return not isinstance(error, NotConnected) and isinstance(
+    if error.unpaid or isinstance(error, NotConnected):
+        return False
+    return isinstance(
         error,
         (ServiceTimeout, ConnectionLost, ServiceUnavailable, MalformedResponse, ContentRefused),
     )
@@ -247,8 +255,9 @@ def status_in(error: Mapping[str, Any]) -> int:
 def words_of(error: BaseException) -> str:
     """The error's own words on one line, without the markup of an error page."""
     body = getattr(error, "body", None)
-    told = body.get("message") if isinstance(body, Mapping) else None
-    said = (told, getattr(error, "message", None), _inside(error).get("message"))
+    told = body if isinstance(body, Mapping) else {"error": body}
+    said = [told.get(name) for name in ("message", "error", "detail")]
+    said += [getattr(error, "message", None), _inside(error).get("message")]
     own = next((text for text in said if text and isinstance(text, str)), "")
     text = (own or str(error))[:_MAX_READ]
     text = re.sub(r"<(script|style)\b.*?(?:</\1>|\Z)", " ", text, flags=re.S | re.I)
@@ -261,6 +270,13 @@ def _inside(error: BaseException) -> Mapping[str, Any]:
     """An error that came as the body of an answer, which clients raise as it is."""
     inside = error.args[0] if error.args else None
     return inside if isinstance(inside, Mapping) else {}
+
+
+def _came_inside(error: BaseException) -> bool:
+    """Whether an error was the body of an answer with status 200."""
+    extensions = getattr(getattr(error, "response", None), "extensions", None)
+    marked = isinstance(extensions, Mapping) and extensions.get(INSIDE) is True
+    return marked or bool(_inside(error))
 
 
 def _names(error: BaseException) -> set[str]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from llmopt.language.prices import FREE_PROVIDERS, Price, price_of, require_price
-from llmopt.language.providers import default_spec, open_chat, split_spec
+from llmopt.language.providers import default_spec, open_chat, split_spec, stay
 from llmopt.language.retry import AT_ONCE, RetrySettings
 from llmopt.language.settings import LlmSettings
 
@@ -75,8 +75,9 @@ class Llm:
             ConfigError: a package or a key is missing, or a setting is refused.
         """
         if self.model is not None:
-            return self.model
-        return open_chat(self.spec, base_url=self.base_url, seed=seed, settings=self.settings)
+            return stay(self.model)
+        opened = open_chat(self.spec, base_url=self.base_url, seed=seed, settings=self.settings)
+        return stay(opened)
 
 
 def choose_llm(

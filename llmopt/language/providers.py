@@ -63,6 +63,8 @@ PROVIDERS: Final[Registry[Callable[..., BaseChatModel]]] = Registry(
 ``open(model, *, base_url, seed, settings)`` that send nothing and return a chat model, with
 ``settings`` an :class:`~llmopt.language.settings.LlmSettings`."""
 
+_INNER_CLIENTS = ("_client", "_api_client", "_httpx_client")
+_DEPTH = 3
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "host.docker.internal")
 # The shape of a structured reply; what does not keep to it is still read line by line.
 _SCHEMA = {
@@ -184,13 +186,16 @@ def open_openai(
     return _without_refused(chat)
 
 
-def _stay(chat: BaseChatModel) -> None:
-    """Have a model's HTTP client follow no redirects, under whatever name its class keeps it."""
+def stay(chat: BaseChatModel) -> BaseChatModel:
+    """The model, whose HTTP client follows no redirects, under whatever names classes keep it."""
     for name in ("root_client", "client", "_client"):
-        client = getattr(chat, name, None)
-        for one in (client, getattr(client, "_client", None)):
-            if one is not None and hasattr(one, "follow_redirects"):
-                one.follow_redirects = False
+        client: Any = getattr(chat, name, None)
+        for _ in range(_DEPTH):
+            if isinstance(getattr(client, "follow_redirects", None), bool):
+                client.follow_redirects = False
+            inside = (getattr(client, name, None) for name in _INNER_CLIENTS)
+            client = next((one for one in inside if one is not None), None)
+    return chat
 
 
 def _without_refused(chat: BaseChatModel) -> BaseChatModel:
@@ -238,7 +243,6 @@ def _resolved(provider: str, model: str, base_url: str, settings: LlmSettings) -
         # LangChain passes on what it does not know, and the service would refuse every call.
         if match := re.search(r"(\w+) is not default parameter", str(warning.message)):
             raise ConfigError(f"'{provider}' takes no '{match[1]}'; leave that setting out")
-    _stay(chat)
     return _without_refused(chat)
 
 

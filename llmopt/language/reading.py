@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from openai import DefaultHttpxClient
 
 from llmopt.errors import MalformedResponse
-from llmopt.language.failures import status_in
+from llmopt.language.failures import INSIDE, status_in
 
 if TYPE_CHECKING:
     from httpx2 import Request, Response
@@ -47,15 +47,13 @@ def bounded_client(service: str, **options: Any) -> DefaultHttpxClient:
                         )
             finally:
                 answer.close()
-            status = answer.status_code
-            if status == 200:
-                status = error_inside(body) or status
+            inside = error_inside(body) if answer.status_code == 200 else None
             return type(answer)(
-                status,
+                inside or answer.status_code,
                 headers=[(k, v) for k, v in answer.headers.multi_items() if k not in _PACKING],
                 content=bytes(body),
                 request=answer.request,
-                extensions=answer.extensions,
+                extensions={**answer.extensions, INSIDE: inside is not None},
                 history=answer.history,
             )
 

@@ -142,7 +142,8 @@ def texts(messages: Sequence[BaseMessage]) -> Iterator[str]:
     """The texts of messages, and what came beside one: reasoning, a refusal, calls of tools."""
     for message in messages:
         yield str(message.text)
-        yield from (v for v in message.additional_kwargs.values() if isinstance(v, str))
+        # Some servers send the same reasoning under two names.
+        yield from {v for v in message.additional_kwargs.values() if isinstance(v, str)}
         for name in ("tool_calls", "invalid_tool_calls"):
             yield from (canonical(call.get("args")) for call in getattr(message, name, ()))
 

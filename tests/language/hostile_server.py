@@ -463,6 +463,8 @@ RETRYABLE: dict[str, Act] = {
         choices=[{"index": 0, "finish_reason": "error", "error": {"message": "x", "code": 429}}]
     ),
     "error in 200": _json({"error": {"message": "worker died", "code": 500}}),
+    "error text in 200": _json({"error": "worker died"}),
+    "error flat in 200": _json({"object": "error", "message": "worker died", "code": 50001}),
     "html": _html(200),
     "empty body": _bytes(b""),
     "not json": _bytes(b"{'id': 1,}"),

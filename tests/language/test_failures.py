@@ -174,6 +174,22 @@ def test_who_may_have_worked_for_it() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("the model is loading", "the model is loading"),
+        ({"error": "no such worker"}, "no such worker"),
+        ({"detail": "queue full"}, "queue full"),
+        ({"message": "told", "error": "less"}, "told"),
+        ({"detail": [{"msg": "x"}]}, "Error code: 503"),
+        (None, "Error code: 503"),
+    ],
+)
+def test_a_bodys_own_words_are_told_whatever_its_shape(body: Any, says: str) -> None:
+    error = http_error(503, body, message="Error code: 503")
+    assert str(failures.as_service_error(error, "s", SCRUB)).endswith(f"({says})")
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     lambda inner: (
@@ -207,3 +223,11 @@ def test_any_error_body(status: int, body: Any, message: Any, headers: dict[str,
         assert len(str(failure)) < 700
         assert remedies.find(error, remedies.REMEDIES) in {None, *remedies.REMEDIES}
         assert room.for_reply(failures.words_of(error), 4096) in {None, *range(256, 4096)}
+
+
+def test_a_redirect_with_a_key_in_its_path_is_told_without_it() -> None:
+    error = http_error(307, headers={"location": "http://other.example/the-secret-value/v1"})
+    error.response.url = "http://here.example/v1/chat/completions"  # type: ignore[attr-defined]
+    said = str(failures.as_service_error(error, "s", SCRUB))
+    assert "http://other.example/[secret]/v1" in said
+    assert "the-secret-value" not in said

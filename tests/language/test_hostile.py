@@ -34,6 +34,7 @@ from llmopt.errors import (
     Redirected,
     ServiceError,
     ServiceModelNotFound,
+    ServiceUnavailable,
 )
 from llmopt.language.llm import Llm
 from llmopt.language.metered import MeteredChat, Reply
@@ -263,13 +264,14 @@ def test_a_redirect_is_named_and_not_followed(act: str, target: str, tmp_path: P
     assert "pass-phrase" not in str(course.ended_by)
 
 
-@pytest.mark.parametrize("act", [name for name in RETRYABLE if name.startswith("rate limit")])
-def test_a_rate_limit_inside_an_answer_costs_no_tokens(act: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("act", [name for name in RETRYABLE if name.endswith("in 200")])
+def test_an_error_inside_an_answer_costs_no_tokens(act: str, tmp_path: Path) -> None:
     with HostileServer([act]) as server:
         settings = dataclasses.replace(SETTINGS, attempts=1)
         chat, ledger, journal = meter(server.url, tmp_path / "journal.jsonl", settings=settings)
         with chat, journal:
-            assert isinstance(converse(chat, 1).ended_by, RateLimited)
+            kind = RateLimited if "rate limit" in act else ServiceUnavailable
+            assert isinstance(converse(chat, 1).ended_by, kind)
     assert ledger.snapshot()["llm_calls"] == 1
     assert ledger["llm_tokens_in"] == ledger["llm_tokens_out"] == ledger["llm_usd"] == 0
 
@@ -375,7 +377,9 @@ def test_every_form_that_is_refused_is_changed_for_good_and_costs_no_patience(
         ("choices null", "holds no choices"),
         ("huge", "the answer is longer than 8 MiB"),
         ("bomb", "the answer is longer than 8 MiB"),
-        ("error in 200", r"could not answer now, HTTP 500 \(worker died"),
+        ("error in 200", r"could not answer now, HTTP 500 \(worker died\)"),
+        ("error text in 200", r"could not answer now, HTTP 500 \(worker died\)"),
+        ("error flat in 200", r"could not answer now, HTTP 500 \(worker died\)"),
         ("rate limit in 200", r"asks for fewer requests, HTTP 429"),
     ],
 )

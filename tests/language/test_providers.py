@@ -8,12 +8,13 @@ import types
 import warnings
 from typing import Any
 
+import httpx
 import pytest
 from scripted import Scripted
 
 from llmopt.errors import ConfigError
 from llmopt.language import remedies, wire
-from llmopt.language.llm import choose_llm
+from llmopt.language.llm import Llm, choose_llm
 from llmopt.language.providers import DEFAULT_OPENAI, default_spec, open_chat, split_spec
 from llmopt.language.settings import LlmSettings
 
@@ -172,17 +173,13 @@ def resolver(monkeypatch: pytest.MonkeyPatch, init: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["root_client", "client", "_client"])
-def test_other_providers_follow_no_redirects(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = types.SimpleNamespace(_client=types.SimpleNamespace(follow_redirects=True))
-
-    def init(model: str, **options: Any) -> Scripted:
-        chat = Scripted()
-        object.__setattr__(chat, name, client)
-        return chat
-
-    resolver(monkeypatch, init)
-    open_chat("anthropic:claude-x")
-    assert client._client.follow_redirects is False
+@pytest.mark.parametrize("inner", ["", "_client", "_api_client", "_httpx_client"])
+def test_other_providers_follow_no_redirects(name: str, inner: str) -> None:
+    with httpx.Client(follow_redirects=True) as http:
+        client = types.SimpleNamespace(**{inner: http}) if inner else http
+        given: Any = types.SimpleNamespace(**{name: client})
+        assert Llm("python:Mine", model=given).open(seed=1) is given
+        assert http.follow_redirects is False
 
 
 def test_other_providers(monkeypatch: pytest.MonkeyPatch) -> None:

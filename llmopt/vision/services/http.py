@@ -295,16 +295,18 @@ class HttpBlackBox(BlackBox):
             message = str(said["error"]["message"])[:300]
         except (ValueError, KeyError, TypeError):
             message = f"status {status}"
+        if redirects := 300 <= status < 400:
+            to = urlsplit(urljoin(str(answer.url), answer.headers.get("Location", "")))
+            place = urlunsplit((to.scheme, to.netloc.rpartition("@")[2], to.path, "", ""))
+            message = (
+                f"it sends to {place[:300]}, which is not followed; "
+                "if you trust that, give its address"
+            )
         if self._token:
             message = message.replace(self._token, "[secret]")
         text = f"{self.address}: {''.join(c if c.isprintable() else ' ' for c in message)}"
-        if 300 <= status < 400:
-            to = urlsplit(urljoin(str(answer.url), answer.headers.get("Location", "")))
-            place = urlunsplit((to.scheme, to.netloc.rpartition("@")[2], to.path, "", ""))
-            return ConfigError(
-                f"{self.address} sends to {place[:300]}, which is not followed; if you trust that, "
-                "give its address"
-            )
+        if redirects:
+            return ConfigError(text)
         if status == 401:
             return AuthenticationFailed(f"{text}; set ${TOKEN_VARIABLE}", status=status)
         if status == 403:

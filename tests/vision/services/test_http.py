@@ -236,12 +236,16 @@ def test_a_redirect_is_named_and_not_followed(status: int) -> None:
         def do_GET(self) -> None:
             type(self).seen += 1
             self.send_response(status)
-            self.send_header("Location", "https://me:pass-phrase@other.example/box?token=phrase")
+            self.send_header(
+                "Location", "https://me:pass-phrase@other.example/box/my-phrase?t=phrase"
+            )
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-    with serving(HTTPServer(("127.0.0.1", 0), Moved)) as url, remote(url) as client:
-        with pytest.raises(ConfigError, match=r"sends to https://other\.example/box,") as refused:
+    said = r"sends to https://other\.example/box/\[secret\],"
+    server = HTTPServer(("127.0.0.1", 0), Moved)
+    with serving(server) as url, remote(url, token="my-phrase") as client:
+        with pytest.raises(ConfigError, match=said) as refused:
             _ = client.info
         assert Moved.seen == 1
     assert "phrase" not in str(refused.value)
