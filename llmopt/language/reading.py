@@ -47,11 +47,14 @@ def bounded_client(service: str, **options: Any) -> DefaultHttpxClient:
                         )
             finally:
                 answer.close()
-            inside = error_inside(body) if answer.status_code == 200 else None
+            status, content = answer.status_code, bytes(body)
+            inside = error_inside(body) if status == 200 else None
+            if inside is not None:
+                status, content = status_in(inside), json.dumps({"error": inside}).encode()
             return type(answer)(
-                inside or answer.status_code,
+                status,
                 headers=[(k, v) for k, v in answer.headers.multi_items() if k not in _PACKING],
-                content=bytes(body),
+                content=content,
                 request=answer.request,
                 extensions={**answer.extensions, INSIDE: inside is not None},
                 history=answer.history,
@@ -60,8 +63,8 @@ def bounded_client(service: str, **options: Any) -> DefaultHttpxClient:
     return Client(follow_redirects=False, **options)
 
 
-def error_inside(body: bytes | bytearray) -> int | None:
-    """The HTTP status of the error that an answer holds in place of a reply; None for none."""
+def error_inside(body: bytes | bytearray) -> Mapping[str, Any] | None:
+    """The error that an answer holds in place of a reply; None for none."""
     if b'"error"' not in body:
         return None
     try:
@@ -82,4 +85,4 @@ def error_inside(body: bytes | bytearray) -> int | None:
         error = found
     if not error:
         return None
-    return status_in(error if isinstance(error, Mapping) else {"message": error})
+    return error if isinstance(error, Mapping) else {**found, "error": None, "message": str(error)}

@@ -381,6 +381,9 @@ def test_every_form_that_is_refused_is_changed_for_good_and_costs_no_patience(
         ("error text in 200", r"could not answer now, HTTP 500 \(worker died\)"),
         ("error flat in 200", r"could not answer now, HTTP 500 \(worker died\)"),
         ("rate limit in 200", r"asks for fewer requests, HTTP 429"),
+        ("402 flat in 200", r"HTTP 402 \(Insufficient balance\)"),
+        ("402 flag in 200", r"HTTP 402 \(pay first\)"),
+        ("402 choice in 200", r"HTTP 402 \(broke\)"),
     ],
 )
 def test_the_cause_is_named_in_words(act: str, says: str, tmp_path: Path) -> None:
