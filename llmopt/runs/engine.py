@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from llmopt.runs import folder as run_folder
 from llmopt.runs import result as run_result
 from llmopt.runs.bounds import outside
 from llmopt.runs.compose import Setup
+from llmopt.runs.interrupt import graceful_interrupt
 from llmopt.runs.measure import Evaluation, measure
 from llmopt.runs.plan import make_plan
 from llmopt.search.base import Outcome, Search, TemplateResult
@@ -201,7 +200,7 @@ def _search(run: _Sitting) -> Outcome:
         on_progress=run.watch.progress,
     )
     before = _encoded(run.ledger)
-    with _graceful_interrupt(run.ledger, run.watch):
+    with graceful_interrupt(run.ledger, run.watch):
         try:
             outcome = run.setup.optimizer.run(search)
         except BudgetExhausted as spent:  # before it had anything
@@ -239,31 +238,6 @@ def _start_result(box: MeteredBox, task: Task, scores: FloatArray) -> TemplateRe
     scored = Scored.of(task.start, scores, task.train)
     val = _accuracy(box, task.val, single(task.start, task.classnames))
     return TemplateResult(task.start.text, 1.0, scored.accuracy, scored.logprob, val)
-
-
-@contextlib.contextmanager
-def _graceful_interrupt(ledger: Ledger, watch: Watch) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends the search with its best so far; the second the program."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def stop(signum: int, frame: Any) -> None:
-        ledger.stop()
-        restore()
-        watch.note("interrupted: finishing with the best so far (again to stop at once)")
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        restore()
 
 
 # --- 2: fit a head -------------------------------------------------------------------------------
