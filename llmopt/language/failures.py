@@ -116,6 +116,8 @@ def as_service_error(
     status, words = status_of(error), words_of(error)
     pause = waits.asked(_headers(error), words)
     kind = _kind(error, status, words, comes_back=pause is not None)
+    if kind is NotConnected:
+        words = words_of(_unsent(error) or error)  # the client says no more than "connection error"
     detail = scrub(words)
     if len(detail) > _MAX_MESSAGE:
         detail = detail[: _MAX_MESSAGE - 1] + "…"
@@ -166,7 +168,7 @@ def _kind(
         return ContentRefused
     if status is not None and (status >= 500 or status in (408, 409, 425)):
         return ServiceUnavailable
-    if any(_UNSENT_NAMES & set(_names(cause)) for cause in _causes(error)):
+    if _unsent(error) is not None:
         return NotConnected
     if names & _TIMEOUT_NAMES:
         return ServiceTimeout
@@ -270,6 +272,11 @@ def _inside(error: BaseException) -> Mapping[str, Any]:
     """An error that came as the body of an answer, which clients raise as it is."""
     inside = error.args[0] if error.args else None
     return inside if isinstance(inside, Mapping) else {}
+
+
+def _unsent(error: BaseException) -> BaseException | None:
+    """The cause by which nothing was sent, if that is so."""
+    return next((cause for cause in _causes(error) if _UNSENT_NAMES & _names(cause)), None)
 
 
 def _came_inside(error: BaseException) -> bool:

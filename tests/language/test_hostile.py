@@ -281,7 +281,9 @@ def test_what_was_never_sent_costs_nothing(url: str, tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     chat, ledger, journal = meter(url, path)
     with chat, journal:
-        assert isinstance(converse(chat, 1).ended_by, NotConnected)
+        ended_by = converse(chat, 1).ended_by
+    assert isinstance(ended_by, NotConnected)
+    assert re.search(r"nothing was sent \(ConnectError: \[Errno -?\d+\] \w+", str(ended_by))
     assert not any(ledger.state().values())
     # Somebody is there now: the journal of failures before is no obstacle.
     with HostileServer() as server:
