@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from llmopt.heads import HEADS
 from llmopt.heads.bank import Bank, default_bank
-from llmopt.search.soft.machinery.trail import WIDEST
 from llmopt.spend.currency import Spend
 from llmopt.task import Task
+from llmopt.vision.answers import WIDEST
 from llmopt.vision.base import Access, BlackBox
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ def machine(info: BoxInfo, llm_repeats: bool) -> dict[str, Any]:
     elif not info.repeatable:
         because = (
             "last bits of the model's features differ between processors, and a long search can "
-            "end elsewhere for it; --precision fp64 on a CPU gives the same everywhere"
+            "end elsewhere for it; a model that runs here with --precision fp64 on a CPU repeats"
         )
     else:
         because = "the model computes in fp64, and what is decided on is rounded"

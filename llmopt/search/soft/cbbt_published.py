@@ -44,11 +44,11 @@ from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import check_room, words_start
 from llmopt.search.soft.machinery.subspace import word_axes
 from llmopt.search.soft.machinery.torch_state import below, pack, unpack
-from llmopt.search.soft.machinery.trail import WIDEST
 from llmopt.search.soft.machinery.walk import Walk, march
 from llmopt.settings import Settings
 from llmopt.spend.currency import Spend
 from llmopt.task import Task
+from llmopt.vision.answers import WIDEST
 from llmopt.vision.base import Access, BlackBox
 
 _EPOCHS: Final = {"stanford_cars": 80, "sun397": 40, "imagenet": 12}

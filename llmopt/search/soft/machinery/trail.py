@@ -29,14 +29,12 @@ from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.spend.currency import Spend
 from llmopt.stats import correct, log_likelihoods, paired_t, settled
 from llmopt.task import FloatArray, Task
+from llmopt.vision.answers import WIDEST
 
 Array = npt.NDArray[Any]
 
 LEAST_GAIN: Final = 1e-4
 """Nats; less is rounding."""
-
-WIDEST: Final = 4096
-"""No model's features are longer; that many pairs are counted for reading off a text feature."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ def trail_bounds(task: Task, views: int, visits: int, candidates: int, head: str
     everything = fit + len(task.val)
     # A head wants the scores of the training and of the validation images, and the text features.
     asked = 0 if head == "none" else 1 + bool(len(task.val)) + HEADS.get(head).looks_at_features
-    pairs = everything + WIDEST if asked else 0
+    pairs = everything + WIDEST if asked else 0  # for reading off a text feature
     return Spend(
         image_encodings=everything,
         text_encodings=classes,
