@@ -69,13 +69,14 @@ class Labelled:
         )
 
     @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The images' content keys, in order."""
+        return tuple(image.key() for image in self.images)
+
+    @cached_property
     def digest(self) -> str:
         """Hash of the images' content keys, in order (labels left out)."""
-        sha = hashlib.sha256()
-        for image in self.images:
-            sha.update(image.key().encode())
-            sha.update(b"\n")
-        return sha.hexdigest()
+        return hashlib.sha256("".join(f"{key}\n" for key in self.keys).encode()).hexdigest()
 
     def subset(self, indices: Sequence[int] | IntArray) -> Labelled:
         """The images at ``indices``, in that order."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmopt.heads import HEADS
 from llmopt.heads.bank import Bank, default_bank
+from llmopt.search.text.racing import few
 from llmopt.spend.currency import Spend
 from llmopt.task import Task
 from llmopt.vision.answers import WIDEST
@@ -49,7 +50,8 @@ def received(bounds: Spend, task: Task, box: BlackBox | None) -> Spend:
     rounds = ceil(bounds["text_encodings"] / classes)
     if together(box):
         largest = max(len(task.train), len(task.val))
-        sent = _scored(box, largest, classes, rounds)
+        first = 0 if box is None or box.holds_images else few(len(task.train))
+        sent = _scored(box, largest, classes, rounds, first)
         once = bounds["image_encodings"] if box is not None and box.holds_images else 0
         counted = ("text_encodings", "pairs_scored", "black_box_calls")
         changed = {name: sent[name] for name in counted}
@@ -116,10 +118,13 @@ def test_bounds(setup: Setup, box: BlackBox | None) -> Spend:
     return looked_at + _calls(looked_at, templates, classes, box)
 
 
-def _scored(box: BlackBox | None, images: int, prompts: int, rounds: int) -> Spend:
-    """So many prompts on all images, so many times, by a box that takes both together."""
+def _scored(box: BlackBox | None, images: int, prompts: int, rounds: int, first: int = 0) -> Spend:
+    """So many prompts on all images, so many times, by a box that takes both together.
+
+    Where some come ``first``, the others come too at most, in calls of their own.
+    """
     assert box is not None
-    calls = ceil(images / box.images_per_call) * rounds
+    calls = sum(ceil(some / box.images_per_call) for some in (first, images - first)) * rounds
     return Spend(
         image_encodings=0 if box.holds_images else images * rounds,
         text_encodings=calls * prompts,

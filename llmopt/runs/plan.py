@@ -10,6 +10,7 @@ from llmopt.errors import BudgetTooSmall
 from llmopt.runs.bounds import outside, run_bounds, start_bounds, test_bounds, together
 from llmopt.runs.compose import Setup
 from llmopt.runs.config import RunConfig
+from llmopt.search.text.racing import few
 from llmopt.spend.currency import CAPS, Spend, amount, label
 from llmopt.vision.base import BlackBox
 
@@ -123,7 +124,7 @@ def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
         f"{task.labelled_images} labelled images ({len(task.train)} train, {len(task.val)} val), "
         f"{len(task.classnames)} classes",
         "The test images are measured once at the end: that comes apart, and no cap holds it.",
-        *_about(box),
+        *_about(box, len(task.train)),
     ]
     notes += [
         f"The cap on {label(name)} ends this search before its last iteration."
@@ -151,7 +152,7 @@ def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
     return Plan(title, setup.config, tuple(rows), test, least, tuple(notes))
 
 
-def _about(box: BlackBox | None) -> list[str]:
+def _about(box: BlackBox | None, images: int) -> list[str]:
     """What is sent to a box that is not just a model in this process."""
     if box is None or not outside(box):
         return []
@@ -162,4 +163,9 @@ def _about(box: BlackBox | None) -> list[str]:
         sent = f"it holds images by name: each is sent once; at most {per_call} a call"
     else:
         sent = f"it takes all images again with each template, at most {per_call} a call"
+        if first := few(images):
+            sent += (
+                f"; new templates meet {first} of {images} training images first, and the others "
+                "unless they are clearly not among the best (the bounds count all)"
+            )
     return [f"{box.info.name} offers '{box.info.access}': {sent}. Calls that fail come on top."]

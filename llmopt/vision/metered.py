@@ -66,7 +66,7 @@ class MeteredBox:
         self._text_bytes = 0
         self._text_cache_bytes = text_cache_bytes
         self._pairs: set[tuple[str, Hashable]] = set()
-        self._columns: dict[tuple[str, tuple[Hashable, ...]], FloatArray] = {}
+        self._scores: dict[tuple[Hashable, ...], dict[str, FloatArray]] = {}
         self._lock = threading.RLock()
 
     @property
@@ -78,6 +78,11 @@ class MeteredBox:
     def access(self) -> Access:
         """The access level it offers."""
         return self._box.info.access
+
+    @property
+    def sends_again(self) -> bool:
+        """Whether every image is handed to the box anew with each template."""
+        return self.access < Access.FEATURES and not self._box.holds_images
 
     @property
     def seconds(self) -> float:
@@ -156,7 +161,7 @@ class MeteredBox:
         """(N, d) features; each image is paid for once in a run."""
         with self._lock:
             known = images.digest in self._images
-            keys = [] if known else [image.key() for image in images.images]
+            keys = () if known else images.keys
             new = {
                 key: image
                 for key, image in zip(keys, images.images, strict=not known)
@@ -258,47 +263,61 @@ class MeteredBox:
             return self._box.logits(visual, text)  # type: ignore[no-any-return]
 
     def _score_prompts(self, images: Labelled, prompts: list[str]) -> FloatArray:
-        """(N, K) scores from a box that gives scores or labels only, one template at a time."""
+        """(N, K) scores from a box that gives scores or labels only, one template at a time.
+
+        An image that was scored with these prompts before, among any others, is not sent again.
+        """
         forms = tuple(self._box.normal_forms(prompts))
-        if (images.digest, forms) in self._columns:
+        known = self._scores.setdefault(forms, {})
+        new = {
+            key: image
+            for key, image in zip(images.keys, images.images, strict=True)
+            if key not in known
+        }
+        if not new:
             self._ledger.charge(cache_hits=len(prompts))
-            return self._columns[images.digest, forms]
+            return np.stack([known[key] for key in images.keys])
         first = {form: place for place, form in reversed(list(enumerate(forms)))}
         where = sorted(first.values())
         asked = [prompts[place] for place in where]
-        batches = self._calls.split(images.images, self._box.images_per_call)
+        batches = self._calls.split(list(new), self._box.images_per_call)
 
-        def cost(some: Sequence[Image], calls: int = 1) -> dict[str, float]:
+        def pictures(some: Sequence[str]) -> list[Image]:
+            return [new[key] for key in some]
+
+        def cost(some: Sequence[str], calls: int = 1) -> dict[str, float]:
             return {
-                "image_encodings": self._box.to_send(some),
+                "image_encodings": self._box.to_send(pictures(some)),
                 "text_encodings": calls * len(asked),
                 "pairs_scored": len(some) * len(asked),
                 "black_box_calls": calls,
             }
 
-        def name(some: Sequence[Image]) -> list[Any]:
-            return [[image.key() for image in some], asked]
+        def name(some: Sequence[str]) -> list[Any]:
+            return [list(some), asked]
 
         # All of it or nothing, unless tries fail.
-        new = [batch for batch in batches if not self._calls.kept(name(batch))]
-        if new:
-            everything = [image for batch in new for image in batch]
-            self._ledger.reserve(**cost(everything, len(new))).release()
+        unknown = [batch for batch in batches if not self._calls.kept(name(batch))]
+        if unknown:
+            everything = [key for batch in unknown for key in batch]
+            self._ledger.reserve(**cost(everything, len(unknown))).release()
         ask = self._box.scores if self.access >= Access.SCORES else self._box.labels
 
-        def check(some: Sequence[Image], told: Any) -> npt.NDArray[Any]:
+        def check(some: Sequence[str], told: Any) -> npt.NDArray[Any]:
             if self.access >= Access.SCORES:
                 return numbers(told, (len(some), len(asked)))
             return places(told, len(some), len(asked))
 
-        found = self._calls.each(lambda batch: ask(batch, asked), batches, cost, check, name=name)
+        found = self._calls.each(
+            lambda batch: ask(pictures(batch), asked), batches, cost, check, name=name
+        )
         if self.access >= Access.SCORES:
             column = {form: found[:, n] for n, form in enumerate(forms[p] for p in where)}
             scores = np.stack([column[form] for form in forms], axis=1)
         else:
             scores = np.eye(len(prompts), dtype=np.float32)[np.array(where)[found]]
-        self._columns[images.digest, forms] = scores
-        return scores
+        known.update(zip(new, scores, strict=True))
+        return np.stack([known[key] for key in images.keys])
 
     def _encode_images(self, images: Sequence[Image]) -> FloatArray:
         """(N, d) features of images that are paid for."""

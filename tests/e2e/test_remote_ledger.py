@@ -11,7 +11,7 @@ import pytest
 from fakes import write_folder
 from remote_box import RemoteBox, listening
 from running import resume, start
-from worlds import config
+from worlds import SMALL, config
 
 from llmopt.errors import BudgetTooSmall, ServiceError
 from llmopt.runs.compose import compose
@@ -47,6 +47,10 @@ CASES: list[tuple[Access, bool, str, dict[str, Any]]] = [
     *((Access.SOFT, False, name, {}) for name in SETTINGS if name not in WORDS),
     *((Access.SOFT, False, name, {"settings": {"profile": "released", **given}})
       for name, given in PUBLISHED.items()),
+    # Enough training images for a race.
+    *((level, False, name, {"shots": 6})
+      for level in (Access.LABELS, Access.SCORES) for name in ("chat", "random")),
+    (Access.SCORES, False, "chat", {"shots": 6, "llm": "builtin", "settings": SMALL}),
     (Access.SCORES, False, "zeroshot", {"head": "auto"}),
     (Access.SCORES, True, "zeroshot", {"head": "ridge", "head_views": 1}),
     (Access.SCORES, False, "random", {"head": "bias", "head_views": 1}),
@@ -218,17 +222,28 @@ def test_a_wrong_answer_ends_a_run_that_goes_on_later(root: Path) -> None:
         assert result["best"]["templates"] == undisturbed["best"]["templates"]
 
 
-@pytest.mark.parametrize("access", [Access.LABELS, Access.SCORES, Access.FEATURES])
-def test_a_run_that_goes_on_asks_for_nothing_again(root: Path, access: Access) -> None:
+@pytest.mark.parametrize(
+    ("access", "shots", "fails"),
+    [
+        (Access.LABELS, 2, 7),
+        (Access.SCORES, 2, 7),
+        (Access.FEATURES, 2, 7),
+        (Access.SCORES, 6, 17),  # in a race, on the few images …
+        (Access.SCORES, 6, 26),  # … and on the others
+    ],
+)
+def test_a_run_that_goes_on_asks_for_nothing_again(
+    root: Path, access: Access, shots: int, fails: int
+) -> None:
     down = [True]
 
     def failing(path: str, right: Any) -> Any:
-        return 400 if down and len(box.requests) == 7 else right
+        return 400 if down and len(box.requests) == fails else right
 
     box = RemoteBox(access, failing)
     with listening(box):
         with pytest.raises(ServiceError):
-            start(asked(root, box, "random"))
+            start(asked(root, box, "random", shots=shots))
         down.clear()
         first = box.reset()
         (folder,) = (root / "runs").iterdir()

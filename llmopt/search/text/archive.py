@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from llmopt.errors import BudgetExhausted, TemplateError
 from llmopt.search.base import Search
+from llmopt.search.text.racing import race
 from llmopt.stats import log_likelihoods
 from llmopt.task import FloatArray, IntArray, Labelled
 from llmopt.template import Template
+from llmopt.vision.scoring import accuracy, logprob
 
 Fitness = Literal["likelihood", "accuracy"]
 """What candidates rank by: mean log-likelihood of the true class, or accuracy."""
@@ -80,38 +82,53 @@ class Archive:
         search: where scores come from.
         stream: the journal stream scores are noted in.
         fitness: ``likelihood`` (mean log-likelihood of the true class) or ``accuracy``.
+        best: how many of the best are wanted: new templates race for it
+            (:mod:`llmopt.search.text.racing`). None scores all of them on all images.
+
+    Attributes:
+        dropped: those that dropped out of the race, by their normal form.
     """
 
     def __init__(
-        self, search: Search, stream: str = "main", fitness: Fitness = "likelihood"
+        self,
+        search: Search,
+        stream: str = "main",
+        fitness: Fitness = "likelihood",
+        *,
+        best: int | None = None,
     ) -> None:
         self._search = search
         self._stream = stream
         self._fitness = fitness
+        self._best = best
         self._scored: dict[Hashable, Scored] = {}
+        self.dropped: dict[Hashable, Template] = {}
 
     def __len__(self) -> int:
-        return len(self._scored)
+        """Templates tried."""
+        return len(self._scored) + len(self.dropped)
 
     def fresh(self, templates: Iterable[Template]) -> list[Template]:
         """Those not tried yet and short enough for the model, each once, in order."""
         new: dict[Hashable, Template] = {}
         for template in templates:
             form = self._form(template)
-            if form not in self._scored and form not in new and self._fits(template):
+            tried = form in self._scored or form in self.dropped or form in new
+            if not tried and self._fits(template):
                 new[form] = template
         return list(new.values())
 
     def score(self, templates: Sequence[Template]) -> list[Scored]:
-        """Score templates on the training images and keep them.
+        """Score templates on the training images and keep them; without those that dropped out.
 
         Raises:
             BudgetExhausted: a cap does not pay for all of them; those it paid for are kept.
         """
-        if not templates:
-            return []
         task = self._search.task
         try:
+            templates = self._race(templates)
+            if not templates:
+                return []
             judged = self._search.box.score_templates(task.train, templates, task.classnames, judge)
         except BudgetExhausted as spent:
             # An interrupted run will be resumed and must then meet its own steps again, whole.
@@ -150,6 +167,24 @@ class Archive:
     def best(self) -> Scored:
         """The best so far."""
         return self.ranked()[0]
+
+    def _race(self, templates: Sequence[Template]) -> Sequence[Template]:
+        if self._best is None or not templates:
+            return templates
+        by_accuracy = self._fitness == "accuracy"
+        known = [one.correct if by_accuracy else one.likelihoods for one in self._scored.values()]
+        staying = race(
+            self._search,
+            templates,
+            np.array(known, dtype=np.float64).reshape(len(known), len(self._search.task.train)),
+            accuracy if by_accuracy else logprob,
+            self._best,
+        )
+        if out := [one for one in templates if one not in staying]:
+            self.dropped |= {self._form(one): one for one in out}
+            texts = [one.text for one in out]
+            self._search.event("dropped", self._stream, templates=texts)
+        return staying
 
     def _form(self, template: Template) -> Hashable:
         return self._search.box.normal_form(template, self._search.task.classnames)

@@ -36,6 +36,7 @@ class ReleasedChat(Climbing[ReleasedSettings]):
     """Hill climbing with a chat model that sees one message at a time."""
 
     form = "released"
+    races = False
     Settings = ReleasedSettings
 
     @property

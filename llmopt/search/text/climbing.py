@@ -126,6 +126,8 @@ class Climbing(Optimizer[C]):
     }
     access = Access.LABELS
     needs_chat = True
+    races: ClassVar[bool] = True
+    """Whether few images come first where they are sent anew with each template."""
 
     @abstractmethod
     def converse(self, search: Search, climb: Climb) -> None:
@@ -198,7 +200,9 @@ class Climbing(Optimizer[C]):
         """One climb: pool, then turn after turn."""
         s = self.settings
         stream = f"restart-{restart + 1}"
-        archive = Archive(search, stream, s.fitness)
+        archive = Archive(
+            search, stream, s.fitness, best=max(s.k, s.finalists) if self.races else None
+        )
         climb = Climb(restart, stream, archive, search.rng("chat", restart))
         try:
             archive.score(archive.fresh([search.task.start, *draw_pool(s.pool - 1, climb.rng)]))
@@ -207,6 +211,7 @@ class Climbing(Optimizer[C]):
             climb.stop_reason = spent.stop_reason
         except ContextOverflow:
             climb.stop_reason = "the model takes no conversation of this length"
+        climb.counts["dropped_early"] = len(archive.dropped)
         self.report(search, climb, s.iterations)
         return climb
 

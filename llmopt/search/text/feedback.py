@@ -52,6 +52,8 @@ def notes_on(
     notes = [f"{rejection.text}: {rejection.message}" for rejection in parsed.rejected[:5]]
     if known := [t.text for t in parsed.templates if t not in new][:5]:
         notes.append(f"tried before: {'; '.join(known)}")
+    if dropped := [t.text for t in new if t not in {one.template for one in results}][:5]:
+        notes.append(f"clearly worse than the best on a few images: {'; '.join(dropped)}")
     if results:
         best = max(results, key=lambda scored: scored.fitness)
         gained = _classes(best.correct & ~incumbent.correct, task)

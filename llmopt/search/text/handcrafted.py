@@ -55,13 +55,14 @@ class Handcrafted(Optimizer[HandcraftedSettings]):
     def run(self, search: Search) -> Outcome:
         """Score them all; average them, or choose the best."""
         templates = self._templates(search.task)
-        archive = Archive(search)
+        choosing = self.settings.mode == "best"
+        archive = Archive(search, best=FINALISTS if choosing else None)
         reason = "complete"
         try:
             archive.score(archive.fresh([search.task.start, *templates]))
         except BudgetExhausted as spent:
             reason = spent.stop_reason
-        if self.settings.mode == "best" or reason != "complete":
+        if choosing or reason != "complete":
             choice = choose(search, archive.ranked(), finalists=FINALISTS)
             return Outcome(choice.predictor, reason, choice.fallback, choice.templates)
         share = 1 / len(templates)

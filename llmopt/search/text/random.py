@@ -57,7 +57,7 @@ class Random(Optimizer[RandomSettings]):
 
     def run(self, search: Search) -> Outcome:
         """Draw, score, choose."""
-        archive = Archive(search, fitness=self.settings.fitness)
+        archive = Archive(search, fitness=self.settings.fitness, best=self.settings.finalists)
         rng = search.rng("random")
         reason = "evaluations"
         try:
@@ -78,7 +78,13 @@ class Random(Optimizer[RandomSettings]):
         except BudgetExhausted as spent:
             reason = spent.stop_reason
         choice = choose(search, archive.ranked(), finalists=self.settings.finalists)
-        return Outcome(choice.predictor, reason, choice.fallback, choice.templates)
+        return Outcome(
+            choice.predictor,
+            reason,
+            choice.fallback,
+            choice.templates,
+            summary={"dropped_early": len(archive.dropped)} if archive.dropped else {},
+        )
 
 
 def draw_template(rng: np.random.Generator) -> Template:
