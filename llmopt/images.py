@@ -245,6 +245,20 @@ def decode(
         raise unreadable(name, error) from error
 
 
+def size(source: BinaryIO, name: str, formats: Collection[str] = tuple(FORMATS)) -> tuple[int, int]:
+    """Width and height of a picture that is not decoded.
+
+    Raises:
+        DatasetError: as :func:`decode`, as far as that shows without decoding.
+    """
+    try:
+        with PillowImage.open(source, formats=_decoders(tuple(formats))) as image:
+            _check_size(*image.size)
+            return image.size
+    except Exception as error:  # Pillow's readers raise almost anything on damaged files
+        raise unreadable(name, error) from error
+
+
 def unreadable(name: str | Path, error: Exception) -> DatasetError:
     """What to say of an image that cannot be had."""
     if isinstance(error, FileNotFoundError):

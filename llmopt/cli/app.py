@@ -58,6 +58,7 @@ COMMANDS = {
     "export": ("results", "Write the prompts a run found in the format of another tool."),
     "report": ("results", "Show runs on one self-contained HTML page; several are compared."),
     "serve": ("serve", "Put a model behind HTTP as a black box, with no more access than told."),
+    "keys": ("keys", "Add, list and remove the keys of those who may use 'llmopt serve'."),
     "datasets": ("datasets", "Where tasks come from."),
     "models": ("models", "Black boxes and their access level."),
 }

@@ -13,13 +13,16 @@ request                   body                               answer
 ========================= ================================== =================================
 
 ``/info`` answers with the fields of :class:`~llmopt.vision.base.BoxInfo`, with ``embedding_std`` at
-level ``soft``, and with ``"holds_images": true`` where an image that came once may be called
-``{"sha256": hash of its base64 text}`` from then on; one that is held no longer is refused with
-409, and sent again.
+level ``soft``. With ``"holds_images": true`` an image that came once may be called ``{"sha256":
+hash of its base64 text}`` from then on, and with ``"holds_prompts": true`` the prompts of a request
+for pairs ``{"sha256": hash of their JSON}``; what is held no longer is refused with 409, and sent
+again.
 
 An array is ``{"dtype": "float32", "shape": […], "data": base64 of little-endian bytes}``; a picture
 is base64 of a PNG file. Errors are ``{"error": {"type": …, "message": …}}`` with a status of 400
-(the caller's fault), 401 (token), 403 (access level), 404 (no such path), 409 or 500.
+(the caller's fault), 401 (token), 403 (access level or quota), 404 (no such path), 408 (came too
+slowly), 409, 413 (too much at a time), 429 (too fast: wait as ``Retry-After`` says), 500, 502 (the
+model) or 503 (too much is waiting).
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ import io
 import json
 import math
 import reprlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -107,6 +111,11 @@ def pack_image(image: PillowImage.Image) -> str:
 def image_name(packed: str) -> str:
     """What a picture is called once it was sent: SHA-256 of what :func:`pack_image` made of it."""
     return hashlib.sha256(packed.encode("ascii")).hexdigest()
+
+
+def prompts_name(prompts: Sequence[str]) -> str:
+    """What a list of prompts is called once it was sent: SHA-256 of its JSON."""
+    return hashlib.sha256(json.dumps(list(prompts)).encode("ascii")).hexdigest()
 
 
 def unpack_image(value: Any) -> PillowImage.Image:

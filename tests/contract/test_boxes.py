@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,30 +10,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PillowImage
+from served import serving
 
 from llmopt.testing import BlackBoxContract
 from llmopt.testing.world import FakeBox
 from llmopt.vision.base import Access, BlackBox
 from llmopt.vision.function import FunctionBox
 from llmopt.vision.openclip import OpenClipBlackBox
-from llmopt.vision.server.app import BlackBoxServer
 from llmopt.vision.services.http import HttpBlackBox
 
 
 @contextmanager
 def served(access: Access) -> Iterator[BlackBox]:
     """A box behind HTTP."""
-    server = BlackBoxServer(FakeBox(Access.SOFT), ("127.0.0.1", 0), access)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    box = HttpBlackBox(f"http://127.0.0.1:{server.server_address[1]}")
-    try:
-        yield box
-    finally:
-        box.close()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(FakeBox(Access.SOFT), access) as url:
+        box = HttpBlackBox(url)
+        try:
+            yield box
+        finally:
+            box.close()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ import torch
 from fuzz import fuzz
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from served import serving
 from tiny_folders import CONFIG, KINDS, WEIGHTS, open_clip, write
 
 from llmopt.data.shapes import ShapesDataset
@@ -30,8 +32,7 @@ from llmopt.spend.events import Watch
 from llmopt.vision import model_files
 from llmopt.vision.model_files import ModelConfig, check_model
 from llmopt.vision.openclip import OpenClipBlackBox, load_model
-from llmopt.vision.server.app import BlackBoxServer
-from llmopt.vision.wire import pack_image, unpack_array
+from llmopt.vision.services.http import HttpBlackBox
 
 IMAGES = ShapesDataset("shapes-small").split("test")[0][:3]
 PROMPTS = ["a photo of a cat.", "texture"]
@@ -109,10 +110,8 @@ def test_every_kind_of_model_computes_in_every_precision(kind: str, tmp_path: Pa
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_served_box_in_half_precision(precision: str) -> None:
     box = OpenClipBlackBox(device="cpu", precision=precision)
-    pixels = [pack_image(image.load()) for image in IMAGES]
-    with BlackBoxServer(box, ("127.0.0.1", 0)) as server:
-        answer = server.answer("/scores", {"images": pixels, "prompts": PROMPTS})
-    scores = unpack_array(answer["scores"])
+    with serving(box) as url, contextlib.closing(HttpBlackBox(url)) as client:
+        scores = client.scores(IMAGES, PROMPTS)
     np.testing.assert_allclose(scores, box.scores(IMAGES, PROMPTS), atol=0.05)
 
 

@@ -1,236 +1,274 @@
-"""``llmopt serve``: a model behind HTTP as a black box (see :mod:`llmopt.vision.wire`).
+"""The paths of a server in the tool's own protocol (see :mod:`llmopt.vision.wire`).
 
 The server gives no more than the access level it was told to give, whatever the model could.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
-import hmac
-import json
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
 
-from PIL import Image as PillowImage
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field, StringConstraints
+from starlette.exceptions import HTTPException
 
-from llmopt.errors import LlmoptError, UserError
+from llmopt._version import __version__
 from llmopt.vision.base import Access, BlackBox
-from llmopt.vision.wire import MOST_BYTES, image_name, pack_array, unpack_array, unpack_image
+from llmopt.vision.server import dialects
+from llmopt.vision.server.bounds import Bounds
+from llmopt.vision.server.errors import STATUSES, Refusal
+from llmopt.vision.server.guard import OPEN, Guard, Metrics
+from llmopt.vision.server.keys import Keys
+from llmopt.vision.server.service import Held, Protection, Service, Who
+from llmopt.vision.wire import pack_array, unpack_array
 
-ALBUM_BYTES: Final = 512 * 2**20
+SAVING: Final = 10.0
+"""Seconds between two times that what keys have spent is kept."""
 
-
-@dataclass(frozen=True)
-class _Received:
-    """A picture that came over the wire."""
-
-    picture: PillowImage.Image
-    name: str = "a received image"
-
-    @property
-    def size(self) -> int:
-        return 3 * self.picture.width * self.picture.height
-
-    def key(self) -> str:
-        return str(id(self.picture))
-
-    def load(self) -> PillowImage.Image:
-        return self.picture
+FRESH: Final = 5.0
+"""Seconds for which a model that has worked is taken to work."""
 
 
-class _Album:
-    """Pictures by name, the latest that came; :data:`ALBUM_BYTES` of pixels at most."""
+class Named(BaseModel):
+    """The name of an image or of a list of prompts that was sent before."""
 
-    def __init__(self) -> None:
-        self._held: OrderedDict[str, _Received] = OrderedDict()
-        self._bytes = 0
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
-    def received(self, images: Any) -> list[_Received]:
-        """The images of a request, some of them by name.
-
-        Raises:
-            _Forgotten: one is not held.
-        """
-        return [self._one(value) for value in images]
-
-    def _one(self, value: Any) -> _Received:
-        if isinstance(value, dict):
-            if (held := self._held.get(str(value.get("sha256")))) is None:
-                raise _Forgotten("an image is not held any more; send it again")
-            return held
-        image, name = _Received(unpack_image(value)), image_name(value)
-        if name not in self._held:
-            self._held[name] = image
-            self._bytes += image.size
-            while self._bytes > ALBUM_BYTES:
-                self._bytes -= self._held.popitem(last=False)[1].size
-        return image
+    def held(self) -> Held:
+        """For the service."""
+        return Held(self.sha256)
 
 
-class _Forgotten(Exception):
-    """An image was named that is not held."""
+class Array(BaseModel):
+    """Numbers: base64 of little-endian bytes."""
+
+    dtype: str
+    shape: Annotated[list[int], Field(max_length=4)]
+    data: str
 
 
-class BlackBoxServer(ThreadingHTTPServer):
-    """Serves a box until :meth:`shutdown`.
+Prompts = Annotated[list[str], Field(min_length=1)]
+Pictures = Annotated[list[str | Named], Field(min_length=1)]
+
+
+class Pairs(BaseModel):
+    """Images, as base64 of PNG files or by name, and prompts."""
+
+    images: Pictures
+    prompts: Prompts | Named
+
+
+class Images(BaseModel):
+    """Images, as base64 of PNG files or by name."""
+
+    images: Pictures
+
+
+class Texts(BaseModel):
+    """Prompts."""
+
+    prompts: Prompts
+
+
+class Text(BaseModel):
+    """One text."""
+
+    text: str
+
+
+class Soft(BaseModel):
+    """Soft prompts: (B, m, e) float32 token vectors, and the names of classes after them."""
+
+    contexts: Array
+    classnames: Prompts
+
+
+class Labels(BaseModel):
+    """(N,) int64 places among the prompts."""
+
+    labels: Array
+
+
+class Scores(BaseModel):
+    """(N, M) float32 logits."""
+
+    scores: Array
+
+
+class Features(BaseModel):
+    """(N, d) or (B, K, d) float32, of length 1."""
+
+    features: Array
+
+
+class Vectors(BaseModel):
+    """(L, e) float32."""
+
+    vectors: Array
+
+
+def build(
+    box: BlackBox,
+    access: Access | None = None,
+    keys: Keys | None = None,
+    bounds: Bounds | None = None,
+    protection: Protection | None = None,
+) -> FastAPI:
+    """A black box as an ASGI application.
 
     Args:
-        box: the model.
-        address: host and port; port 0 takes a free one (see ``server_address``).
+        box: the model; one thread asks it.
         access: the level to offer; at most the box's own, which is the default.
-        token: what a caller must present as a bearer token; None lets everyone in.
+        keys: who may come in; by default everyone.
+        bounds: of requests.
+        protection: of scores.
     """
+    keys, bounds = keys or Keys(), bounds or Bounds()
+    offered = min(box.info.access, box.info.access if access is None else access)
+    service = Service(box, offered, bounds, protection or Protection())
+    metrics = Metrics(keys)
 
-    daemon_threads = True
+    @contextlib.asynccontextmanager
+    async def living(app: FastAPI) -> AsyncIterator[None]:
+        async def saving() -> None:
+            while True:
+                await asyncio.sleep(SAVING)
+                await asyncio.to_thread(keys.save)
 
-    def __init__(
-        self,
-        box: BlackBox,
-        address: tuple[str, int],
-        access: Access | None = None,
-        token: str | None = None,
-    ) -> None:
-        self.access = min(box.info.access, box.info.access if access is None else access)
-        self._box = box
-        self._token = token
-        self._one_at_a_time = threading.Lock()
-        self._album = _Album()
-        super().__init__(address, _Handler)
+        task = asyncio.create_task(saving())
+        yield
+        task.cancel()
+        await asyncio.to_thread(service.inference.close)
+        keys.save()
 
-    def allows(self, authorization: str | None) -> bool:
-        """Whether a request with this header may pass."""
-        if self._token is None:
-            return True
-        return hmac.compare_digest((authorization or "").encode(), f"Bearer {self._token}".encode())
+    said: dict[int | str, dict[str, Any]] = {
+        status: {"description": text} for status, text in STATUSES.items()
+    }
+    app = FastAPI(
+        title=f"{box.info.name} as a black box", version=__version__, lifespan=living,
+        responses=said, redoc_url=None,
+    )  # fmt: skip
+    _errors(app)
+    _paths(app, service, keys, metrics)
+    dialects.add(app, service)
+    paths = frozenset(app.openapi()["paths"]) | set(OPEN)
+    app.add_middleware(
+        Guard, keys=keys, bounds=bounds, room=service.room, metrics=metrics, paths=paths
+    )
+    return app
 
-    def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The answer to one request.
 
-        Raises:
-            KeyError: no such path. PermissionError: beyond the access level. ValueError, TypeError
-            and UserError: the body is not what the path takes.
-        """
-        level, work = _ROUTES[path]
-        if self.access < level:
-            raise PermissionError(
-                f"{path} needs access level '{level}'; this box offers '{self.access}'"
-            )
-        with self._one_at_a_time:
-            if "images" in body:
-                body = body | {"images": self._album.received(body["images"])}
-            return work(self._box, body) if path != "/info" else self._info()
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"][1:])) or "the body"
+        return _answer(Refusal(400, "request", f"{where[:100]}: {first['msg']}"))
 
-    def _info(self) -> dict[str, Any]:
-        said = dataclasses.asdict(self._box.info) | {"access": int(self.access)}
-        said["holds_images"] = True
-        if self.access >= Access.SOFT:
-            said["embedding_std"] = self._box.embedding_std
+    @app.exception_handler(HTTPException)
+    async def lost(request: Request, error: HTTPException) -> Response:
+        kind = {404: "path", 405: "method"}.get(error.status_code, "request")
+        message = f"there is nothing at {request.url.path}" if kind == "path" else error.detail
+        return _answer(Refusal(error.status_code, kind, message))
+
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, error: Refusal) -> Response:
+        return _answer(error)
+
+
+def _answer(refused: Refusal) -> Response:
+    return JSONResponse(refused.content(), refused.status, refused.headers())
+
+
+def _paths(app: FastAPI, service: Service, keys: Keys, metrics: Metrics) -> None:
+    box = service.box
+    told = dataclasses.asdict(box.info)
+    worked = 0.0
+    needs = service.needs
+
+    @app.get("/info")
+    async def info(caller: Who) -> dict[str, Any]:
+        """What the box says of itself."""
+        level = min(service.access, caller.access)
+        said = told | {"access": int(level), "holds_images": True, "holds_prompts": True}
+        if level < Access.FEATURES:
+            said |= {k: v for k, v in dataclasses.asdict(service.protection).items() if v}
+        if level >= Access.SOFT:
+            said["embedding_std"] = box.embedding_std
         return said
 
+    @app.get("/usage")
+    async def usage(caller: Who) -> dict[str, Any]:
+        """What the caller has spent, and its quotas."""
+        caps = dataclasses.asdict(caller.ledger.caps)
+        return {
+            "key": caller.name,
+            "access": str(min(service.access, caller.access)),
+            "spent": {name: count for name, count in caller.ledger.state().items() if count},
+            "quotas": {name: cap for name, cap in caps.items() if cap is not None},
+        }
 
-class _Handler(BaseHTTPRequestHandler):
-    server: BlackBoxServer
-    protocol_version = "HTTP/1.1"
-    timeout = 60
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the model works: it is asked, every few seconds at most."""
+        nonlocal worked
+        if time.monotonic() - worked > FRESH or not worked:
+            async with asyncio.timeout(service.bounds.reading):
+                await service.check()
+            worked = time.monotonic()
+        return {"status": "ok"}
 
-    def do_GET(self) -> None:
-        """``/info``."""
-        self._serve({})
+    @app.get("/metrics")
+    async def prometheus(caller: Who) -> Response:
+        """Counts for Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    def do_POST(self) -> None:
-        """Everything else."""
-        length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > MOST_BYTES:
-            self.close_connection = True
-            self._send(400, _error("request", f"a body of at most {MOST_BYTES} bytes is needed"))
-            return
-        try:
-            body = json.loads(self.rfile.read(int(length)))
-            if not isinstance(body, dict):
-                raise ValueError("the body is not a JSON object")
-        except ValueError as error:
-            self._send(400, _error("request", str(error)))
-            return
-        self._serve(body)
+    @app.post("/labels", response_model=Labels)
+    async def labels(caller: Who, body: Pairs) -> Response:
+        """The predicted prompt of each image."""
+        found = await service.labels(caller, _sent(body.images), _sent_prompts(body.prompts))
+        return JSONResponse({"labels": pack_array(found)})
 
-    def _serve(self, body: dict[str, Any]) -> None:
-        if not self.server.allows(self.headers.get("Authorization")):
-            self._send(401, _error("token", "a valid bearer token is needed"))
-            return
-        if self.path not in _ROUTES:
-            self._send(404, _error("path", f"there is nothing at {self.path}"))
-            return
-        try:
-            self._send(200, self.server.answer(self.path, body))
-        except _Forgotten as error:
-            self._send(409, _error("forgotten", str(error)))
-        except PermissionError as error:
-            self._send(403, _error("access", str(error)))
-        except (KeyError, TypeError, ValueError, UserError) as error:
-            self._send(400, _error("request", f"{type(error).__name__}: {error}"))
-        except (LlmoptError, RuntimeError) as error:
-            self._send(500, _error("server", f"{type(error).__name__}: {error}"))
+    @app.post("/scores", response_model=Scores, dependencies=needs(Access.SCORES))
+    async def scores(caller: Who, body: Pairs) -> Response:
+        """A logit for each image and prompt."""
+        found = await service.scores(caller, _sent(body.images), _sent_prompts(body.prompts))
+        return JSONResponse({"scores": pack_array(found)})
 
-    def _send(self, status: int, answer: dict[str, Any]) -> None:
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+    @app.post("/images", response_model=Features, dependencies=needs(Access.FEATURES))
+    async def images(caller: Who, body: Images) -> Response:
+        """Features of images."""
+        found = await service.image_features(caller, _sent(body.images))
+        return JSONResponse({"features": pack_array(found)})
 
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Keep quiet; requests may hold what should not be logged."""
+    @app.post("/texts", response_model=Features, dependencies=needs(Access.FEATURES))
+    async def texts(caller: Who, body: Texts) -> Response:
+        """Features of prompts."""
+        found = await service.text_features(caller, body.prompts)
+        return JSONResponse({"features": pack_array(found)})
 
+    @app.post("/soft", response_model=Features, dependencies=needs(Access.SOFT))
+    async def soft(caller: Who, body: Soft) -> Response:
+        """Features of soft prompts."""
+        contexts = unpack_array(body.contexts.model_dump())
+        found = await service.soft_features(caller, contexts, body.classnames)
+        return JSONResponse({"features": pack_array(found)})
 
-def _texts(value: Any) -> list[str]:
-    if not isinstance(value, list) or not value or not all(isinstance(t, str) for t in value):
-        raise ValueError("expected a list of texts")
-    return value
-
-
-def _soft(box: BlackBox, body: dict[str, Any]) -> dict[str, Any]:
-    import torch
-
-    contexts = torch.from_numpy(unpack_array(body["contexts"]))
-    features = box.soft_features(contexts, _texts(body["classnames"]))
-    return {"features": pack_array(features.cpu().numpy())}
+    @app.post("/embed", response_model=Vectors, dependencies=needs(Access.SOFT))
+    async def embed(caller: Who, body: Text) -> Response:
+        """The token vectors of a text."""
+        return JSONResponse({"vectors": pack_array(await service.embed_text(caller, body.text))})
 
 
-_Work = Callable[[BlackBox, dict[str, Any]], dict[str, Any]]
-_ROUTES: dict[str, tuple[Access, _Work]] = {
-    "/info": (Access.LABELS, lambda box, body: {}),
-    "/labels": (
-        Access.LABELS,
-        lambda box, body: {
-            "labels": pack_array(box.labels(body["images"], _texts(body["prompts"])))
-        },
-    ),
-    "/scores": (
-        Access.SCORES,
-        lambda box, body: {
-            "scores": pack_array(box.scores(body["images"], _texts(body["prompts"])))
-        },
-    ),
-    "/images": (
-        Access.FEATURES,
-        lambda box, body: {"features": pack_array(box.image_features(body["images"]))},
-    ),
-    "/texts": (
-        Access.FEATURES,
-        lambda box, body: {"features": pack_array(box.text_features(_texts(body["prompts"])))},
-    ),
-    "/embed": (
-        Access.SOFT,
-        lambda box, body: {"vectors": pack_array(box.embed_text(_texts([body["text"]])[0]))},
-    ),
-    "/soft": (Access.SOFT, _soft),
-}
+def _sent(images: list[str | Named]) -> list[str | Held]:
+    return [image.held() if isinstance(image, Named) else image for image in images]
 
 
-def _error(kind: str, message: str) -> dict[str, Any]:
-    return {"error": {"type": kind, "message": message}}
+def _sent_prompts(prompts: list[str] | Named) -> list[str] | Held:
+    return prompts.held() if isinstance(prompts, Named) else prompts

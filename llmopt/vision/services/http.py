@@ -44,6 +44,7 @@ from llmopt.vision.wire import (
     image_name,
     pack_array,
     pack_image,
+    prompts_name,
     read_object,
     unpack_array,
 )
@@ -93,6 +94,7 @@ class HttpBlackBox(BlackBox):
         self._timeout = timeout
         self._dim: int | None = None
         self._held: dict[str, str] = {}
+        self._prompts: set[str] = set()
         self.pause = pause
 
     @cached_property
@@ -104,6 +106,11 @@ class HttpBlackBox(BlackBox):
     def holds_images(self) -> bool:  # type: ignore[override]
         """Whether the server takes the name of an image it has seen in place of the image."""
         return self._told.get("holds_images") is True
+
+    @cached_property
+    def holds_prompts(self) -> bool:
+        """Whether the server takes the name of a list of prompts it has seen in its place."""
+        return self._told.get("holds_prompts") is True
 
     def to_send(self, images: Sequence[Image]) -> int:
         """How many of these images the server does not hold yet."""
@@ -206,9 +213,13 @@ class HttpBlackBox(BlackBox):
                 picture = pack_image(image.load())
                 pictures.append(picture)
                 sent[key] = image_name(picture)
-        body = {"images": pictures, "prompts": list(prompts)}
+        texts, called = list(prompts), prompts_name(prompts)
+        by_name = called in self._prompts
+        body = {"images": pictures, "prompts": {"sha256": called} if by_name else texts}
         found = self._ask(what, name, body, name, shape, check)
         self._held.update(sent)
+        if self.holds_prompts:
+            self._prompts.add(called)
         return found
 
     def _features(self, what: str, path: str, body: dict[str, Any], *rows: int) -> FloatArray:
@@ -313,8 +324,9 @@ class HttpBlackBox(BlackBox):
             return AccessError(text)
         if status == 404:
             return ConfigError(f"{text}; give the address that 'llmopt serve' printed")
-        if status == 409:  # it holds the images no longer
+        if status == 409:  # it holds the images or prompts no longer
             self._held.clear()
+            self._prompts.clear()
         if status == 429:
             return RateLimited(text, status=status)
         if status in (408, 409, 425) or status >= 500:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from served import serving
 
 from llmopt.data.shapes import ShapesDataset
 from llmopt.errors import (
@@ -30,7 +30,8 @@ from llmopt.errors import (
 )
 from llmopt.vision.base import Access
 from llmopt.vision.openclip import OpenClipBlackBox
-from llmopt.vision.server.app import BlackBoxServer
+from llmopt.vision.server.bounds import Bounds
+from llmopt.vision.server.keys import Keys
 from llmopt.vision.services.http import HttpBlackBox
 from llmopt.vision.wire import pack_array, unpack_array
 
@@ -48,18 +49,6 @@ def images() -> list[Any]:
 
 
 @contextmanager
-def serving(server: Any) -> Iterator[str]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@contextmanager
 def remote(url: str, **options: Any) -> Iterator[HttpBlackBox]:
     client = HttpBlackBox(url, pause=0.01, **options)
     try:
@@ -69,7 +58,7 @@ def remote(url: str, **options: Any) -> Iterator[HttpBlackBox]:
 
 
 def test_a_served_box_answers_as_the_box_itself(box: OpenClipBlackBox, images: list[Any]) -> None:
-    with serving(BlackBoxServer(box, ("127.0.0.1", 0))) as url, remote(url) as client:
+    with serving(box) as url, remote(url) as client:
         assert client.info.access == Access.SOFT
         assert client.info.weights_sha256 == box.info.weights_sha256
         assert client.info.logit_scale == pytest.approx(box.info.logit_scale)
@@ -91,19 +80,19 @@ def test_a_served_box_answers_as_the_box_itself(box: OpenClipBlackBox, images: l
         )
 
 
-def test_images_are_held_by_name(
-    box: OpenClipBlackBox, images: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    room = 2 * 3 * images[0].load().width * images[0].load().height
-    with serving(BlackBoxServer(box, ("127.0.0.1", 0))) as url, remote(url) as client:
+def test_images_are_held_by_name(box: OpenClipBlackBox, images: list[Any]) -> None:
+    with serving(box) as url, remote(url) as client:
         assert client.to_send(images) == 5
         first = client.scores(images, PROMPTS)
         assert client.to_send([*images, *images[:2]]) == 0
         np.testing.assert_array_equal(client.scores(images, PROMPTS), first)
         assert client.labels(images[:2], PROMPTS).tolist() == first[:2].argmax(axis=1).tolist()
-        monkeypatch.setattr("llmopt.vision.server.app.ALBUM_BYTES", room)
-        other = ShapesDataset("shapes-small").split("test")[0][5:6]
-        client.scores(other, PROMPTS)  # which leaves room for one of the five
+
+
+def test_what_is_held_no_longer_is_sent_again(box: OpenClipBlackBox, images: list[Any]) -> None:
+    room = 3 * box.image_features(images[:1]).nbytes
+    with serving(box, bounds=Bounds(held=room)) as url, remote(url) as client:
+        first = client.scores(images, PROMPTS)
         with pytest.raises(ServiceUnavailable, match="not held any more"):
             client.scores(images, PROMPTS)
         assert client.to_send(images) == 5
@@ -119,7 +108,7 @@ def test_a_server_gives_no_more_than_its_level(
         Access.FEATURES: ("/texts", {"prompts": PROMPTS}),
         Access.SOFT: ("/embed", {"text": "a photo"}),
     }
-    with serving(BlackBoxServer(box, ("127.0.0.1", 0), level)) as url, remote(url) as client:
+    with serving(box, level) as url, remote(url) as client:
         assert client.info.access == level
         for needed, (path, body) in asks.items():
             status = httpx.post(url + path, json=body).status_code
@@ -131,7 +120,7 @@ def test_a_server_gives_no_more_than_its_level(
 
 def test_a_token_is_asked_for_and_never_shown(box: OpenClipBlackBox) -> None:
     secret = "tok-4f9a1c"
-    with serving(BlackBoxServer(box, ("127.0.0.1", 0), token=secret)) as url:
+    with serving(box, keys=Keys(token=secret)) as url:
         with remote(url) as client, pytest.raises(AuthenticationFailed) as refused:
             _ = client.info
         assert secret not in str(refused.value)
@@ -165,7 +154,7 @@ def sent(form: str, size: tuple[int, int] = (48, 48)) -> str:
 def test_bad_requests_are_refused_not_crashed_on(
     box: OpenClipBlackBox, path: str, body: dict[str, Any]
 ) -> None:
-    with serving(BlackBoxServer(box, ("127.0.0.1", 0))) as url:
+    with serving(box) as url:
         answer = httpx.post(url + path, json=body)
         assert answer.status_code == 400
         assert answer.json()["error"]["type"] == "request"
@@ -174,7 +163,7 @@ def test_bad_requests_are_refused_not_crashed_on(
 
 
 def test_a_wrong_address_is_the_users_to_mend(box: OpenClipBlackBox) -> None:
-    with serving(BlackBoxServer(box, ("127.0.0.1", 0))) as url:
+    with serving(box) as url:
         assert httpx.post(url + "/nowhere", json={}).status_code == 404
         with remote(f"{url}/nowhere") as client, pytest.raises(ConfigError, match="nothing at /no"):
             _ = client.info
@@ -271,7 +260,7 @@ def test_arrays_survive_the_wire(array: Any) -> None:
 
 
 def test_bad_status_is_a_bad_request(box: OpenClipBlackBox) -> None:
-    with serving(BlackBoxServer(box, ("127.0.0.1", 0))) as url, remote(url) as client:
+    with serving(box) as url, remote(url) as client:
         _ = client.info
         with pytest.raises(BadRequest):
             client.text_features([])

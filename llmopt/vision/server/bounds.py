@@ -1,0 +1,103 @@
+"""What a request may take: bytes, pixels, prompts, time; and the room that all share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Limits of a server.
+
+    Attributes:
+        body: bytes of a request.
+        pixels: of all pictures of a request together.
+        images, prompts: in a request.
+        letters: characters of a prompt.
+        numbers: of a request's soft prompts, and of the answer to them.
+        reading: seconds in which a request must have come.
+        answering: seconds in which it is answered or given up.
+        held: bytes of features, pictures and prompts that are kept by name.
+        room: bytes that bodies and pictures in progress may take, all requests together.
+    """
+
+    body: int = 64 * 2**20
+    pixels: int = 100_000_000
+    images: int = 256
+    prompts: int = 20_000
+    letters: int = 2_000
+    numbers: int = 64 * 2**20
+    reading: float = 60.0
+    answering: float = 300.0
+    held: int = 512 * 2**20
+    room: int = 2 * 2**30
+
+
+class Room:
+    """Bytes that are shared; who finds too few waits.
+
+    Args:
+        size: how many there are.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._free, self._size = size, size
+        self._changed = asyncio.Condition()
+
+    async def take(self, amount: int) -> int:
+        """Take so many, no more than there are at all; gives what was taken."""
+        amount = min(amount, self._size)
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._free >= amount)
+            self._free -= amount
+        return amount
+
+    async def give(self, amount: int) -> None:
+        """Give them back."""
+        async with self._changed:
+            self._free += amount
+            self._changed.notify_all()
+
+    @contextlib.asynccontextmanager
+    async def held(self, amount: int) -> AsyncIterator[None]:
+        """Take so many for a while."""
+        taken = await self.take(amount)
+        try:
+            yield
+        finally:
+            await asyncio.shield(self.give(taken))
+
+
+class Shelf(Generic[T]):
+    """Things by name, the latest that were used, up to a number of bytes.
+
+    Args:
+        size: bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._held: OrderedDict[str, tuple[T, int]] = OrderedDict()
+        self._free = size
+
+    def get(self, name: str) -> T | None:
+        """What is called so; None if it is not held."""
+        if name not in self._held:
+            return None
+        self._held.move_to_end(name)
+        return self._held[name][0]
+
+    def put(self, name: str, thing: T, size: int) -> None:
+        """Hold a thing of so many bytes; the least used make room."""
+        if name in self._held:
+            return
+        self._held[name] = thing, size
+        self._free -= size
+        while self._free < 0:
+            self._free += self._held.popitem(last=False)[1][1]
