@@ -54,7 +54,8 @@ class BuiltinRewriter(BaseChatModel):
     """A chat model that rewrites templates by word statistics.
 
     Attributes:
-        seed: the same messages and seed give the same reply.
+        seed: the same messages and seed give the same reply, the first time they are asked; asked
+            again, another, as of a model that samples.
     """
 
     llmopt_local: ClassVar[bool] = True
@@ -76,7 +77,9 @@ class BuiltinRewriter(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         texts = [str(message.text) for message in messages]
-        digest = hashlib.sha256("\0".join([str(self.seed), *texts]).encode()).digest()
+        told = (run_manager.metadata if run_manager else None) or {}
+        again = [str(told["llmopt_sample"])] if told.get("llmopt_sample") else []
+        digest = hashlib.sha256("\0".join([str(self.seed), *texts, *again]).encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
         count = int(found[-1]) if (found := _COUNT.findall(texts[-1])) else 1
         reply = "\n".join(f"- {text}" for text in propose(read_scores(texts), count, rng))

@@ -21,6 +21,7 @@ from llmopt.testing.world import make_task
 SMALL: dict[tuple[str, str], dict[str, Any]] = {
     ("chat", "conversation"): {"restarts": 2, "iterations": 2, "pool": 4, "proposals": 3},
     ("chat", "released"): {"restarts": 2, "iterations": 2, "pool": 4},
+    ("chat", "paper"): {"restarts": 2, "resets": 2, "iterations": 2, "pool": 4, "k": 2},
     ("random", ""): {"evaluations": 12},
     ("handcrafted", ""): {"templates": "subset"},
     ("craft", "llmopt"): {"budget": 102, "head": "bias"},
@@ -43,6 +44,7 @@ CASES = [(name, form, SMALL.get((name, form), {})) for name in NAMES for form in
 CASES += [
     ("craft", "llmopt", {"budget": 60, "population": 8, "restarts": 1, "views": 2, "head": "none"}),
     ("craft", "released", {"budget": 60, "population": 10, "dim": 9, "row": "imagenet"}),
+    ("craft", "released", {"budget": 60, "population": 10, "dim": 8, "head": "none"}),
     ("bbt", "llmopt", {"budget": 60, "population": 8, "dim": 6, "loss": "hinge"}),
     ("cbbt", "llmopt", {"budget": 30, "own": False, "rank": 4, "adapter": False}),
     ("cbbt", "released", {"epochs": 3, "directions": 4, "adapter": False}),

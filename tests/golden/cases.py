@@ -101,6 +101,7 @@ CASES: Final = (
     case("chat", search("chat", CHAT)),
     case("chat-long", LONG_CHAT),
     case("chat-released", search("chat", "profile=released pool=12 iterations=4 tries=3")),
+    case("chat-paper", search("chat", "profile=paper pool=9 k=3 iterations=3 restarts=2 resets=2")),
     case(
         "chat-many-ways",
         search(
@@ -217,7 +218,12 @@ CASES: Final = (
     refused("refused-profile", search("craft", "profile=releasd"), "releasd", "released"),
     refused("refused-other-profile", search("craft", "row=eurosat"), "row", "released"),
     refused("refused-head", search("zeroshot", "", "--head rigde"), "rigde", "ridge"),
-    refused("refused-published-head", search("craft", CRAFT_PAPER, "--head bias"), "craft"),
+    refused(
+        "refused-published-head",
+        search("craft", f"{CRAFT_PAPER} head=residual", "--head bias"),
+        "bias",
+        "residual",
+    ),
     refused("refused-dataset", search("zeroshot", "", "--dataset shapes-smal"), "shapes-smal"),
     refused("refused-template", search("zeroshot", "", "--template 'a photo.'"), "a photo."),
     refused("refused-init-from", search("chat", CHAT, "--init-from nowhere"), "nowhere"),

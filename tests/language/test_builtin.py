@@ -11,7 +11,8 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from llmopt.language.builtin import BuiltinRewriter, propose, read_scores
 from llmopt.resources import read_lines
 from llmopt.search.text.archive import Scored
-from llmopt.search.text.conversation import Conversation, Lists, line, rephrase, single_turn
+from llmopt.search.text.conversation import Conversation, Lists, line, rephrase
+from llmopt.search.text.published_messages import opening
 from llmopt.search.text.replies import parse_reply
 from llmopt.template import PLAIN, Template
 from llmopt.testing.world import NAMES
@@ -55,7 +56,7 @@ def test_newer_scores_replace_older_ones() -> None:
 
 
 def test_lists_without_scores_are_read_by_their_place() -> None:
-    (message,) = single_turn(GOOD, BAD, 1)
+    (message,) = opening(GOOD, BAD, "good+bad", 1)
     read = read_scores([str(message.content)])
     assert {text for text, value in read.items() if value > 0} == {g.template.text for g in GOOD}
     assert {text for text, value in read.items() if value < 0} == set(CAPTIONS)

@@ -217,7 +217,7 @@ def test_options_given_as_settings_are_told_how_to_be_given(
     [
         ("craft", {"row": "dtd"}, "released, paper"),
         ("craft", {"lr": "0.01"}, "released, paper"),
-        ("craft", {"profile": "released", "head": "none"}, "llmopt"),
+        ("craft", {"profile": "released", "views": "2"}, "llmopt"),
         ("craft", {"profile": "paper", "weight": 0.5}, "llmopt"),
         ("craft", {"profile": "released", "restarts": 4}, "llmopt"),
         ("cbbt", {"batch": 8}, "released"),
@@ -229,6 +229,7 @@ def test_options_given_as_settings_are_told_how_to_be_given(
         ("coop", {"words": "a photo of a"}, "released"),
         ("coop", {"profile": "released", "views": 1}, "llmopt"),
         ("chat", {"profile": "released", "images": 2}, "conversation"),
+        ("chat", {"pool_file": "pool.txt"}, "released, paper"),
     ],
 )
 def test_settings_that_do_nothing_in_the_profile_are_refused(

@@ -27,8 +27,8 @@ result             best on the validation images,    the mean of the distributio
                    of the best training losses
 ================== ================================= ===========================================
 
-What CraFT's tables call BBT is CraFT's released prompt search without its head, which is not to be
-had here: that head always trains beside the prompt.
+What CraFT's tables call BBT is another search: CraFT's released one without its head
+(``--optimizer craft --set profile=released --set head=none``).
 
 Queries: K soft-prompt encodings a candidate, and one context more a generation, for its mean.
 """

@@ -31,6 +31,10 @@ A black box gives features normalised, so the norm they had is a guess: about 10
 The ImageNet row of the table stands for the paper's variant there: a wider head, A as PyTorch
 initialises a linear layer, no KL, and the best z ever seen in place of step 2.
 
+With ``head=none`` it is the prompt search alone, steps 1 and 2 on the cross-entropy: what CraFT's
+tables call BBT. ``profile=paper`` is reconstructed from public reviews and descriptions of the
+paper, whose text was not at hand.
+
 Queries: the paper counts one for each z of step 1. Counted here beside them are the K soft prompts
 of every batch of step 3 and its N images an epoch.
 """
@@ -50,6 +54,7 @@ from llmopt.data.augment import Augmentation
 from llmopt.heads.fitted import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.heads.residual import Refinement, refinement_loss
+from llmopt.predictor import Predictor
 from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.craft import Craft
 from llmopt.search.soft.machinery.cma_search import CmaSearch
@@ -126,6 +131,7 @@ class CraftReleasedSettings(Settings):
         context: of step 2: the mean of a fresh population (``draws``) or of the distribution
             (``mean``).
         consistency: order of the KL in (3), ``released`` or ``paper``.
+        head: ``residual`` is (2); ``none`` leaves out step 3 and the KL.
         feature_norm: norm of image features that the head's training forgets to divide by; 1
             forgets nothing.
         lr, decay: of the head's AdamW.
@@ -138,6 +144,7 @@ class CraftReleasedSettings(Settings):
     row: str = ""
     context: Literal["draws", "mean"] = "draws"
     consistency: Literal["released", "paper"] = "released"
+    head: Literal["residual", "none"] = "residual"
     feature_norm: Annotated[float, Gt(0)] = 10.0
     lr: Annotated[float, Gt(0)] = 1e-3
     decay: Annotated[float, Ge(0)] = 0.0
@@ -160,7 +167,7 @@ class CraftReleasedSettings(Settings):
 
 @dataclass(frozen=True)
 class CraftPaperSettings(CraftReleasedSettings):
-    """Settings of ``craft`` with ``profile=paper``: the paper's values of the same settings."""
+    """Settings of ``craft`` with ``profile=paper``: the same ones with reconstructed values."""
 
     context: Literal["draws", "mean"] = "mean"
     consistency: Literal["released", "paper"] = "paper"
@@ -184,6 +191,8 @@ class Alternation:
             bound=self.row.bound,
         )
         dice = torch.Generator().manual_seed(int(search.rng("craft", "head").integers(2**62)))
+        self.headed = settings.head != "none"
+        self.weight = self.row.weight if self.headed else 0.0
         self.head = Refinement(len(task.classnames), self.row.hidden, dice, start="released")
         # AdamW without decay is Adam.
         self.adam = torch.optim.AdamW(
@@ -203,16 +212,17 @@ class Alternation:
                 turn = self.cma.generation
                 fitness = self._prompt_phase(fixed)
                 used = (turn + 1) * self.settings.population
-                weight = self.row.weight if used <= budget // self.row.n else 0.0
-                accuracy = self._head_phase(turn, weight)
+                lowest, accuracy = float(fitness.min()), None
+                known: dict[str, Any] = {"fitness": lowest, "mean_fitness": float(fitness.mean())}
+                known["sigma"] = self.cma.sigma
+                if self.headed:
+                    weight = self.weight if used <= budget // self.row.n else 0.0
+                    known["train_accuracy"] = accuracy = self._head_phase(turn, weight)
                 search.event(
                     "generation",
                     index=turn,
                     soft_prompt_encodings=int(search.ledger["soft_prompt_encodings"]),
-                    fitness=round(float(fitness.min()), 6),
-                    mean_fitness=round(float(fitness.mean()), 6),
-                    sigma=round(self.cma.sigma, 6),
-                    train_accuracy=round(accuracy, 6),
+                    **{name: round(value, 6) for name, value in known.items()},
                 )
                 self._save()
                 search.on_progress(
@@ -221,18 +231,20 @@ class Alternation:
                         turns,
                         "last soft prompt",
                         train_accuracy=accuracy,
-                        score=-float(fitness.min()),
+                        score=-lowest,
                         note=f"sigma {self.cma.sigma:.3g}, {budget - used} evaluations left",
                     )
                 )
                 if self.cma.stopped:
                     ending.reason = f"CMA-ES: {self.cma.stopped}"
                     break
-        fitted = FittedHead("residual", self.head.arrays(), {})
-        prompt = SoftPredictor(self.context.numpy().copy(), self.start.names)
+        predictor: Predictor = SoftPredictor(self.context.numpy().copy(), self.start.names)
+        if self.headed:
+            fitted = FittedHead("residual", self.head.arrays(), {})
+            predictor = HeadedPredictor(predictor, fitted)
         evaluated = self.cma.generation * self.settings.population
         counted = {"evaluations_as_published": evaluated}
-        return Outcome(HeadedPredictor(prompt, fitted), ending.reason, summary=counted)
+        return Outcome(predictor, ending.reason, summary=counted)
 
     def _prompt_phase(self, images: Encoded) -> npt.NDArray[np.float64]:
         """Steps 1 and 2; returns the (population,) fitness (3)."""
@@ -242,10 +254,10 @@ class Alternation:
         @torch.no_grad()
         def fitness(scores: torch.Tensor) -> torch.Tensor:
             loss = cross_entropy(scores, images.labels)
-            if self.row.weight:
+            if self.weight:
                 pair = (scores, self.head(scores))
                 target, other = pair if self.settings.consistency == "paper" else reversed(pair)
-                loss = loss + self.row.weight * kl(target, other)
+                loss = loss + self.weight * kl(target, other)
             return loss
 
         values = score(self.search.box, images, contexts, self.start.names, fitness).double()
@@ -318,17 +330,18 @@ class CraftReleased(Optimizer[CraftReleasedSettings]):
     FORMS = Craft.FORMS
     access = Access.SOFT
     Settings: ClassVar[type[CraftReleasedSettings]] = CraftReleasedSettings
-    HEADLESS = None
+    HEADLESS: ClassVar = {"head": "none"}
 
     def bounds(self, task: Task) -> Spend:
         """Exact, unless a rule of CMA-ES ends the search early."""
         s, images, classes = self.settings, len(task.train), len(task.classnames)
         turns = s.evaluations(task) // s.population
         scored, batches = turns * s.population, math.ceil(images / s.line(task).batch)
+        epochs = turns if s.head != "none" else 0
         return Spend(
-            image_encodings=images * (1 + turns),
-            soft_prompt_encodings=(scored + turns * batches) * classes,
-            pairs_scored=(scored + turns) * images * classes,
+            image_encodings=images * (1 + epochs),
+            soft_prompt_encodings=(scored + epochs * batches) * classes,
+            pairs_scored=(scored + epochs) * images * classes,
         )
 
     def run(self, search: Search) -> Outcome:
@@ -337,7 +350,7 @@ class CraftReleased(Optimizer[CraftReleasedSettings]):
 
 
 class CraftPaper(CraftReleased):
-    """Collaborative fine-tuning of a soft prompt and a head, as the paper describes it."""
+    """Collaborative fine-tuning of a soft prompt and a head, the paper's order reconstructed."""
 
     form = "paper"
     Settings = CraftPaperSettings

@@ -5,8 +5,8 @@ scores, what the last proposals did, and the most confused classes; the reply's 
 and join the archive. Candidates rank by the mean log-likelihood of the true class on the training
 images, because with few images accuracy cannot tell them apart.
 
-The authors' own form is :mod:`llmopt.search.text.chat_released`; what both share, and what they
-count, is :mod:`llmopt.search.text.climbing`.
+The published forms are :mod:`llmopt.search.text.chat_published`; what a climb is made of, and what
+it counts, is :mod:`llmopt.search.text.climbing`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ class Chat(Climbing[ChatSettings]):
 
     form = "conversation"
     Settings = ChatSettings
-    calls_per_turn = 1
 
     def talk(self, task: Task) -> tuple[int, int]:
         """Turns whose history is sent along, and bytes of the longest turn."""

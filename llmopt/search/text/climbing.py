@@ -1,4 +1,4 @@
-"""Hill climbing with a chat model: what both forms of ``chat`` share.
+"""Hill climbing with a chat model: all of ``chat`` but what is said.
 
 Several restarts, each a climb of its own: a pool of templates, then turn after turn in which the
 model sees some of what was scored and proposes more. The final choice is among few finalists and
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClimbSettings(Settings):
-    """Settings of both forms of ``chat``.
+    """Settings of a climb.
 
     Attributes:
         restarts: climbs, each with a fresh pool.
@@ -117,17 +117,16 @@ C = TypeVar("C", bound=ClimbSettings)
 
 
 class Climbing(Optimizer[C]):
-    """Hill climbing with a chat model; a form says what happens in a climb (:meth:`converse`)."""
+    """Hill climbing with a chat model; :meth:`converse` says what happens in a climb."""
 
     name = "chat"
     FORMS: ClassVar = {
         "conversation": "llmopt.search.text.chat:Chat",
-        "released": "llmopt.search.text.chat_released:ReleasedChat",
+        "released": "llmopt.search.text.chat_published:ChatReleased",
+        "paper": "llmopt.search.text.chat_published:ChatPaper",
     }
     access = Access.LABELS
     needs_chat = True
-    races: ClassVar[bool] = True
-    """Whether few images come first where they are sent anew with each template."""
 
     @abstractmethod
     def converse(self, search: Search, climb: Climb) -> None:
@@ -136,11 +135,6 @@ class Climbing(Optimizer[C]):
         Raises:
             BudgetExhausted, ContextOverflow: the climb ends here.
         """
-
-    @property
-    @abstractmethod
-    def calls_per_turn(self) -> int:
-        """Calls to the chat model in one turn, at most."""
 
     def bounds(self, task: Task) -> Spend:
         """Upper bounds: every proposal new, every climb at its full length."""
@@ -155,7 +149,7 @@ class Climbing(Optimizer[C]):
             + (2 * classes * (2 + s.aliases * PROPOSED) if s.aliases else 0)
             + second_look(task, min(s.finalists + 1, templates)),
             pairs_scored=templates * classes * images,
-            llm_calls=s.restarts * s.iterations * self.calls_per_turn + s.aliases,
+            llm_calls=s.restarts * s.iterations + s.aliases,
         )
 
     def ensemble(self, task: Task) -> int:
@@ -200,9 +194,7 @@ class Climbing(Optimizer[C]):
         """One climb: pool, then turn after turn."""
         s = self.settings
         stream = f"restart-{restart + 1}"
-        archive = Archive(
-            search, stream, s.fitness, best=max(s.k, s.finalists) if self.races else None
-        )
+        archive = Archive(search, stream, s.fitness, best=max(s.k, s.finalists))
         climb = Climb(restart, stream, archive, search.rng("chat", restart))
         try:
             archive.score(archive.fresh([search.task.start, *draw_pool(s.pool - 1, climb.rng)]))

@@ -130,18 +130,6 @@ class Conversation:
         return f"{lists.others_title}\n{self._lines(lists.others)}" if lists.others else ""
 
 
-def single_turn(good: Sequence[Scored], bad: Sequence[Scored], count: int) -> list[BaseMessage]:
-    """The one message of the released form: two lists without scores."""
-    from langchain_core.messages import HumanMessage
-
-    lists = {
-        "good": "\n".join(line(one, scores=False) for one in good),
-        "bad": "\n".join(line(one, scores=False) for one in bad),
-    }
-    text = Wording(read_prompt("meta/single.txt")).safe_substitute(lists, count=str(count))
-    return [HumanMessage(_squeeze(text))]
-
-
 def rephrase(count: int) -> BaseMessage:
     """What is added once when the model declines."""
     from langchain_core.messages import HumanMessage

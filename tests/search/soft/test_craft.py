@@ -237,6 +237,30 @@ def test_the_imagenet_variant_keeps_the_best_ever(bench: Bench) -> None:
     assert walk.cma.state()["cma.drawn"].sum() == 0
 
 
+def test_without_its_head_it_is_the_prompt_search_of_the_papers_bbt_rows(bench: Bench) -> None:
+    walk = alternation(bench, head="none", row="food101")  # w = 1 pulls nothing without a head
+    asked: list[np.ndarray] = []
+    ask = walk.cma.ask
+    walk.cma.ask = lambda: asked.append(ask()) or asked[-1]  # type: ignore[func-returns-value]
+    outcome = walk.run()
+    task = bench.search.task
+    assert isinstance(outcome.predictor, SoftPredictor)
+    assert bench.ledger["soft_prompt_encodings"] == 60 * len(NAMES)
+    assert bench.ledger["image_encodings"] == len(task.train)  # in one view, encoded once
+    bounds = CraftReleased(population=6, dim=8, budget=60, head="none").bounds(task)
+    assert bounds["soft_prompt_encodings"] == 60 * len(NAMES)
+    assert bounds["image_encodings"] == len(task.train)
+
+    images = walk._encode(0)
+    contexts = walk.subspace.contexts(asked[0])
+    scores = bench.metered.soft_logits(images.features, contexts, walk.start.names).double().numpy()
+    likelihood = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    own = likelihood[:, np.arange(len(task.train)), images.labels.numpy()]
+    np.testing.assert_allclose(
+        walk.cma.state()["cma.told"][0], -np.log(own).mean(axis=1), rtol=1e-5
+    )
+
+
 # --- the default ---------------------------------------------------------------------------------
 
 

@@ -36,8 +36,6 @@ TOO_LONG = ContextOverflow("test:model: the conversation is too long for the mod
 
 def chat(**settings: Any) -> Chat:
     small = {"restarts": 1, "iterations": 3, "pool": 6, "proposals": 3, "k": 2, "polish": False}
-    if "profile" in settings:
-        small = {}
     return make_optimizer("chat", {**small, **settings})
 
 
@@ -134,68 +132,16 @@ def test_lists_never_overlap(tmp_path: Path, lists: str, title: str | None) -> N
     assert len(listed) == len(set(listed)) == (2 if title is None else 4)
 
 
-# ---------------------------------------------------------------------------------- the profile
-
-
-def test_the_released_profile_shows_lists_without_scores_in_one_message(tmp_path: Path) -> None:
-    model = scripted("- a tiny {}.", then=numbered())
-    outcome, s = run(tmp_path, model, chat(profile="released"))
-    assert len(model.heard) == 10
-    assert s.ledger["text_encodings"] == K * (80 + 10)
-    for messages in model.heard:
-        (message,) = messages
-        text = str(message.content)
-        assert "score" not in text
-        assert "%" not in text.replace("100%", "")
-        good, _, bad = text.partition("Bad templates:")
-        listed = [
-            [row for row in part.splitlines() if row.startswith("- ")] for part in (good, bad)
-        ]
-        assert [len(part) for part in listed] == [3, 3]
-        assert not set(listed[0]) & set(listed[1])
-        assert "write 1 better" in text
-    assert "- a tiny {}." in str(model.heard[1][0].content).partition("Bad")[0]
-    assert outcome.predictor.describe() == "a tiny {}."
-
-
-def test_the_released_profile_asks_until_a_reply_is_usable(tmp_path: Path) -> None:
-    model = scripted(*["hm"] * 5, "- a small {}.", *["hm"] * 14, then=numbered())
-    outcome, s = run(tmp_path, model, chat(profile="released", iterations=2))
-    assert outcome.stop_reason == "iterations"
-    assert s.ledger["llm_calls"] == len(model.heard) == 6 + 15
-
-
-def test_the_released_profile_gives_up_after_fifteen_useless_replies(tmp_path: Path) -> None:
-    model = scripted(then="hm")
-    outcome, s = run(tmp_path, model, chat(profile="released"))
-    assert outcome.stop_reason == "15 replies in a row without a new template"
-    assert s.ledger["llm_calls"] == 15 <= chat(profile="released").bounds(TASK)["llm_calls"]
-    assert outcome.predictor.state()[1]["templates"]
-
-
-def test_a_form_has_defaults_of_its_own() -> None:
-    released = make_optimizer("chat", {"profile": "released", "k": "5"})
-    assert (released.form, released.settings.k, released.settings.pool) == ("released", 5, 80)
-    assert not hasattr(released.settings, "scores")
-    assert make_optimizer("chat", {}).settings == ChatSettings()
-    with pytest.raises(ConfigError, match="did you mean 'released'"):
-        make_optimizer("chat", {"profile": "realeased"})
-
-
 # ------------------------------------------------------------------------------ small and equal
 
 
 @pytest.mark.parametrize("pool", [1, 2, 3, 5])
-@pytest.mark.parametrize("profile", ["conversation", "released"])
-def test_a_pool_smaller_than_both_lists(tmp_path: Path, pool: int, profile: str) -> None:
+def test_a_pool_smaller_than_both_lists(tmp_path: Path, pool: int) -> None:
     model = scripted("- a small {}.", then=numbered())
-    outcome, _ = run(
-        tmp_path, model, chat(profile=profile, pool=pool, k=6, iterations=3, restarts=1)
-    )
+    outcome, _ = run(tmp_path, model, chat(pool=pool, k=6, iterations=3, restarts=1))
     assert outcome.stop_reason == "iterations"
-    for messages in model.heard if profile == "released" else model.heard[:1]:
-        listed = [row for row in str(messages[-1].content).splitlines() if row.startswith("- ")]
-        assert 1 <= len(listed) == len(set(listed)) <= pool + 2
+    listed = [row for row in str(model.heard[0][-1].content).splitlines() if row.startswith("- ")]
+    assert 1 <= len(listed) == len(set(listed)) <= pool + 2
 
 
 @pytest.mark.parametrize("access", [Access.LABELS, Access.SCORES, Access.FEATURES])

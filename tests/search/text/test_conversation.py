@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from PIL import Image
 
-from llmopt.resources import read_prompt
+from llmopt.resources import prompts_root
 from llmopt.search.text.archive import Scored
 from llmopt.search.text.conversation import (
     Conversation,
@@ -14,7 +16,6 @@ from llmopt.search.text.conversation import (
     enumerate_names,
     line,
     rephrase,
-    single_turn,
 )
 from llmopt.template import Template
 from llmopt.testing.world import NAMES
@@ -145,23 +146,13 @@ def test_long_class_lists_are_cut() -> None:
     assert enumerate_names(["a_b", "c"]) == "a b, c"
 
 
-def test_the_released_message_holds_two_lists_and_no_score() -> None:
-    (message,) = single_turn(GOOD, BAD, 1)
-    text = str(message.content)
-    assert "Good templates:\n- a small {}.\n- a tiny {}.\n" in text
-    assert "Bad templates:\n- a large {}.\n" in text
-    assert "score" not in text.replace("scores", "")
-    assert "$" not in text
-    assert "write 1 better template" in text
-
-
 def test_rephrased() -> None:
     assert "write 6 such templates" in str(rephrase(6).content)
 
 
-@pytest.mark.parametrize("name", ["system", "first", "next", "rephrase", "single"])
-def test_wording_names_no_task(name: str) -> None:
-    text = read_prompt(f"meta/{name}.txt").lower()
+@pytest.mark.parametrize("path", sorted((prompts_root() / "meta").rglob("*.txt")))
+def test_wording_names_no_task(path: Path) -> None:
+    text = path.read_text(encoding="utf-8").lower()
     assert not [word for word in ("shape", "small", "circle", "caltech") if word in text]
 
 
