@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmopt._version import __version__
 
 if TYPE_CHECKING:
-    from llmopt.api import compare, evaluate, plan, resume, run
+    from llmopt.api import compare, evaluate, plan, reproduce, resume, run
     from llmopt.classifier import PromptClassifier, load
     from llmopt.errors import LlmoptError
     from llmopt.handle import Run
@@ -41,6 +41,7 @@ _WHERE = {
     "evaluate": "api",
     "load": "classifier",
     "plan": "api",
+    "reproduce": "api",
     "resume": "api",
     "run": "api",
 }
@@ -63,6 +64,7 @@ __all__ = [
     "evaluate",
     "load",
     "plan",
+    "reproduce",
     "resume",
     "run",
 ]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from llmopt.comparison.table import Comparison
+    from llmopt.reproduction.run import Reproduction
 
 Callback = Watch | Callable[[Event], None]
 
@@ -177,6 +178,45 @@ def compare(
     with _watching(callbacks, progress) as watch:
         sides = optimizers, datasets or [base.dataset], shots, seeds
         return compare_runs(base, *sides, equal, published, jobs, watch)
+
+
+def reproduce(
+    table: str,
+    *,
+    only: Mapping[str, Any] | None = None,
+    status: bool = False,
+    jobs: int = 1,
+    callbacks: Iterable[Callback] = (),
+    progress: bool | None = None,
+    **options: Any,
+) -> Reproduction:
+    """Run what of a paper's table has not been run, and set our figures beside the published ones.
+
+    Args:
+        table: its name, as ``llmopt reproduce list`` shows them.
+        only: a part of it: a value, or several, for ``dataset``, ``shots``, ``seed``, ``model`` or
+            ``arm``.
+        status: show where it stands, and run nothing.
+        jobs: runs at a time.
+        callbacks, progress: as in :func:`run`; told of every run that is held in this process.
+        options: of a run, in place of the table's: ``model``, ``llm``, caps, ``runs``,
+            ``data_root`` …
+
+    Raises:
+        UserError: nothing of it can be run, or there is no such table or part of one. What failed
+            beside what did not is in ``failed``.
+    """
+    from llmopt.reproduction.choice import Choice
+    from llmopt.reproduction.run import reproduce as reproduced
+    from llmopt.reproduction.spec import read_table
+
+    part = {
+        side: list(wanted) if isinstance(wanted, (list, tuple, range)) else [wanted]
+        for side, wanted in (only or {}).items()
+    }
+    choice = Choice(read_table(table), part, _texts(options))
+    with _watching(callbacks, progress) as watch:
+        return reproduced(choice, jobs, watch, run=not status)
 
 
 def evaluate(

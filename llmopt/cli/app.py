@@ -55,6 +55,7 @@ COMMANDS = {
         "compare",
         "Run optimizers × data sets × shots × seeds, or reuse equal runs, as one table.",
     ),
+    "reproduce": ("reproduce", "The papers' tables, with our figures beside theirs."),
     "export": ("results", "Write the prompts a run found in the format of another tool."),
     "report": ("results", "Show runs on one self-contained HTML page; several are compared."),
     "serve": ("serve", "Put a model behind HTTP as a black box, with no more access than told."),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmopt.comparison.grid import Cell, Known, finished, key
-from llmopt.errors import LlmoptError, RunFolderError, RunFolderInUse
+from llmopt.errors import LlmoptError, ModelError, RunFolderError, RunFolderInUse
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
 from llmopt.spend.events import Watch
@@ -56,7 +56,7 @@ class Attempts:
     def __init__(self, known: Known, watch: Watch) -> None:
         self._known = known
         self._watch = watch
-        self._boxes: dict[tuple[Any, ...], BlackBox] = {}
+        self._boxes: dict[tuple[Any, ...], BlackBox | ModelError] = {}
 
     def run(self, task: Task) -> Done:
         """Reuse, resume or start the run of a cell."""
@@ -86,8 +86,14 @@ class Attempts:
 
         name = (config.model, config.pretrained, config.blackbox, config.device, config.precision)
         if name not in self._boxes:
-            self._boxes[name] = choose_model(config).open(self._watch)
-        setup = compose(config, Given(box=self._boxes[name]))
+            try:
+                self._boxes[name] = choose_model(config).open(self._watch)
+            except ModelError as error:
+                self._boxes[name] = error  # the same for each cell, without another try
+        box = self._boxes[name]
+        if isinstance(box, ModelError):
+            raise box
+        setup = compose(config, Given(box=box))
         if folder is None:
             return start(setup, self._watch)
         return resume(folder, setup, self._watch)

@@ -17,8 +17,6 @@ from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
 from llmopt.spend.events import Watch
 
-Resolve = Callable[[RunConfig], RunConfig]
-
 
 def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[Done]:
     """Finish every cell: reuse equal runs below ``root``, resume begun ones, start the others.
@@ -38,15 +36,7 @@ def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[
     Raises:
         UserError: before anything is run, if a config cannot be.
     """
-    from llmopt.runs.compose import compose
-
-    def resolve(config: RunConfig) -> RunConfig:
-        setup = compose(config)
-        if not len(setup.dataset.split("test")):
-            raise DatasetError(f"dataset '{config.dataset}' cannot be compared on: {NO_TEST}")
-        return setup.config
-
-    configs = {id(cell): cell.config if cell.arm.after else resolve(cell.config) for cell in cells}
+    configs = {id(cell): cell.config if cell.arm.after else _resolve(cell.config) for cell in cells}
     known = Known(root)
     done: list[Done] = []
 
@@ -65,7 +55,7 @@ def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[
                         missing = LlmoptError(f"'{cell.arm.after}', which it starts from, failed")
                         done.append(Done(cell, error=missing))
                         continue
-                    configs[id(cell)] = resolve(_continued(cell, before))
+                    configs[id(cell)] = _resolve(_continued(cell, before))
                 config = configs[id(cell)]
                 folder = known.find(key(config))
                 if folder is not None and finished(folder):
@@ -75,13 +65,36 @@ def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[
             _finish(todo, known, jobs, watch, report)
     except KeyboardInterrupt:
         ended = {id(one.cell) for one in done}
-        for cell in cells:
-            if id(cell) not in ended:
-                folder = known.find(key(configs[id(cell)]))
-                over = folder is not None and finished(folder)
-                done.append(Done(cell, folder, interrupted=not over))
+        left_over = [cell for cell in cells if id(cell) not in ended]
+        done += [_found(cell, configs[id(cell)], known) for cell in left_over]
     place = {id(cell): number for number, cell in enumerate(cells)}
     return sorted(done, key=lambda one: place[id(one.cell)])
+
+
+def standing(cells: Sequence[Cell], root: Path) -> list[Done]:
+    """Where cells stand, none of which starts from another; runs nothing.
+
+    Raises:
+        UserError: a config cannot be run.
+    """
+    known = Known(root)
+    return [_found(cell, _resolve(cell.config), known) for cell in cells]
+
+
+def _found(cell: Cell, config: RunConfig, known: Known) -> Done:
+    """A cell as things stand; one that is not over counts as interrupted."""
+    folder = known.find(key(config))
+    return Done(cell, folder, interrupted=folder is None or not finished(folder))
+
+
+def _resolve(config: RunConfig) -> RunConfig:
+    """The config with everything filled in, if it can be run and measured."""
+    from llmopt.runs.compose import compose
+
+    setup = compose(config)
+    if not len(setup.dataset.split("test")):
+        raise DatasetError(f"dataset '{config.dataset}' cannot be compared on: {NO_TEST}")
+    return setup.config
 
 
 def _folder(done: Sequence[Done], cell: Cell) -> Path | None:

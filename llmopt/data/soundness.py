@@ -151,9 +151,12 @@ def _twins(some: Sequence[Image], others: Sequence[Image], deep: bool) -> list[t
     measures: list[Callable[[Image], int | bytes | str | None]] = [_size, _tail, _key]
     for measure in measures:
         marks = [(measure(image), image) for image in some]
-        other_marks = [(measure(image), image) for image in others]
         if not deep:
             marks = [pair for pair in marks if pair[0] is not None]
+        if not marks:
+            return []
+        other_marks = [(measure(image), image) for image in others]
+        if not deep:
             other_marks = [pair for pair in other_marks if pair[0] is not None]
         both = {mark for mark, _ in marks} & {mark for mark, _ in other_marks}
         some = [image for mark, image in marks if mark in both]

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llmopt.data.registry import Dataset, open_dataset
 from llmopt.data.tasks import open_test
@@ -14,6 +14,7 @@ from llmopt.data.views import class_map
 from llmopt.errors import ConfigError
 from llmopt.predictor import single
 from llmopt.runs import folder as run_folder
+from llmopt.runs import stored
 from llmopt.runs.compose import OBJECT, Given, choose_dataset, choose_model
 from llmopt.runs.config import RunConfig
 from llmopt.runs.load import load_predictor, read_found
@@ -25,6 +26,12 @@ from llmopt.spend.ledger import Ledger
 from llmopt.task import IntArray
 from llmopt.template import Template
 from llmopt.vision.metered import MeteredBox
+
+_STREAM: Final = "evaluate"
+_MEASURED: Final = "measured"
+_DECIDING: Final = (
+    "dataset", "classnames", "model", "pretrained", "blackbox", "precision", "skip_unreadable",
+)  # fmt: skip
 
 
 def remeasure(
@@ -45,7 +52,8 @@ def remeasure(
         trust_config: send this machine's token where the run folder says.
 
     Returns:
-        Accuracies (fractions), their intervals and the paired gain, JSON-able.
+        Accuracies (fractions), their intervals and the paired gain, JSON-able; they are journaled
+        too, so that :func:`measured_before` finds them.
 
     Raises:
         ConfigError: what was found belongs to another model.
@@ -55,9 +63,7 @@ def remeasure(
     result = run_folder.read_result(folder)
     run_folder.warn_if_interrupted(folder, result, watch.warn)
     own = run_folder.read_run_config(folder).resolved()
-    if changes.get("model", own.model) != own.model:  # whose weights have other tags
-        changes = {"pretrained": "", **changes}
-    config = RunConfig.make({**_plain(own), **changes}, "the options").resolved()
+    config = _changed(own, changes)
     if not trust_config and given.box is None:
         refuse_untrusted(config, folder / run_folder.CONFIG, chat=False)
     predictor = load_predictor(folder, watch.warn)
@@ -75,25 +81,14 @@ def remeasure(
     test = open_test(dataset, skip_unreadable=config.skip_unreadable)
     box = choose_model(config, given.box).open(watch)
     ledger = Ledger()
-    with run_folder.locked(folder):
-        path = folder / run_folder.JOURNAL
-        with Journal(path) as journal:
-            # Not a step to be met again: each opening stands in the journal.
-            before = sum(record["stream"] == "evaluate" for record in read_journal(path))
-            journal.skip({"evaluate": before})
-            journal.event(
-                "test_opened",
-                stream="evaluate",
-                images=len(test),
-                dataset=config.dataset,
-                model=box.info.name,
-            )
+    opened = {"dataset": config.dataset, "model": box.info.name}
+    _note(folder, "test_opened", images=len(test), **opened)
     watch.stage("measuring on the test images")
     baseline = single(Template(config.template), dataset.classnames)
     found = measure(
         MeteredBox(box, ledger, _cache(watch)), test, predictor, baseline, len(dataset.classnames)
     )
-    return {
+    measured = {
         "schema": 1,
         "run": str(folder),
         "dataset": config.dataset,
@@ -117,6 +112,43 @@ def remeasure(
         "at_chance": found.at_chance,
         "evaluation": ledger.snapshot(),
     }
+    _note(folder, _MEASURED, asked=_asked(config), found=measured)
+    return measured
+
+
+def measured_before(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What :func:`remeasure` returned when it was last asked the same of a run, or None.
+
+    Raises:
+        RunFolderError: the run or its journal is damaged.
+    """
+    asked = _asked(_changed(run_folder.read_run_config(folder).resolved(), changes))
+    found: dict[str, Any] | None = None
+    for record in read_journal(folder / run_folder.JOURNAL):
+        data = record["data"]
+        if record["kind"] == _MEASURED and data.get("asked") == asked:
+            found = data["found"] if stored.is_a(data.get("found"), stored.Remeasured) else found
+    return found
+
+
+def _note(folder: Path, kind: str, **data: Any) -> None:
+    """Journal something about the test images, whatever was before: no step to be met again."""
+    path = folder / run_folder.JOURNAL
+    with run_folder.locked(folder), Journal(path) as journal:
+        before = sum(record["stream"] == _STREAM for record in read_journal(path))
+        journal.skip({_STREAM: before})
+        journal.event(kind, stream=_STREAM, **data)
+
+
+def _asked(config: RunConfig) -> dict[str, Any]:
+    """What decides what is measured, of a run that stands."""
+    return {name: getattr(config, name) for name in _DECIDING}
+
+
+def _changed(own: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    if changes.get("model", own.model) != own.model:  # whose weights have other tags
+        changes = {"pretrained": "", **changes}
+    return RunConfig.make({**_plain(own), **changes}, "the options").resolved()
 
 
 def _among_learned(dataset: Dataset, config: RunConfig, own: RunConfig, folder: Path) -> IntArray:

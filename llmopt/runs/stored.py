@@ -142,6 +142,22 @@ class Result(_Stored):
     versions: dict[str, str]
 
 
+class Remeasured(_Stored):
+    """A finished run on other test images, as its journal holds it."""
+
+    test_images: Annotated[int, Interval(ge=1, le=2**53)]
+    best_accuracy: Share
+
+
+def is_a(found: object, kind: type[_Stored]) -> bool:
+    """Whether something read from a file holds what it should."""
+    try:
+        kind.model_validate(found)
+    except ValidationError:
+        return False
+    return True
+
+
 _LARGEST: Final = 2**28  # bytes
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from miniatures import KEYS, TRAINABLE, build
 from running import start
-from safetensors.torch import save_file
+from tiny_clip import write_model
 
-from llmopt._torchvision import ensure_operators
 from llmopt.data.check import check_dataset
 from llmopt.runs.config import RunConfig
 from llmopt.runs.remeasure import remeasure
@@ -24,38 +23,12 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "chat": {"restarts": 1, "iterations": 1, "pool": 4, "proposals": 2},
     "craft": {"budget": 32, "dim": 8, "population": 8},
 }
-MODEL = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
-PREPROCESS = {
-    "size": 32,
-    "mode": "RGB",
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.25, 0.25, 0.25],
-    "interpolation": "bicubic",
-    "resize_mode": "shortest",
-}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny open_clip model with random weights, as a ``local-dir``."""
-    import json
-
-    import torch
-
-    ensure_operators()
-    from open_clip.model import CLIP
-
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    clip = CLIP(MODEL["embed_dim"], MODEL["vision_cfg"], MODEL["text_cfg"])
-    save_file(clip.state_dict(), folder / "open_clip_model.safetensors")
-    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    return f"local-dir:{folder}"
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

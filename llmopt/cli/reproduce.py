@@ -1,0 +1,215 @@
+"""``llmopt reproduce``: the papers' tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmopt.cli import options as o
+from llmopt.errors import INTERRUPTED
+from llmopt.runs.config import OUTPUT
+
+if TYPE_CHECKING:
+    from llmopt.reproduction.choice import Choice
+    from llmopt.reproduction.needs import Listed, Needs
+    from llmopt.reproduction.run import Reproduction
+
+app = typer.Typer(help="The papers' tables, with our figures beside theirs.", no_args_is_help=True)
+TABLE = "Table"
+
+_CHANGES = (
+    "model", "pretrained", "device", "precision", "batch_size", "llm", "llm_base_url",
+    "llm_settings", "max_llm_calls", "max_tokens", "max_usd", "max_queries", "max_seconds",
+    "max_images", "max_pairs", "max_box_calls", "skip_unreadable", "data_root", "runs",
+)  # fmt: skip
+
+Name = Annotated[str, typer.Argument(help="See 'llmopt reproduce list'.", show_default=False)]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        rich_help_panel=TABLE,
+        help="A part of it: SIDE=VALUE,… with dataset, shots, seed, model or arm; a side again "
+        "adds to it, numbers may be spans. Repeatable.",
+    ),
+]
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands to the app."""
+    root.add_typer(app, name="reproduce")
+
+
+@app.command("list")
+def list_tables(
+    format: Annotated[
+        str,
+        typer.Option("--format", "-f", rich_help_panel=OUTPUT, help="table, or markdown: a page."),
+    ] = "table",
+    data_root: o.DataRoot = None,
+    json: o.Json = False,
+) -> None:
+    """Name the tables, how large they are, and what of them is missing here."""
+    from llmopt.cli.show import print_json, print_text
+    from llmopt.data.overview import root_folder
+    from llmopt.errors import ConfigError
+    from llmopt.reproduction import needs
+
+    if format not in ("table", "markdown"):
+        raise ConfigError(f"unknown format '{format}' (there are: table, markdown)")
+    if format == "markdown" and not json:
+        from llmopt.reproduction.render import page
+
+        print_text(page())
+        return
+    found = needs.list_tables(root_folder(data_root))
+    if json:
+        print_json([one.to_json() for one in found])
+    else:
+        _print_list(found)
+
+
+@app.command()
+@o.takes_changes(*_CHANGES)
+def plan(
+    table: Name,
+    only: Only = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            "--tflops",
+            min=0.001,
+            rich_help_panel=TABLE,
+            help=r"What the GPU sustains, for the hours. \[default: 10]",
+        ),
+    ] = None,
+    *,
+    changes: dict[str, Any],
+    json: o.Json = False,
+) -> None:
+    """Show what a table takes, and what of it is missing here. Spends nothing."""
+    from llmopt.cli.show import print_json
+    from llmopt.reproduction.needs import TFLOPS, plan_table
+
+    found = plan_table(_choice(table, only, changes), tflops or TFLOPS)
+    print_json(found.to_json()) if json else _print_needs(found)
+
+
+@app.command()
+@o.takes_changes(*_CHANGES)
+def run(
+    table: Name,
+    only: Only = None,
+    status: Annotated[
+        bool,
+        typer.Option("--status", rich_help_panel=TABLE, help="Show where it stands; run nothing."),
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, rich_help_panel=TABLE, help="Runs at a time.")
+    ] = 1,
+    *,
+    changes: dict[str, Any],
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Run what of a table has not been run, and show our figures beside the published ones.
+
+    Stopped at any point, the same command goes on from there.
+    """
+    from llmopt.cli.show import print_json
+    from llmopt.live import watching
+    from llmopt.reproduction.run import reproduce
+
+    choice = _choice(table, only, changes)
+    with watching(quiet=quiet or json, verbose=verbose) as watch:
+        found = reproduce(choice, jobs, watch, run=not status)
+    print_json(found.to_json()) if json else _print_rows(found)
+    if found.interrupted:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(INTERRUPTED)
+    for error in found.failed.values():
+        raise error
+
+
+def _choice(table: str, only: list[str] | None, changes: dict[str, Any]) -> Choice:
+    from llmopt.reproduction.choice import Choice, parse_only
+    from llmopt.reproduction.spec import read_table
+    from llmopt.runs.config import parse_assignments
+
+    if "llm_settings" in changes:
+        changes["llm_settings"] = parse_assignments(changes["llm_settings"])
+    return Choice(read_table(table), parse_only(only or []), changes)
+
+
+def _print_list(found: Sequence[Listed]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from llmopt.cli.show import console
+
+    shown = Table()
+    shown.add_column("table")
+    shown.add_column("what", overflow="fold")
+    for name in ("runs", "data here", "weights here"):
+        shown.add_column(name, justify="right")
+    for one in found:
+        table = one.choice.table
+        shown.add_row(
+            table.name,
+            Text(f"{table.title} ({table.paper})"),
+            f"{one.choice.runs:,}",
+            *(f"{sum(n.here for n in needs)} of {len(needs)}" for needs in (one.data, one.weights)),
+        )
+    out = console()
+    out.print(shown)
+    lacking = dict.fromkeys(n.name for one in found for n in one.data if not n.here)
+    if lacking:
+        out.print(
+            f"missing: {', '.join(lacking)}; 'llmopt reproduce plan TABLE' says how to get them"
+        )
+
+
+def _print_needs(found: Needs) -> None:
+    from llmopt.cli.show import console
+    from llmopt.reproduction.needs import rate
+    from llmopt.reproduction.render import hours
+    from llmopt.spend.currency import phrase
+
+    out, cost, table = console(), found.cost, found.choice.table
+    out.print(f"{table.title}\n{table.paper}\n")
+    for title, needs in (("data sets", found.data), ("weights", found.weights)):
+        out.print(f"{title}: {sum(need.here for need in needs)} of {len(needs)} are here")
+        for need in needs:
+            out.print(f"  {need.name}: {'here' if need.here else f'missing; {need.note}'}")
+    most = (phrase(name, amount) for name, amount in cost.spend.items() if amount)
+    out.print(f"\n{found.choice.runs:,} runs take at most {', '.join(most)}")
+    out.print(f"{hours(cost, found.tflops)}, by {rate(found.tflops)}")
+    if cost.llm:
+        usd = "unknown (--llm-set price=INPUT,OUTPUT)" if cost.usd is None else f"${cost.usd:,.2f}"
+        out.print(
+            f"{cost.llm} is asked in {cost.llm_runs:,} runs: at most {cost.tokens:,.0f} tokens, "
+            f"cost at most {usd}; each run is held to --max-usd"
+        )
+
+
+def _print_rows(found: Reproduction) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from llmopt.cli.show import console
+    from llmopt.reproduction import render
+
+    out = console()
+    shown = Table(title=Text(found.choice.table.title), title_justify="left")
+    for name in render.HEADER:
+        words = name in render.WORDS
+        shown.add_column(name, justify="left" if words else "right", overflow="fold")
+    lines, notes = render.marked(found)
+    for line in lines:
+        shown.add_row(*map(Text, line))
+    out.print(shown)
+    for note in (*notes, *render.closing(found)):
+        out.print(Text(note, style="dim"))

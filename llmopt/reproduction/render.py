@@ -1,0 +1,158 @@
+"""Tables in words: the page of all of them, and rows for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from llmopt.reproduction.choice import Choice
+from llmopt.reproduction.needs import COUNTED, TFLOPS, Cost, cost_of, rate
+from llmopt.reproduction.outcome import Row
+from llmopt.reproduction.run import Reproduction
+from llmopt.reproduction.spec import Figures, Grid, Table, read_table, table_names
+from llmopt.spend.currency import phrase
+from llmopt.template import clean
+
+HEADER: Final = (
+    "arm", "model", "data set", "shots", "seeds", "ours", "95 % interval", "published",
+    "difference", "tolerance", "verdict",
+)  # fmt: skip
+
+WORDS: Final = ("arm", "model", "data set", "verdict")
+"""Columns of words; the others are of figures."""
+
+_INTRO: Final = f"""\
+# The papers' tables
+
+*Written by `llmopt reproduce list --format markdown` from `llmopt/reproduction/tables/`.*
+
+    llmopt reproduce list                     # the tables, and what of them is missing here
+    llmopt reproduce plan TABLE               # data, weights, GPU hours, calls and their cost
+    llmopt reproduce run TABLE                # runs what has not been run, shows ours beside theirs
+    llmopt reproduce run TABLE --only dataset=eurosat,shots=1-4 --jobs 4
+    llmopt reproduce run TABLE --status       # where it stands, without running
+
+Runs are cells of `llmopt compare`: stopped at any point, the same command goes on from there, and
+a run that another table or comparison has made is reused. What lacks its data is listed as missing
+and the rest is run. `--model`, `--llm`, caps such as `--max-queries`, and the other options of
+`run` change what is run; the verdict then says that it is not comparable, and why.
+
+**The verdict** is on the difference of our mean over the seeds and the published figure: `within`
+the tolerance stated below, `above` or `below`. The 95 % interval beside it is that of our figure
+alone; of the published ones none is known. `not comparable` comes with the reasons: no figure could
+be read, another model, a search that ended at a cap, other test images, no language model.
+
+GPU hours are a bound by a stated rate: {rate(TFLOPS)}. `plan --tflops` takes another.
+"""
+
+
+def page() -> str:
+    """All tables as ``docs/reproduce.md``."""
+    return "\n".join([_INTRO, *(_section(read_table(name)) for name in table_names())])
+
+
+def _section(table: Table) -> str:
+    choice = Choice(table, changes={"llm": "builtin"})
+    cost = cost_of(choice)
+    spent = [phrase(name, cost.spend[name]) for name in COUNTED if cost.spend[name]]
+    figures = {arm.name: "; ".join(_figures(arm.figures)) or "none known" for arm in table.arms}
+    arms = [f"| {arm.name} | `{arm.command}` | {figures[arm.name]} |" for arm in table.arms]
+    options = "".join(f" `{name}={value}`" for name, value in table.options.items())
+    tolerance = ", ".join(f"{t:g} at {shots}" for shots, t in table.tolerance.items())
+    return "\n".join(
+        [
+            f"## {table.name}\n",
+            f"**{table.title}.** {table.paper}. {table.about}\n",
+            "| arm | is run as | published figures |",
+            "|---|---|---|",
+            *arms,
+            "",
+            *(f"- {_block(grid)}" for grid in table.grids),
+            f"- All arms:{options}" if options else "",
+            "",
+            f"{choice.runs:,} runs take at most {', '.join(spent)}: {hours(cost, TFLOPS)}.\n",
+            f"Tolerance in points, by shots: {tolerance}. {table.tolerance_why}\n",
+            "Known reasons to differ:\n",
+            *(f"- {why}" for why in reasons(table)),
+            "",
+        ]
+    )
+
+
+def hours(cost: Cost, tflops: float) -> str:
+    """GPU hours for people."""
+    found = cost.hours(tflops)
+    return f"{found:,.1f} GPU hours" if found >= 0.05 else "under 0.1 GPU hours"
+
+
+def _figures(figures: Iterable[Figures]) -> list[str]:
+    return [f"{one.method}, {one.source}" for one in figures]
+
+
+def reasons(table: Table) -> list[str]:
+    """Known reasons to differ, those of single arms with their names."""
+    return [
+        *table.differs,
+        *(f"{arm.name}: {why}" for arm in table.arms for why in arm.differs),
+        *(f"{arm.name}: {arm.incomparable}" for arm in table.arms if arm.incomparable),
+    ]
+
+
+def _block(grid: Grid) -> str:
+    """A block of runs in words."""
+    also = ""
+    if grid.also_on:
+        also += f"; scored on {', '.join(grid.also_on)} too"
+    if grid.also_behind:
+        also += f"; scored behind {', '.join(grid.also_behind)} too"
+    return (
+        f"{', '.join(grid.arms) or 'all arms'}: {', '.join(grid.backbones)}; "
+        f"{', '.join(grid.datasets)}; shots {_numbers(grid.shots)}; "
+        f"seeds {_numbers(grid.seeds)}{also}"
+    )
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def cells(row: Row, mark: str = "") -> tuple[str, ...]:
+    """A row for people, in the order of :data:`HEADER`; ``mark`` refers to its reasons."""
+    place = row.place
+    ours, theirs, difference = row.accuracy, row.published, row.difference
+    return (
+        clean(place.arm),
+        clean(place.model) + (f" → {clean(place.behind)}" if place.behind else ""),
+        place.dataset + (f" → {place.on}" if place.on else ""),
+        str(place.shots),
+        f"{len(row.seeds)} of {row.wanted}",
+        "–" if ours is None else f"{ours:.2f}",
+        "" if row.interval is None else f"[{row.interval[0]:.1f}, {row.interval[1]:.1f}]",
+        "–" if theirs is None else f"{theirs:.2f}",
+        "" if difference is None else f"{difference:+.2f}",
+        f"± {row.tolerance:g}",
+        f"{row.verdict}{f' ({mark})' if mark else ''}",
+    )
+
+
+def marked(found: Reproduction) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Rows for people, and what their marks refer to."""
+    notes: dict[tuple[str, ...], str] = {}
+    shown = []
+    for row in found.rows:
+        mark = notes.setdefault(row.reasons, str(len(notes) + 1)) if row.reasons else ""
+        shown.append(cells(row, mark))
+    return shown, [f"({mark}) {clean('; '.join(why))}" for why, mark in notes.items()]
+
+
+def closing(found: Reproduction) -> list[str]:
+    """What stands below the rows."""
+    table = found.choice.table
+    sources = dict.fromkeys(row.source for row in found.rows if row.source)
+    return [
+        f"{found.finished} of {found.total} runs are finished.",
+        *(f"failed: {title}: {error}" for title, error in found.failed.items()),
+        *(f"published: {source}" for source in sources),
+        f"tolerance: {table.tolerance_why}",
+        *(f"known reason to differ: {why}" for why in reasons(table)),
+    ]

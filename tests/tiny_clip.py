@@ -1,0 +1,40 @@
+"""A CLIP that takes no time, with random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from llmopt._torchvision import ensure_operators
+
+MODEL = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+PREPROCESS = {
+    "size": 32,
+    "mode": "RGB",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+
+
+def write_model(folder: Path, seed: int = 0) -> str:
+    """A model as a ``local-dir``; its name for ``--model``."""
+    import torch
+
+    ensure_operators()
+    from open_clip.model import CLIP
+
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    clip = CLIP(MODEL["embed_dim"], MODEL["vision_cfg"], MODEL["text_cfg"])
+    save_file(clip.state_dict(), folder / "open_clip_model.safetensors")
+    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return f"local-dir:{folder}"
