@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -29,7 +30,7 @@ from rich.text import Text
 
 from llmopt.errors import ContextOverflow, LlmoptError, ServiceError
 from llmopt.figures import percent
-from llmopt.screen import Screen
+from llmopt.screen import Screen, shorten
 from llmopt.spend.currency import CAPS, amount
 from llmopt.spend.events import Progress, Watch
 from llmopt.spend.ledger import Ledger
@@ -37,6 +38,7 @@ from llmopt.spend.ledger import Ledger
 if TYPE_CHECKING:
     from llmopt.data.benchmarks.fetch import Progress as FileProgress
 
+WIDEST = 100  # cells of the live view, however wide the terminal is
 PLAIN_EVERY = 5.0  # seconds between plain lines when nothing new was found
 
 
@@ -106,6 +108,19 @@ class _Watch(Watch):
             if ledger is not None and ledger.caps.seconds is not None:
                 self._end = min(self._end, now + ledger.caps.seconds - ledger.seconds())
 
+    def _spend(self, *, all: bool = True) -> list[tuple[str, str]]:
+        """What was spent of each kind, beside its cap; or only money and what has a cap."""
+        ledger, shown = self._ledger, []
+        for name, one in CAPS.items() if ledger is not None else ():
+            assert ledger is not None
+            spent = ledger.seconds() if name == "seconds" else ledger.spent(name)
+            cap = getattr(ledger.caps, name)
+            wanted = (all and name != "seconds") or one.unit == "USD" or cap is not None
+            if spent and wanted:
+                of = "" if cap is None else f" of {amount(name, cap)}"
+                shown.append((one.label, f"{amount(name, spent)}{of}"))
+        return shown
+
     def _time_left(self) -> str:
         """Hours, minutes and seconds; empty while it is not known."""
         if self._end is None:
@@ -146,12 +161,9 @@ class _Plain(_Watch):
         if progress.best == self._best and now - self._last < PLAIN_EVERY and not self._verbose:
             return
         self._best, self._last = progress.best, now
-        accuracies = {"train": progress.train_accuracy, "val": progress.val_accuracy}
-        figures = [f"{name} {percent(a)}" for name, a in accuracies.items() if a is not None]
-        if progress.score is not None:
-            figures.append(f"score {progress.score:.3f}")
-        if progress.note:
-            figures.append(progress.note)
+        figures = [f"{name} {text}" for name, text in _figures(progress)]
+        figures += [progress.note] if progress.note else []
+        figures += [f"{name} {text}" for name, text in self._spend(all=False)]
         if left := self._time_left():
             figures.append(f"{left} left")
         self._say(f"[{progress.step}/{progress.steps}] {progress.best} ({', '.join(figures)})")
@@ -197,7 +209,7 @@ class _Live(_Watch):
         self._progress = progress
         self._bar.update(
             self._task,
-            description=progress.note or "searching",
+            description="searching",
             completed=progress.step,
             total=progress.steps,
         )
@@ -211,30 +223,33 @@ class _Live(_Watch):
     def _draw(self) -> RenderableType:
         if self._progress is None:
             return self._bar
-        table = Table.grid(padding=(0, 2))
-        table.add_row("best", Text(self._progress.best, style="bold"))
-        table.add_row("train", percent(self._progress.train_accuracy))
-        table.add_row("val", percent(self._progress.val_accuracy))
-        if self._progress.score is not None:
-            table.add_row("score", f"{self._progress.score:.3f}")
-        for name, text in self._spend():
-            table.add_row(name, text)
+        width = min(self._console.width, WIDEST)
+        room = width - 4  # the frame
+        rows = [("best", self._progress.best), *_figures(self._progress), *self._spend()]
+        if self._progress.note:
+            rows.append(("now", self._progress.note))
         if left := self._time_left():
-            table.add_row("time left", left)
-        return Panel(Group(table, self._bar), title="llmopt", title_align="left")
+            rows.append(("time left", left))
+        label = max(cell_len(name) for name, _ in rows)
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for name, text in rows:
+            style = "bold" if name == "best" else ""
+            table.add_row(name, Text(shorten(text, room - label - 2), style=style))
+        return Panel(Group(table, self._bar), title="llmopt", title_align="left", width=width)
 
-    def _spend(self) -> list[tuple[str, str]]:
-        ledger = self._ledger
-        if ledger is None:
-            return []
-        shown = []
-        for name, one in CAPS.items():
-            spent = ledger.seconds() if name == "seconds" else ledger.spent(name)
-            cap = getattr(ledger.caps, name)
-            if spent and (name != "seconds" or cap is not None):
-                of = "" if cap is None else f" of {amount(name, cap)}"
-                shown.append((one.label, f"{amount(name, spent)}{of}"))
-        return shown
+
+def _figures(progress: Progress) -> list[tuple[str, str]]:
+    """Where the best so far stands, beside the start."""
+    shown = []
+    if progress.train_accuracy is not None:
+        start = progress.start_accuracy
+        beside = "" if start is None else f" (start {percent(start)})"
+        shown.append(("train", f"{percent(progress.train_accuracy)}{beside}"))
+    if progress.val_accuracy is not None:
+        shown.append(("val", percent(progress.val_accuracy)))
+    if progress.score is not None:
+        shown.append(("score", f"{progress.score:.3f}"))
+    return shown
 
 
 @contextlib.contextmanager

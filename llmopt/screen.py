@@ -1,12 +1,14 @@
-"""What reaches a terminal: outside text without the characters that control it."""
+"""What reaches a terminal: outside text, within its width and without what controls it."""
 
 from __future__ import annotations
 
 import contextlib
 import re
+import textwrap
 from collections.abc import Iterable
 from typing import Any, Final
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
@@ -19,6 +21,30 @@ UNSEEN: Final = re.compile(
 def printable(text: str) -> str:
     """The text with a sign in the place of each character that a terminal would obey."""
     return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def shorten(text: str, width: int) -> str:
+    """The text within so many cells of a terminal; what is too much is left out in the middle."""
+    if cell_len(text) <= width:
+        return text
+    head = set_cell_size(text, (width - 1) - (width - 1) // 2).rstrip()
+    tail = text
+    while cell_len(tail) > (width - 1) // 2:
+        tail = tail[1:]
+    return f"{head}…{tail}"
+
+
+def wrapped(text: str, width: int) -> str:
+    """Lines of so many characters that end between words; a path or a word is never broken."""
+    return "\n".join(
+        line
+        for paragraph in text.split("\n")
+        for line in textwrap.wrap(
+            paragraph, max(width, 1), break_long_words=False, break_on_hyphens=False,
+            drop_whitespace=True, replace_whitespace=False,
+        )
+        or [""]
+    )  # fmt: skip
 
 
 class Screen(Console):

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import numbers
 import os
+import re
 import types
 from collections.abc import Iterator, Mapping
 from typing import (
@@ -208,3 +210,60 @@ def _named(option: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a table of names and values"
     return _TYPES.get(option, str(option))
+
+
+# --- for people ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A field of some settings, for people.
+
+    Attributes:
+        name: what ``--set`` takes.
+        default: its value where nothing is given.
+        values: its type and range, such as ``a whole number, 1 or more``.
+        meaning: as the docstring of its class says it; empty where that says nothing.
+    """
+
+    name: str
+    default: Any
+    values: str
+    meaning: str
+
+
+def describe(cls: Any) -> list[Setting]:
+    """Every field of settings, with what annotations and docstrings say of it."""
+    meanings: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        meanings |= _attributes(base.__doc__ or "")
+    found = []
+    for one in dataclasses.fields(cls):
+        hint, _ = _fields(cls)[one.name]
+        default = one.default
+        if one.default_factory is not dataclasses.MISSING:
+            default = one.default_factory()
+        said = [_described(hint)]
+        if not said[0].startswith("one of") and (at := _bounds(hint) and allowed(hint, "")):
+            said.append(at)
+        if type(None) in types_of(hint):
+            said.append("or none")
+        found.append(Setting(one.name, default, ", ".join(said), meanings.get(one.name, "")))
+    return found
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """The entries below ``Attributes:``, by name; one entry may speak of several names."""
+    _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in section.splitlines():
+        if line and not line.startswith(" "):
+            break
+        entry = re.fullmatch(r" {4}(\w+(?:, \w+)*): (.*)", line)
+        if entry is not None:
+            names = entry[1].split(", ")
+            found |= dict.fromkeys(names, entry[2])
+        else:
+            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
+    return found

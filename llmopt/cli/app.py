@@ -62,6 +62,9 @@ COMMANDS = {
     "keys": ("keys", "Add, list and remove the keys of those who may use 'llmopt serve'."),
     "datasets": ("datasets", "Where tasks come from."),
     "models": ("models", "Black boxes and their access level."),
+    "optimizers": ("methods", "Ways of searching, and their settings."),
+    "heads": ("methods", "Heads that can be fitted, and their settings."),
+    "docs": ("docs", "Explain a word that llmopt prints: likelihood, nats, waypoint …"),
 }
 """Commands by name: the module of this package, and the line of the overview."""
 

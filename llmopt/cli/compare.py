@@ -12,7 +12,8 @@ from llmopt.errors import INTERRUPTED
 from llmopt.runs.config import OUTPUT, RunConfig
 
 if TYPE_CHECKING:
-    from llmopt.comparison.table import Comparison
+    from llmopt.comparison.table import Comparison, Row
+    from llmopt.tables import Column
 
 GRID = "Grid"
 
@@ -71,6 +72,10 @@ def compare(
         Path | None,
         typer.Option("--out", "-o", rich_help_panel=OUTPUT, help="A file; stdout if left out."),
     ] = None,
+    wide: o.Wide = False,
+    columns: o.Columns = "",
+    sort: o.Sort = "",
+    filter: o.Filter = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -80,11 +85,15 @@ def compare(
     Stopped at any point, the same command goes on from there.
     """
     from llmopt import api
+    from llmopt.comparison import render
     from llmopt.comparison.grid import parse_numbers
     from llmopt.live import watching
+    from llmopt.tables import choose, pick
 
     format = "json" if json else format
     _check(format)
+    shown = pick(columns, render.COLUMNS)
+    choose([], render.COLUMNS, sort=sort, filters=filter or ())  # before anything is paid for
     with watching(quiet=quiet or format == "json", verbose=verbose) as watch:
         found = api.compare(
             optimizer or ["zeroshot", "chat"],
@@ -98,7 +107,8 @@ def compare(
             callbacks=[watch],
             progress=False,
         )
-    _show(found, format, out)
+    found = found.among(choose(found.rows, render.COLUMNS, sort=sort, filters=filter or ()))
+    _show(found, format, out, shown, wide)
     if any(one.interrupted for one in found.done):
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(INTERRUPTED)
@@ -117,13 +127,15 @@ def _check(format: str) -> None:
         )
 
 
-def _show(found: Comparison, format: str, out: Path | None) -> None:
+def _show(
+    found: Comparison, format: str, out: Path | None, columns: list[Column[Row]], wide: bool
+) -> None:
     from llmopt.cli.show import print_text
     from llmopt.comparison.render import FORMATS
     from llmopt.errors import RunFolderError
 
     if format == "table" and out is None:
-        print_comparison(found)
+        print_comparison(found, columns, wide)
         return
     text = FORMATS["markdown" if format == "table" else format](found)
     if out is None:
@@ -137,26 +149,19 @@ def _show(found: Comparison, format: str, out: Path | None) -> None:
     typer.echo(f"wrote {out}", err=True)
 
 
-def print_comparison(found: Comparison) -> None:
+def print_comparison(found: Comparison, columns: list[Column[Row]], wide: bool = False) -> None:
     """Tables and sentences for a terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from llmopt.cli.show import console
+    from llmopt.cli.show import console, say
     from llmopt.comparison import render
+    from llmopt.tables import print_table
 
     screen = console()
     for task in found.tasks:
-        table = Table(title=Text(render.title(task)), title_justify="left")
-        table.add_column("arm", overflow="fold")
-        for name in render.HEADER[1:]:
-            table.add_column(name, justify="right")
-        for row in found.rows:
-            if (row.dataset, row.shots, row.model) == task:
-                table.add_row(*(Text(cell) for cell in render.cells(row)))
-        screen.print(table)
+        rows = [row for row in found.rows if (row.dataset, row.shots, row.model) == task]
+        hint = " (--wide shows all)"
+        print_table(screen, columns, rows, title=render.title(task), wide=wide, hint=hint)
         for pair in found.pairs:
             if (pair.dataset, pair.shots, pair.model) == task:
-                screen.print(render.sentence(pair))
+                say(screen, render.sentence(pair))
     for line in (*render.published_lines(found), *found.notes):
-        screen.print(Text(line, style="dim"))
+        say(screen, line, "dim")

@@ -20,7 +20,8 @@ def register(root: typer.Typer) -> None:
 @app.command("list")
 def list_datasets(data_root: o.DataRoot = None, json: o.Json = False) -> None:
     """Name the data sets and say which are here."""
-    from llmopt.cli.show import print_datasets, print_json
+    from llmopt.cli.listings import print_datasets
+    from llmopt.cli.show import print_json
     from llmopt.data.overview import overview, root_folder
     from llmopt.figures import plain
 
@@ -66,7 +67,8 @@ def check(
     json: o.Json = False,
 ) -> None:
     """Look at every file of a data set before anything runs; exit code 2 if something is wrong."""
-    from llmopt.cli.show import print_check, print_json
+    from llmopt.cli.listings import print_check
+    from llmopt.cli.show import print_json
     from llmopt.data.check import check_dataset
     from llmopt.data.overview import root_folder
     from llmopt.figures import plain
@@ -91,7 +93,8 @@ def download(
     json: o.Json = False,
 ) -> None:
     """Fetch a benchmark: resumable, checksummed, in place only when it is whole."""
-    from llmopt.cli.show import print_download, print_json
+    from llmopt.cli.listings import print_download
+    from llmopt.cli.show import print_json
     from llmopt.data.download import download_dataset
     from llmopt.data.overview import root_folder
     from llmopt.figures import plain

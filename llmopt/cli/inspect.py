@@ -67,26 +67,23 @@ def evaluate(
 
 def print_transfer(table: Transfer) -> None:
     """Test accuracy with its gain over the start, of every run behind every model."""
-    from rich.table import Table
-    from rich.text import Text
-
     from llmopt.cli.show import console
     from llmopt.figures import percent, points
+    from llmopt.tables import print_table, text_columns
 
-    out = console()
-    shown = Table(title="found on (rows), scored on (columns): test accuracy and gain over start",
-                  title_justify="left")  # fmt: skip
-    shown.add_column("found on", overflow="fold")
-    for name in table.scored_on:
-        shown.add_column(Text(name), justify="right")
-    for name, row in zip(table.found_on, table.cells, strict=True):
-        figures = [
-            f"{percent(cell['best_accuracy'])} ({points(cell['gain']['test_accuracy'])}"
-            f"{'' if cell['gain']['p_value'] < 0.05 else ', not significant'})"
-            for cell in row
-        ]
-        shown.add_row(Text(name), *figures)
-    out.print(shown)
+    rows = [
+        (
+            name,
+            *(
+                f"{percent(cell['best_accuracy'])} ({points(cell['gain']['test_accuracy'])}"
+                f"{'' if cell['gain']['p_value'] < 0.05 else ', not significant'})"
+                for cell in row
+            ),
+        )
+        for name, row in zip(table.found_on, table.cells, strict=True)
+    ]
+    title = "found on (rows), scored on (columns): test accuracy and gain over start"
+    print_table(console(), text_columns("found on", *table.scored_on), rows, title=title)
 
 
 def explain(
@@ -97,7 +94,8 @@ def explain(
     quiet: o.Quiet = False,
 ) -> None:
     """Show the words nearest to a run's soft prompt, and how little that may mean."""
-    from llmopt.cli.show import print_explanation, print_json
+    from llmopt.cli.explained import print_explanation
+    from llmopt.cli.show import print_json
     from llmopt.figures import plain
     from llmopt.live import watching
     from llmopt.runs.explain import explain as put_in_words
@@ -112,23 +110,31 @@ def explain(
 
 def runs(
     root: Annotated[Path, typer.Option("--runs", help="Where run folders are.")] = Path("runs"),
+    wide: o.Wide = False,
+    columns: o.Columns = "",
+    sort: o.Sort = "",
+    filter: o.Filter = None,
     json: o.Json = False,
 ) -> None:
     """List run folders: what was asked, how it went, what it cost."""
-    from llmopt.cli.show import print_json, print_runs
+    from llmopt.cli.listings import RUNS, print_runs
+    from llmopt.cli.show import print_json
     from llmopt.figures import plain
     from llmopt.runs.listing import list_runs
+    from llmopt.tables import choose, pick
 
-    found = list_runs(root)
+    shown = pick(columns, RUNS)
+    found = choose(list_runs(root), RUNS, sort=sort, filters=filter or ())
     if json:
         print_json(plain(found))
     else:
-        print_runs(found, root)
+        print_runs(found, root, shown, wide)
 
 
 def doctor(data_root: o.DataRoot = None, json: o.Json = False) -> None:
     """Show versions, device, caches, data, keys (never their values), and what would not work."""
-    from llmopt.cli.show import print_checks, print_json
+    from llmopt.cli.listings import print_checks
+    from llmopt.cli.show import print_json
     from llmopt.doctor import examine
     from llmopt.figures import plain
 

@@ -20,7 +20,8 @@ def register(root: typer.Typer) -> None:
 @app.command("list")
 def list_models(json: o.Json = False) -> None:
     """Name the models that can stand behind the wall, with their weights."""
-    from llmopt.cli.show import print_json, print_models
+    from llmopt.cli.listings import print_models
+    from llmopt.cli.show import print_json
     from llmopt.vision.models import known_models
 
     found = known_models()

@@ -194,4 +194,30 @@ Quiet = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", rich_help_panel=OUTPUT, help="More words.")
 ]
+Wide = Annotated[
+    bool, typer.Option("--wide", rich_help_panel=OUTPUT, help="All columns, however wide.")
+]
+Columns = Annotated[
+    str,
+    typer.Option(
+        "--columns", rich_help_panel=OUTPUT, help="These alone, such as 'run,best'.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Sort = Annotated[
+    str,
+    typer.Option(
+        "--sort", rich_help_panel=OUTPUT, help="By a column; -COLUMN: the greatest first.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Filter = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        rich_help_panel=OUTPUT,
+        help="Rows in which 'COLUMN=VALUE' holds, or !=, <, <=, >, >=, or ~ for 'holds the text'; "
+        "repeatable.",
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]

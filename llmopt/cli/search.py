@@ -35,7 +35,7 @@ def run(
 
     with watching(quiet=quiet or json, verbose=verbose) as watch:
         found = api.run(config, callbacks=[watch], progress=False, track=track)
-    _finish(found, json=json, quiet=quiet)
+    _finish(found, json=json, quiet=quiet, verbose=verbose)
 
 
 def resume(
@@ -60,7 +60,7 @@ def resume(
             progress=False,
             track=track,
         )
-    _finish(found, json=json, quiet=quiet)
+    _finish(found, json=json, quiet=quiet, verbose=verbose)
 
 
 @o.takes_config()
@@ -77,12 +77,13 @@ def plan(config: RunConfig, json: o.Json = False) -> None:
     found.refuse_unpayable()
 
 
-def _finish(found: Run, *, json: bool, quiet: bool) -> None:
+def _finish(found: Run, *, json: bool, quiet: bool, verbose: bool) -> None:
     from llmopt.cli.show import print_json, print_result
 
+    result = found.result | {"run": str(found.folder)}  # from here, wherever it was made from
     if json:
-        print_json(found.result)
+        print_json(result)
     else:
-        print_result(found.result, brief=quiet)
+        print_result(result, brief=quiet, verbose=verbose)
     if found.status == "interrupted":
         raise typer.Exit(INTERRUPTED)

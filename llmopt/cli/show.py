@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from llmopt.errors import CAP_BROKEN
 from llmopt.figures import interval, percent, points
 from llmopt.runs.told import counts, unaided
-from llmopt.screen import UNSEEN, Screen, printable
-from llmopt.spend.currency import CAPS, Spend, amount, phrase, worth_telling
+from llmopt.screen import UNSEEN, Screen, printable, wrapped
+from llmopt.spend.currency import CAPS, amount, briefly, label, worth_telling
+from llmopt.tables import print_table, text_columns
 
 if TYPE_CHECKING:
-    from llmopt.data.check import CheckReport
-    from llmopt.data.download import DownloadReport
-    from llmopt.data.overview import Listed
-    from llmopt.doctor import Check
-    from llmopt.runs.explain import Explanation
-    from llmopt.runs.load import RunSummary
     from llmopt.runs.plan import Plan
 
 
 def console() -> Console:
     """Where results go."""
-    out = Screen(soft_wrap=True)
-    if not out.is_terminal:
-        out.width = max(out.width, 160)  # nothing is cut off for the reader of a pipe
-    return out
+    return Screen()
+
+
+def say(out: Console, text: str, style: str = "", *, whole: bool = False) -> None:
+    """Prose: for a terminal in lines that end between words, for a pipe in one.
+
+    Args:
+        out: where to.
+        text: paragraphs.
+        style: of all of it.
+        whole: it is to be copied, and stays one line.
+    """
+    if out.is_terminal and not whole:
+        text = wrapped(text, out.width)
+    out.print(Text(text, style=style), soft_wrap=True)
+
+
+def command(*words: object) -> str:
+    """A command of llmopt that a shell takes as it stands."""
+    return f"llmopt {shlex.join(map(str, words))}"
 
 
 def print_json(data: Any) -> None:
@@ -46,113 +58,92 @@ def print_text(text: str) -> None:
     print(printable(text) if sys.stdout.isatty() else text, end="")
 
 
-def print_explanation(found: Explanation, shown: int = 5) -> None:
-    """The words nearest to a soft prompt, and how little that may mean."""
-    out = console()
-    for name, places in list(found.prompts.items())[:shown]:
-        words = f" for {name}" if name else ""
-        table = Table(
-            title=f"words of {found.model} nearest to the soft prompt{words} (distance)",
-            title_justify="left",
-        )
-        table.add_column("", justify="right")
-        table.add_column("began at", overflow="fold")
-        table.add_column("moved", justify="right")
-        table.add_column("nearest words", overflow="fold")
-        for number, place in enumerate(places, start=1):
-            table.add_row(
-                str(number),
-                Text(place.began_at or "–"),
-                "–" if place.moved is None else f"{place.moved:.3g}",
-                Text("  ".join(f"{near.text} ({near.distance:.3g})" for near in place.nearest)),
-            )
-        out.print(table)
-    if (more := len(found.prompts) - shown) > 0:
-        out.print(f"and {more} classes more; --json has them all")
-    far = found.nearest_distance / found.token_spacing
-    out.print(
-        f"\nHow little this may mean: a vector is {found.nearest_distance:.3g} from its nearest "
-        f"word, {far:.1f} times as far as these words are from one another "
-        f"({found.token_spacing:.3g}). With the nearest words in the vectors' place "
-        f"{percent(found.as_words)} of the training images are right instead of "
-        f"{percent(found.as_vectors)}."
-    )
-
-
-def print_result(result: dict[str, Any], brief: bool = False) -> None:
+def print_result(result: dict[str, Any], brief: bool = False, verbose: bool = False) -> None:
     """The end of a run: what was found, how sure it is, what it cost, what to do next."""
     out = console()
     baseline, best, gain, task = (result[k] for k in ("baseline", "best", "gain", "task"))
     measured = best["test_accuracy"] is not None
     if brief:
         for one in best["templates"]:
-            out.print(one["text"])
+            say(out, one["text"], whole=True)
         if measured:
-            out.print(f"{percent(baseline['test_accuracy'])} -> {percent(best['test_accuracy'])}")
-        out.print(result["run"])
+            say(out, f"{percent(baseline['test_accuracy'])} -> {percent(best['test_accuracy'])}")
+        say(out, result["run"], whole=True)
         return
-    table = Table(
-        title=f"{task['dataset']}, {task['shots']}-shot, seed {task['seed']}: "
+    test = f"test ({task['test_images']:,} images)"
+    print_table(
+        out,
+        text_columns("", f"train ({task['train_images']:,})", f"val ({task['val_images']:,})",
+                     test, "95 % interval"),
+        [
+            (
+                name,
+                *(percent(row[f"{part}_accuracy"]) for part in ("train", "val", "test")),
+                interval(row["test_accuracy_ci95"]),
+            )
+            for name, row in (("start", baseline), ("best", best))
+        ],
+        title=f"{task['dataset']}, {_shots(task)}, seed {task['seed']}: "
         f"{result['optimizer']['name']} behind {result['model']['name']}",
-        title_justify="left",
-    )
-    table.add_column("")
-    table.add_column("train", justify="right")
-    table.add_column("val", justify="right")
-    table.add_column(f"test ({task['test_images']:,} images)", justify="right")
-    table.add_column("95 % interval")
-    for name, row in (("start", baseline), ("best", best)):
-        table.add_row(
-            name,
-            percent(row["train_accuracy"]),
-            percent(row["val_accuracy"]),
-            percent(row["test_accuracy"]),
-            interval(row["test_accuracy_ci95"]),
-        )
-    out.print(table)
-    if measured:
-        out.print(
+    )  # fmt: skip
+    if measured and not best["fallback"]:
+        say(
+            out,
             f"gain on test: {points(gain['test_accuracy'])} points "
-            f"{interval(gain['ci95'], signed=True)}, paired p {_p(gain['p_value'])}"
+            f"{interval(gain['ci95'], signed=True)}, paired p {_p(gain['p_value'])}",
         )
-    out.print(f"\nstart: {baseline['template']}")
+    say(out, f"\nstart: {baseline['template']}")
     for one in best["templates"]:
         weight = f"  (weight {one['weight']:.2f})" if one["weight"] < 1 else ""
-        out.print(Text(f"best:  {one['text']}{weight}", style="bold"))
+        say(out, f"best:  {one['text']}{weight}", "bold")
     if best["soft_prompt"]:
-        out.print(f"best:  soft prompt, {best['soft_prompt'].get('tokens', '?')} tokens")
+        say(out, f"best:  soft prompt, {best['soft_prompt'].get('tokens', '?')} tokens")
     if best["head"]:
-        out.print(f"head:  {best['head'].get('name', best['head'])}")
+        say(out, f"head:  {best['head'].get('name', best['head'])}")
     if best["fallback"]:
         tried = best.get("tried", True)
         why = "was convincingly better on the few shots" if tried else "else was tried"
-        out.print(f"Nothing {why}, so the start was kept.")
+        say(out, f"Nothing {why}, so the start was kept.")
     if result.get("at_chance"):
-        out.print(
-            Text(
-                f"This accuracy is at chance for {task['classes']} classes: "
-                f"{result['model']['name']} knows nothing of these images. Use another --model.",
-                style="yellow",
-            )
+        say(
+            out,
+            f"This accuracy is at chance for {task['classes']} classes: "
+            f"{result['model']['name']} knows nothing of these images. Use another --model.",
+            "yellow",
         )
     _print_summary(out, result)
-    _print_ledger(out, result)
-    out.print(f"\nrun folder: {result['run']}")
+    print_spent(out, result, verbose)
+    _print_next(out, result)
+
+
+def _shots(task: Mapping[str, Any]) -> str:
+    """How many shots, and that there were not as many where there were not."""
+    asked = int(task["shots"])
+    short = int(asked * task["classes"] - task["train_images"])
+    return f"{asked}-shot" + (f" ({short:,} images fewer than that: no more there)" * (short > 0))
+
+
+def _print_next(out: Console, result: dict[str, Any]) -> None:
+    """Where it is, and what can be done with it."""
+    run, best = result["run"], result["best"]
+    say(out, f"\nrun folder: {run}", whole=True)
     if result["status"] == "interrupted":
-        out.print(f"interrupted; go on with: llmopt resume {result['run']}")
-    else:
-        soft = best["soft_prompt"]
-        form = "safetensors --out prompt.safetensors" if soft else "openclip"
-        out.print(f"export:     llmopt export {result['run']} --format {form}")
-        if soft:
-            out.print(f"in words:   llmopt explain {result['run']}")
+        say(out, f"interrupted; go on with: {command('resume', run)}", whole=True)
+        return
+    soft = ["--format", "safetensors", "--out", "prompt.safetensors"]
+    told = command("export", run, *(soft if best["soft_prompt"] else ["--format", "openclip"]))
+    if best["head"]:
+        told += "   (without the head)"
+    say(out, f"export:     {told}", whole=True)
+    if best["soft_prompt"]:
+        say(out, f"in words:   {command('explain', run)}", whole=True)
 
 
 def _print_summary(out: Console, result: dict[str, Any]) -> None:
     """What the search did, and why it ended."""
     summary, reason = dict(result["optimizer"]["summary"]), result["stop_reason"]
     for note in result["optimizer"].get("notes", ()):
-        out.print(Text(note, style="yellow"))
+        say(out, note, "yellow")
     early = reason.startswith("budget: ")
     cap = reason.removeprefix("budget: ")
     ended = f"stopped by {reason}"
@@ -165,9 +156,9 @@ def _print_summary(out: Console, result: dict[str, Any]) -> None:
     if asked := calls + summary.get("refusals", 0):
         told = ", ".join(f"{n} {name}" for name, n in counts(summary).items())
         said = f"{proposals} proposals in {asked} calls of {result['optimizer']['llm']}"
-        out.print(Text(f"\n{said}: {told}; {ended}", style=style))
+        say(out, f"\n{said}: {told}; {ended}", style)
         if nothing := unaided(result):
-            out.print(Text(nothing, style="yellow"))
+            say(out, nothing, "yellow")
         return
     if proposals:
         summary = {"proposals": proposals, **summary}
@@ -181,182 +172,84 @@ def _print_summary(out: Console, result: dict[str, Any]) -> None:
         parts.append(f"the same search as {same}")
     head = summary.pop("head", "")
     parts += [f"{name.replace('_', ' ')} {value}" for name, value in summary.items()]
-    out.print(Text("\n" + "; ".join(parts), style=style))
+    say(out, "\n" + "; ".join(parts), style)
     if head:
-        out.print(head)
+        say(out, head)
+    if gain or se:
+        say(out, "'llmopt docs nats', 'docs waypoint' and 'docs judging' say what these words mean")
 
 
-def _print_ledger(out: Console, result: dict[str, Any]) -> None:
-    ledger, seconds = result["ledger"], result["seconds"]
-    spent = ", ".join(phrase(name, ledger[name]) for name in worth_telling(ledger))
-    out.print(f"\nspent: {spent}")
-    if test := worth_telling(result["evaluation"]):
-        out.print(f"test:  {', '.join(phrase(name, result['evaluation'][name]) for name in test)}")
-    out.print(
-        f"time:  {seconds['total']:.1f} s, of which black box {seconds['black_box']:.1f} s, "
-        f"LLM {seconds['llm']:.1f} s"
+def print_spent(out: Console, result: dict[str, Any], verbose: bool) -> None:
+    """What a run cost: what matters in two lines, or all of it."""
+    ledger, test, seconds = (result[part] for part in ("ledger", "evaluation", "seconds"))
+    if verbose:
+        names = dict.fromkeys([*worth_telling(ledger), *worth_telling(test)])
+        rows = [(label(n), amount(n, ledger[n]), amount(n, test[n])) for n in names]
+        out.print()
+        print_table(out, text_columns("spent", "search", "test, apart"), rows)
+    else:
+        say(out, f"\nspent: {briefly(ledger)}")
+    apart = f"; test, apart: {told}" if not verbose and (told := briefly(test)) else ""
+    say(
+        out,
+        f"time:  {seconds['total']:.1f} s (black box {seconds['black_box']:.1f}, "
+        f"LLM {seconds['llm']:.1f}){apart}",
     )
 
 
 def print_plan(plan: Plan) -> None:
     """The most a run can spend, beside its caps."""
     out = console()
-    table = Table(title=plan.title, title_justify="left")
-    table.add_column("spend")
-    table.add_column("at most", justify="right")
-    table.add_column("cap", justify="right")
-    table.add_column("test, apart", justify="right")
+    rows = []
     for row in plan.rows:
         test = plan.test.under(row.name) or plan.test.get(row.name)
-        table.add_row(row.label, row.most_text, row.cap_text, amount(row.name, test or None, ""))
-    out.print(table)
+        rows.append((row.label, row.most_text, row.cap_text, amount(row.name, test or None, "")))
+    columns = text_columns("spend", "at most", "cap", "test, apart")
+    print_table(out, columns, rows, title=plan.title)
     for note in plan.notes:
-        out.print(note)
+        say(out, note)
 
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
-def print_runs(found: list[RunSummary], root: Any) -> None:
-    """Run folders, one a line."""
-    out = console()
-    if not found:
-        out.print(f"no runs below {root}; start one with: llmopt run")
-        return
-    table = Table()
-    for name in ("run", "status", "data set", "shots", "seed", "optimizer"):
-        table.add_column(name, overflow="fold")
-    for name in ("start", "best", "queries", "LLM calls", "cost"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for run in found:
-        ledger = run.ledger or {}
-        spent = Spend.read(ledger)
-        table.add_row(
-            str(run.folder),
-            run.status,
-            run.dataset or "",
-            str(run.shots or ""),
-            "" if run.seed is None else str(run.seed),
-            run.optimizer or "",
-            percent(run.start),
-            percent(run.best),
-            amount("queries", spent.queries) if ledger else "",
-            amount("llm_calls", spent["llm_calls"]) if ledger else "",
-            amount("llm_usd", spent["llm_usd"]) if spent["llm_usd"] else "",
-        )
-    out.print(table)
-
-
 def print_evaluation(found: dict[str, Any]) -> None:
     """Start against best on test images."""
     out = console()
-    table = Table(
+    print_table(
+        out,
+        text_columns("", "accuracy", "95 % interval"),
+        [
+            (name, percent(found[key]), interval(found[f"{key}_ci95"]))
+            for name, key in (("start", "baseline_accuracy"), ("best", "best_accuracy"))
+        ],
         title=f"{found['dataset']} test, {found['test_images']:,} images, "
         f"behind {found['model']['name']}",
-        title_justify="left",
     )
-    table.add_column("")
-    table.add_column("accuracy", justify="right")
-    table.add_column("95 % interval")
-    for name, key in (("start", "baseline_accuracy"), ("best", "best_accuracy")):
-        table.add_row(name, percent(found[key]), interval(found[f"{key}_ci95"]))
-    out.print(table)
     gain = found["gain"]
-    out.print(
+    say(
+        out,
         f"gain: {points(gain['test_accuracy'])} points {interval(gain['ci95'], signed=True)}, "
-        f"paired p {_p(gain['p_value'])}"
+        f"paired p {_p(gain['p_value'])}",
     )
-    out.print(f"best: {found['best']}")
+    say(out, f"best: {found['best']}")
     curse = found["winners_curse"]
-    out.print(
+    say(
+        out,
         f"the search saw {percent(curse['train_accuracy'])} on train and "
-        f"{percent(curse['val_accuracy'])} on val"
+        f"{percent(curse['val_accuracy'])} on val",
     )
     if found["at_chance"]:
-        out.print("This accuracy is at chance: the model knows nothing of these images.")
-
-
-def print_checks(checks: list[Check]) -> None:
-    """What ``doctor`` found."""
-    out = console()
-    table = Table()
-    for name in ("", "what", "found", "to do"):
-        table.add_column(name)
-    for check in checks:
-        table.add_row("ok" if check.ok else "!!", check.name, check.found, check.remedy)
-    out.print(table)
-
-
-def print_models(found: list[dict[str, Any]]) -> None:
-    """Model names with their weight tags."""
-    out = console()
-    table = Table()
-    table.add_column("model")
-    table.add_column("weights (--pretrained)")
-    for model in found:
-        if note := model.get("note"):
-            table.add_row(f"--blackbox {model['name']}", Text(note))
-        else:
-            table.add_row(model["name"], ", ".join(model["pretrained"]))
-    out.print(table)
-    out.print("also: local-dir:PATH, hf-hub:ORG/NAME, or a name with --pretrained FILE")
+        say(out, "This accuracy is at chance: the model knows nothing of these images.")
 
 
 def print_pairs(found: dict[str, Any]) -> None:
-    """Names and values."""
-    width = max(map(len, found), default=0)
+    """Names and values; what is long goes on below its beginning."""
+    width = max(map(len, found), default=0) + 2
     out = console()
     for name, value in found.items():
         text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-        out.print(f"{name:<{width}}  {text}")
-
-
-def print_datasets(found: list[Listed]) -> None:
-    """Data sets, one a line."""
-    table = Table()
-    for name in ("data set", "here", "classes", "train/val/test", "note"):
-        table.add_column(name, overflow="fold")
-    for entry in found:
-        table.add_row(
-            entry.name,
-            "yes" if entry.here else "no",
-            str(entry.classes or ""),
-            "/".join(f"{n:,}" for n in entry.images) if entry.images else "",
-            entry.note,
-        )
-    console().print(table)
-
-
-def print_check(report: CheckReport, most: int = 20) -> None:
-    """What is wrong with a data set, all of it at once, and the next step."""
-    out = console()
-    if report.sizes:
-        sizes = ", ".join(f"{which} {size:,}" for which, size in report.sizes.items())
-        out.print(f"{report.dataset}: {report.classes} classes; {sizes}; {report.provenance}")
-    for note in report.notes:
-        out.print(f"note: {note}")
-    folders = report.missing_by_folder()
-    for folder, count in list(folders.items())[:most]:
-        out.print(f"missing: {count:,} files in {folder}")
-    if len(folders) > most:
-        out.print(f"missing: and in {len(folders) - most} more folders (--json names every file)")
-    others = [problem for problem in report.problems if problem.kind != "missing"]
-    for problem in others[:most]:
-        out.print(str(problem))
-    if len(others) > most:
-        out.print(f"and {len(others) - most:,} more (--json names them all)")
-    if report.ok:
-        out.print(f"{report.images:,} images are fine ({report.seconds:.1f} s)")
-    out.print(report.next_step)
-
-
-def print_download(done: DownloadReport) -> None:
-    """What was fetched, and where it lies."""
-    out = console()
-    if done.fetched:
-        out.print(f"fetched {', '.join(done.fetched)} in {done.seconds:.0f} s")
-    else:
-        out.print("everything was there already")
-    out.print(f"{done.dataset} lies in {done.home}")
-    out.print(done.check.next_step)
+        if out.is_terminal:
+            text = wrapped(text, out.width - width).replace("\n", "\n" + " " * width)
+        out.print(Text(f"{name:<{width}}{text}"), soft_wrap=True)

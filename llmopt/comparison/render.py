@@ -11,35 +11,60 @@ from typing import Final
 from llmopt.comparison.table import SPENDS, Comparison, Pair, Row, Tested
 from llmopt.export.tables import guard
 from llmopt.spend.currency import amount, label
+from llmopt.tables import Column
 from llmopt.template import clean
 
-HEADER: Final = (
-    "arm", "seeds", "test", "95 % interval", "start", "gain", "95 % interval", "p (Holm)",
-    "worst seed", "queries", "per point", "LLM calls", "USD", "seconds",
-)  # fmt: skip
+
+def _percent(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def _points(value: float) -> str:
+    return f"{value:+.1f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _p(row: Row) -> str:
+    """Of the gain; a star in its place where it holds for these runs only."""
+    return "*" if row.gain.verdict == "these runs only" else p_text(row.gain.adjusted)
+
+
+def _usd(row: Row) -> float | str | None:
+    usd = row.spend["llm_usd"]
+    return "unknown" if usd is None else usd or None
+
+
+def _per_point(row: Row) -> float | None:
+    gain = row.gain.difference.mean
+    return row.queries / (100 * gain) if gain > 0 and row.queries else None
+
+
+COLUMNS: Final[tuple[Column[Row], ...]] = (
+    Column("arm", lambda row: clean(row.arm), least=16),
+    Column("seeds", lambda row: len(row.seeds), str),
+    Column("test", lambda row: 100 * row.accuracy, _percent),
+    Column("test 95 %", lambda row: span(row.interval)),
+    Column("start", lambda row: 100 * row.start, _percent, rank=2),
+    Column("gain", lambda row: 100 * row.gain.difference.mean, _points),
+    Column("gain 95 %", lambda row: span(row.gain.difference.interval, signed=True)),
+    Column("p (Holm)", _p),
+    Column("worst seed", lambda row: 100 * row.worst, _percent, rank=4),
+    Column("queries", lambda row: row.queries, _count, rank=1),
+    Column("per point", _per_point, _count, rank=5),
+    Column("LLM calls", lambda row: row.spend["llm_calls"] or 0, _count, rank=6),
+    Column("USD", _usd, lambda usd: usd if isinstance(usd, str) else f"{usd:.4f}", rank=3),
+    Column("seconds", lambda row: row.seconds, lambda seconds: f"{seconds:,.1f}", rank=7),
+)
+"""What a row says; accuracies in per cent."""
+HEADER: Final = tuple(column.name for column in COLUMNS)
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row for people, in the order of :data:`HEADER`; accuracies in per cent."""
-    gain = row.gain.difference
-    per_point = row.queries / (100 * gain.mean) if gain.mean > 0 and row.queries else None
-    usd = row.spend["llm_usd"]
-    return (
-        clean(row.arm),
-        str(len(row.seeds)),
-        f"{100 * row.accuracy:.1f}",
-        span(row.interval),
-        f"{100 * row.start:.1f}",
-        f"{100 * gain.mean:+.1f}",
-        span(gain.interval, signed=True),
-        p_text(row.gain.adjusted) + ("*" if row.gain.verdict == "these runs only" else ""),
-        f"{100 * row.worst:.1f}",
-        f"{row.queries:,.0f}",
-        "" if per_point is None else f"{per_point:,.0f}",
-        f"{row.spend['llm_calls'] or 0:,.0f}",
-        "unknown" if usd is None else f"{usd:.4f}" if usd else "",
-        f"{row.seconds:,.1f}",
-    )
+    """A row for people, in the order of :data:`HEADER`."""
+    return tuple(column.text(row) for column in COLUMNS)
 
 
 def spend_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,7 @@ class Comparison:
 
     Attributes:
         rows: by task, best arm first.
-        pairs: every two arms of a task.
+        pairs: every two arms of a task, the better first.
         notes: what a reader must know.
         published: other people's figures, if asked for.
         done: what became of each run, failed and interrupted ones too.
@@ -127,6 +127,17 @@ class Comparison:
     def tasks(self) -> list[tuple[str, int, str]]:
         """Data set, shots and model of each group of rows."""
         return list(dict.fromkeys((row.dataset, row.shots, row.model) for row in self.rows))
+
+    def among(self, rows: Sequence[Row]) -> Comparison:
+        """With these rows alone, and the pairs of arms among them."""
+        arms = {(row.dataset, row.shots, row.model, row.arm) for row in rows}
+        pairs = tuple(
+            pair
+            for pair in self.pairs
+            if {(pair.dataset, pair.shots, pair.model, arm) for arm in (pair.first, pair.second)}
+            <= arms
+        )
+        return dataclasses.replace(self, rows=tuple(rows), pairs=pairs)
 
     def to_json(self) -> dict[str, Any]:
         """For machines. Accuracies are fractions."""
@@ -161,7 +172,9 @@ def compare(records: Sequence[Record], notes: Sequence[str] = ()) -> Comparison:
                 for side in ("hits", "start_hits")
             )
             gains[task, arm] = difference(hits, start_hits)
-        for first, second in itertools.combinations(arms, 2):
+        # Better first, whichever finished first.
+        ranked = sorted(arms, key=lambda arm: (-_mean_accuracy(arms[arm].values()), arm))
+        for first, second in itertools.combinations(ranked, 2):
             if shared := [seed for seed in arms[first] if seed in arms[second]]:
                 versus[task, first, second] = difference(
                     *(
@@ -209,6 +222,10 @@ def _row(task: tuple[str, int, str], arm: str, runs: list[Record], gain: Tested)
     )
 
 
+def _mean_accuracy(runs: Iterable[Record]) -> float:
+    return float(np.mean([run.hits.mean() for run in runs]))
+
+
 def _mean(values: list[Any]) -> float | None:
     return None if any(value is None for value in values) else float(np.mean(values))
 
@@ -230,7 +247,8 @@ def _cautions(rows: Sequence[Row], tests: int) -> list[str]:
         notes.append(f"p-values are adjusted by Holm's method over all {tests} tests here.")
     if any(row.gain.verdict == "these runs only" for row in rows):
         notes.append(
-            "* These runs differ from their start, but the seeds vary too much to say so of others."
+            "* These runs differ from their start, but the seeds vary too much to say so of "
+            "others, so no p-value is shown."
         )
     if any(len(row.seeds) == 1 for row in rows):
         notes.append(

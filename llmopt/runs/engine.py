@@ -183,6 +183,7 @@ def _search(run: _Sitting) -> Outcome:
     """What the optimizer finds, or its best so far where a cap or Ctrl-C ends it."""
     task = run.setup.task
     start = _score_start(run.box, task, run.baseline)
+    right = float((start.argmax(axis=1) == task.train.labels).mean())
     search = Search(
         task=task,
         box=run.box,
@@ -197,7 +198,9 @@ def _search(run: _Sitting) -> Outcome:
             {"optimizer": run.setup.name, "dataset": task.dataset, "seed": str(task.seed)},
             run.watch.warn,
         ),
-        on_progress=run.watch.progress,
+        on_progress=lambda told: run.watch.progress(
+            dataclasses.replace(told, start_accuracy=right)
+        ),
     )
     before = _encoded(run.ledger)
     with graceful_interrupt(run.ledger, run.watch):

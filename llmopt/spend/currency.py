@@ -37,12 +37,14 @@ class Cap:
         option: the field of a config that sets it.
         label: for people.
         unit: ``USD``, ``s``, or nothing for counts.
+        short: what it is called where only what matters most is told; empty if it is not.
     """
 
     name: str
     option: str
     label: str
     unit: str = ""
+    short: str = ""
 
     @property
     def flag(self) -> str:
@@ -81,13 +83,13 @@ def _table(*entries: Any) -> dict[str, Any]:
 
 
 CAPS: Final[Mapping[str, Cap]] = _table(
-    Cap("queries", "max_queries", "queries (prompts encoded)"),
-    Cap("image_encodings", "max_images", "image encodings"),
+    Cap("queries", "max_queries", "queries (prompts encoded)", short="prompts"),
+    Cap("image_encodings", "max_images", "image encodings", short="images"),
     Cap("pairs_scored", "max_pairs", "pairs scored"),
     Cap("black_box_calls", "max_box_calls", "black-box calls"),
-    Cap("llm_calls", "max_llm_calls", "LLM calls"),
-    Cap("llm_tokens", "max_tokens", "LLM tokens"),
-    Cap("llm_usd", "max_usd", "LLM cost", "USD"),
+    Cap("llm_calls", "max_llm_calls", "LLM calls", short="LLM calls"),
+    Cap("llm_tokens", "max_tokens", "LLM tokens", short="tokens"),
+    Cap("llm_usd", "max_usd", "LLM cost", "USD", "cost"),
     Cap("seconds", "max_seconds", "seconds", "s"),
 )
 
@@ -163,6 +165,18 @@ def phrase(name: str, value: float | None) -> str:
     """An amount and what it is of: ``12,345 LLM calls``, ``LLM cost $0.0123``."""
     parts = (label(name), amount(name, value))
     return " ".join(parts if is_money(name) else reversed(parts))
+
+
+def briefly(spent: Mapping[str, float | None]) -> str:
+    """What matters most of a ledger, one short line: ``2,304 prompts, 20 LLM calls, $0.10``."""
+    read, told = Spend.read(spent), []
+    for cap in CAPS.values():
+        held = [name for name in worth_telling(spent) if name in covered(cap.name)]
+        if cap.short and held:
+            value = None if any(spent[name] is None for name in held) else read.under(cap.name)
+            said = amount(cap.name, value)
+            told.append(said if value is not None and cap.unit else f"{said} {cap.short}")
+    return ", ".join(told)
 
 
 def worth_telling(spent: Mapping[str, float | None]) -> list[str]:

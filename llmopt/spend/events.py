@@ -21,6 +21,7 @@ class Progress:
         train_accuracy, val_accuracy: its accuracies, fractions; None where not known.
         score: the value candidates are ranked by; higher is better.
         note: anything else worth a few words.
+        start_accuracy: of the start on the training images; filled in by the engine.
     """
 
     step: int
@@ -30,6 +31,7 @@ class Progress:
     val_accuracy: float | None = None
     score: float | None = None
     note: str = ""
+    start_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

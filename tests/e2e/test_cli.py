@@ -101,12 +101,12 @@ def test_plain_lines_and_a_table_where_there_is_no_terminal(plain: Done) -> None
     assert any(line.startswith("run folder runs/shapes-small-1shot-seed1-chat-") for line in lines)
     steps = [line for line in lines if re.match(r"\[\d+/4\] ", line)]
     assert steps
-    shown = r"\(train [\d.]+ %, val [\d.]+ %, score -[\d.]+, conversation 1 of 1"
+    shown = r"\(train [\d.]+ % \(start 41.7 %\), val [\d.]+ %, score -[\d.]+, conversation 1 of 1"
     assert re.search(shown + r"\)$", steps[0])
     assert all(re.search(shown + r", \d:\d\d:\d\d left\)$", line) for line in steps[1:])
     assert "measuring on the test images" in lines
     for part in ("start", "best", "test (1,000 images)", "95 % interval", "gain on test:",
-                 "paired p", "start: a photo of a {}.", "best:  ", "text encodings", "LLM calls",
+                 "paired p", "start: a photo of a {}.", "best:  ", " prompts, ", "LLM calls",
                  "run folder: runs/", "llmopt export runs/"):  # fmt: skip
         assert part in plain.out
     assert "proposals in 4 calls of builtin" in plain.out
@@ -397,7 +397,10 @@ GAIN = r"gain on the judging images \+\d\.\d{3} ± \d\.\d{3} nats; "
             r"\nstopped by iterations; " + GAIN + r"waypoint \d of \d\n.*nats an image",
         ),
         (("carrot", *TINY), GAIN + "the same search as craft; waypoint"),
-        (("bbt", *TINY), r"\nstopped by iterations; " + GAIN + r"waypoint \d of \d\n\n"),
+        (
+            ("bbt", *TINY),
+            r"\nstopped by iterations; " + GAIN + r"waypoint \d of \d\n'llmopt docs nats'",
+        ),
         (("zip", "--set", "budget=60"), r"\nstopped by iterations; " + GAIN + "waypoint"),
         (("coop", "--set", "epochs=3"), r"\nstopped by iterations; gain on the judging images"),
         (
