@@ -72,6 +72,11 @@ class Predictor(ABC):
         return None
 
     @property
+    def by_class(self) -> Mapping[int, Mapping[str, float]] | None:
+        """By label, whole prompts and their weights; None where all classes share templates."""
+        return None
+
+    @property
     def soft_prompt(self) -> Mapping[str, Any] | None:
         """What a result file says of its soft prompt, or None."""
         return None
@@ -109,6 +114,7 @@ PREDICTORS: Final[Registry[type[Predictor]]] = Registry(
     "predictors",
     {
         "text": "llmopt.predictor:TextPredictor",
+        "described": "llmopt.search.text.described:DescribedPredictor",
         "soft": "llmopt.search.soft.machinery.soft_predictor:SoftPredictor",
         "headed": "llmopt.heads.predictor:HeadedPredictor",
     },

@@ -10,6 +10,7 @@ xlsx           Excel: a workbook
 openclip       ``open_clip.build_zero_shot_classifier``
 openai         OpenAI's CLIP notebook
 clip-benchmark CLIP_benchmark: its two JSON files
+cupl           CuPL: each class with its prompts
 wds            a webdataset: its two text files
 hf             transformers: a script for its pipeline
 ============== ==================================================
@@ -39,6 +40,7 @@ FORMATS: Final[Registry[Format]] = Registry(
         "openclip": "llmopt.export.lists:OPENCLIP",
         "openai": "llmopt.export.lists:OPENAI",
         "clip-benchmark": "llmopt.export.clip_benchmark:CLIP_BENCHMARK",
+        "cupl": "llmopt.export.clip_benchmark:CUPL",
         "wds": "llmopt.export.clip_benchmark:WDS",
         "hf": "llmopt.export.transformers:PIPELINE",
     },

@@ -19,7 +19,9 @@ class Format:
         write: takes a prompt list, and a list to which it adds a warning for everything that the
             format can't keep; gives the files.
         text: whether a single file can be shown on a terminal.
+        by_class: whether it has a place for classes with prompts of their own.
     """
 
     write: Callable[[PromptList, list[str]], Files]
     text: bool = True
+    by_class: bool = False

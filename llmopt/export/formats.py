@@ -78,6 +78,12 @@ def export(
         )
     chosen = FORMATS.get(format)
     prompts = read_run(folder, top, warnings)
+    if prompts.by_class and not chosen.by_class:
+        fitting = ", ".join(name for name, one in FORMATS.usable().items() if one.by_class)
+        raise ConfigError(
+            f"format '{format}' has no place for classes with prompts of their own; these have: "
+            f"{fitting}, {MATRIX}"
+        )
     if key:
         prompts = dataclasses.replace(prompts, dataset=key)
     return Exported(chosen.write(prompts, warnings), chosen.text, warnings)

@@ -7,11 +7,13 @@ in label order as a list: two classes may share a name.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from llmopt.errors import ConfigError, RunFolderError
+from llmopt.predictor import Predictor
 from llmopt.runs import folder as run_folder
 from llmopt.runs.load import load_predictor, read_found
 from llmopt.template import Template, clean, display_name
@@ -45,12 +47,15 @@ class PromptList:
         classnames: in label order.
         dataset: what they were found on.
         model: the black box they were found behind, ``NAME`` or ``NAME TAG``.
+        by_class: K lists of whole prompts with weights, where classes have their own; the template
+            is then what fills the prompts of other classes.
     """
 
     prompts: tuple[Prompt, ...]
     classnames: tuple[str, ...] = ()
     dataset: str = ""
     model: str = ""
+    by_class: tuple[tuple[Prompt, ...], ...] = ()
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -76,16 +81,14 @@ def read_run(folder: Path, top: int | None, warnings: list[str]) -> PromptList:
     result = run_folder.read_result(folder)
     predictor = load_predictor(folder, warnings.append)
     found = predictor.text
+    if predictor.by_class is not None:
+        return _by_class(result, predictor, top, warnings)
     if found is None:
         raise RunFolderError(
             f"run {folder} found {predictor.describe()}, not text prompts; "
             "use --format safetensors --out FILE"
         )
-    if predictor.head is not None:
-        warnings.append(
-            "prompts only: the run's classifier has a head as well, without which its accuracy was "
-            "not measured (--format safetensors --out FILE keeps it)"
-        )
+    _warn_of_head(predictor, warnings)
     weights = {t.text: w for t, w in zip(found.templates, found.weights, strict=True)}
     known = {entry["text"]: entry for entry in read_found(folder)["templates"]}
     texts = list(weights) if top is None else list(dict.fromkeys([*weights, *known]))[:top]
@@ -98,8 +101,49 @@ def read_run(folder: Path, top: int | None, warnings: list[str]) -> PromptList:
         )
         for text in texts
     )
-    model = f"{result['model']['name']} {result['model']['pretrained'] or ''}".strip()
-    return PromptList(prompts, found.classnames, result["task"]["dataset"], model)
+    return PromptList(prompts, found.classnames, result["task"]["dataset"], _model(result))
+
+
+def _by_class(
+    result: dict[str, Any], predictor: Predictor, top: int | None, warnings: list[str]
+) -> PromptList:
+    """The prompts of classes that have their own."""
+    if top is not None:
+        raise ConfigError("--top chooses templates; here every class has prompts of its own")
+    _warn_of_head(predictor, warnings)
+    described = predictor.innermost
+    _, rest = described.state()
+    own = tuple(
+        tuple(Prompt(text, weight) for text, weight in prompts.items())
+        for prompts in (predictor.by_class or {}).values()
+    )
+    return PromptList(
+        (Prompt(str(rest["template"])),),
+        tuple(rest["classnames"]),
+        result["task"]["dataset"],
+        _model(result),
+        own,
+    )
+
+
+def _warn_of_head(predictor: Predictor, warnings: list[str]) -> None:
+    if predictor.head is not None:
+        warnings.append(
+            "prompts only: the run's classifier has a head as well, without which its accuracy was "
+            "not measured (--format safetensors --out FILE keeps it)"
+        )
+
+
+def _model(result: dict[str, Any]) -> str:
+    return f"{result['model']['name']} {result['model']['pretrained'] or ''}".strip()
+
+
+def repeated_by_class(prompts: PromptList, warnings: list[str]) -> list[list[str]]:
+    """As :func:`repeated`, for each class its own prompts."""
+    said: list[str] = []
+    lists = [repeated(replace(prompts, prompts=own), said) for own in prompts.by_class]
+    warnings += dict.fromkeys(said)
+    return lists
 
 
 def repeated(prompts: PromptList, warnings: list[str]) -> list[str]:

@@ -28,7 +28,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 
 def write_json(prompts: PromptList, warnings: list[str]) -> Files:
     """llmopt's own format: everything a prompt list knows."""
-    data = {
+    data: dict[str, Any] = {
         "schema": SCHEMA,
         "dataset": prompts.dataset,
         "model": prompts.model,
@@ -43,6 +43,11 @@ def write_json(prompts: PromptList, warnings: list[str]) -> Files:
         ],
         "classnames": list(prompts.classnames),
     }
+    if prompts.by_class:
+        data["by_class"] = [
+            [{"text": prompt.text, "weight": prompt.weight} for prompt in own]
+            for own in prompts.by_class
+        ]
     return {"prompts.json": encode(json.dumps(data, indent=2, ensure_ascii=False) + "\n")}
 
 
@@ -103,6 +108,6 @@ def _openpyxl() -> Any:
     return require("openpyxl", "xlsx", "an Excel workbook")
 
 
-JSON: Final = Format(write_json)
+JSON: Final = Format(write_json, by_class=True)
 CSV: Final = Format(write_csv)
 XLSX: Final = Format(write_xlsx, text=False)

@@ -73,6 +73,11 @@ class HeadedPredictor(Predictor):
         return self.base.text
 
     @property
+    def by_class(self) -> Mapping[int, Mapping[str, float]] | None:
+        """The prompts of each class below the head, if it has its own."""
+        return self.base.by_class
+
+    @property
     def soft_prompt(self) -> Mapping[str, Any] | None:
         """What a result file says of the soft prompt below the head, if there is one."""
         return self.base.soft_prompt

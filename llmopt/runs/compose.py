@@ -218,6 +218,11 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
     llm = None
     if optimizer.needs_chat:
         llm = _llm(config, given.llm)
+        if optimizer.needs_knowledge and llm.spec == "builtin":
+            raise ConfigError(
+                f"'{optimizer.name}' asks what classes look like, which the built-in rewriter does "
+                "not know: choose a language model with --llm, or give --descriptions FILE"
+            )
         max_usd = llm.cap_on_usd(config.max_usd)
         config = dataclasses.replace(config, llm=llm.spec, max_usd=max_usd)
     if config.init_from:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PAPER_MODEL = ("RN50-quickgelu", "openai")
 """The backbone the papers use."""
 
+DESCRIBE: Final = "describe"
+"""The optimizer that ``descriptions`` is for."""
+
 PANELS = TASK, SEARCH, MODEL, LLM, LIMITS, OUTPUT = (
     "Task", "Search", "Black box", "Language model", "Hard caps", "Output",
 )  # fmt: skip
@@ -100,7 +103,9 @@ class RunConfig(Settings):
     template: Annotated[str, Option("The start, which every result is measured against.", TASK)] = (
         PLAIN
     )
-    optimizer: Annotated[str, Option("chat, random, zeroshot, handcrafted …", SEARCH)] = "chat"
+    optimizer: Annotated[str, Option("chat, describe, random, zeroshot, handcrafted …", SEARCH)] = (
+        "chat"
+    )
     settings: Annotated[
         Given, Option("A setting of the optimizer, KEY=VALUE; repeatable.", SEARCH, "--set")
     ] = field(default_factory=dict)
@@ -172,6 +177,10 @@ class RunConfig(Settings):
     head_views: Annotated[
         int, Option("Augmented views of each training image for the head.", SEARCH, ge=0)
     ] = 0
+    descriptions: Annotated[
+        str,
+        Option("A file that describes the classes, for --optimizer describe.", SEARCH, path=True),
+    ] = ""
     init_from: Annotated[str, Option("Start at the best template of this run folder.", SEARCH)] = ""
     skip_unreadable: Annotated[
         bool, Option("Leave damaged images out; they are counted.", TASK, free=True)
@@ -375,4 +384,12 @@ def optimizer_of(config: RunConfig) -> Optimizer[Any]:
                 f"unknown name '{name}' in the settings of '{config.optimizer}'; "
                 f"it is an option of its own: {shlex.join(as_flags(name, value))}"
             )
-    return make_optimizer(config.optimizer, config.settings, config.head)
+    settings = dict(config.settings)
+    if config.descriptions:
+        if config.optimizer != DESCRIBE:
+            raise ConfigError(
+                f"--descriptions {config.descriptions} is for --optimizer {DESCRIBE}, "
+                f"not '{config.optimizer}'"
+            )
+        settings |= {"profile": "file", "file": config.descriptions}
+    return make_optimizer(config.optimizer, settings, config.head)

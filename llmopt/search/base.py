@@ -139,6 +139,8 @@ class Optimizer(ABC, Generic[S]):
             form.
         access: the least a black box must offer.
         needs_chat: whether it talks to a language model.
+        needs_knowledge: whether it asks what only a real one knows, and the built-in rewriter does
+            not.
         Settings: a frozen dataclass; its fields are what ``--set KEY=VALUE`` takes.
         HEADLESS: settings that turn its own head off, if it has one; None where it always trains
             one, so that ``--head`` cannot be given.
@@ -150,6 +152,7 @@ class Optimizer(ABC, Generic[S]):
     FORMS: ClassVar[Mapping[str, str]] = {}
     access: ClassVar[Access] = Access.LABELS
     needs_chat: ClassVar[bool] = False
+    needs_knowledge: ClassVar[bool] = False
     Settings: ClassVar[type[Any]]
     HEADLESS: ClassVar[Mapping[str, Any] | None] = {}
     starts_at_template: ClassVar[bool] = False

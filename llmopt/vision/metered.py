@@ -116,6 +116,10 @@ class MeteredBox:
         """Raise :class:`~llmopt.errors.TemplateError` if the box would cut the template short."""
         self._box.check(template, classnames)
 
+    def fits(self, prompt: str) -> bool:
+        """Whether the box would not cut a prompt short."""
+        return self._box.token_excess(prompt) <= 0
+
     def normal_form(self, template: Template, classnames: Sequence[str]) -> Hashable:
         """Equal for templates the box cannot tell apart."""
         return self._box.normal_forms([template.fill(classnames[0])])[0]
@@ -138,24 +142,33 @@ class MeteredBox:
         Raises:
             BudgetExhausted: before anything is spent, if a cap does not allow all of it.
         """
+        return self.score_prompts(images, [t.fill_all(classnames) for t in templates], reduce)
+
+    def score_prompts(
+        self,
+        images: Labelled,
+        sets: Sequence[Sequence[str]],
+        reduce: Reduction | None = None,
+    ) -> npt.NDArray[Any]:
+        """As :meth:`score_templates`, of T sets of K prompts, one for each class."""
         with self._lock:
             if self.access >= Access.FEATURES:
                 visual = self.image_features(images)
-                text = self.text_features(templates, classnames, images)
+                text = self.prompt_features(sets, images)
 
                 def logits(some: slice, rows: slice) -> FloatArray:
                     found: FloatArray = self._box.logits(visual[None, rows], text[some])
                     return found
             else:
                 # Scored by the box, and kept, one template at a time.
-                found = [self._score_prompts(images, t.fill_all(classnames)) for t in templates]
+                found = [self._score_prompts(images, prompts) for prompts in sets]
 
                 def logits(some: slice, rows: slice) -> FloatArray:
                     return np.stack([scores[rows] for scores in found[some]])
 
             if reduce is None:
                 return logits(slice(None), slice(None))
-            return reduced(logits, len(templates), images.labels, len(classnames), reduce)
+            return reduced(logits, len(sets), images.labels, len(sets[0]), reduce)
 
     def image_features(self, images: Labelled) -> FloatArray:
         """(N, d) features; each image is paid for once in a run."""
@@ -188,8 +201,14 @@ class MeteredBox:
         scored_on: Labelled | None = None,
     ) -> FloatArray:
         """(T, K, d) features; ``scored_on`` are the images they will be compared with."""
+        return self.prompt_features([t.fill_all(classnames) for t in templates], scored_on)
+
+    def prompt_features(
+        self, sets: Sequence[Sequence[str]], scored_on: Labelled | None = None
+    ) -> FloatArray:
+        """As :meth:`text_features`, (T, K, d) of T sets of K prompts."""
         with self._lock:
-            prompts = [prompt for t in templates for prompt in t.fill_all(classnames)]
+            prompts = [prompt for some in sets for prompt in some]
             forms = self._box.normal_forms(prompts)
             new: dict[Hashable, str] = {}
             for form, prompt in zip(forms, prompts, strict=True):
@@ -215,7 +234,7 @@ class MeteredBox:
             found = [fresh[f] if f in fresh else self._recent(f) for f in forms]
             for form, row in fresh.items():
                 self._keep(form, row)
-            return np.stack(found).reshape(len(templates), len(classnames), -1)
+            return np.stack(found).reshape(len(sets), len(sets[0]), -1)
 
     def soft_features(self, contexts: torch.Tensor, classnames: Sequence[str]) -> torch.Tensor:
         """(B, K, d) text features of (B, m, e) contexts; B * K soft-prompt encodings."""
@@ -262,7 +281,7 @@ class MeteredBox:
             visual = torch.as_tensor(images, dtype=text.dtype, device=text.device)
             return self._box.logits(visual, text)  # type: ignore[no-any-return]
 
-    def _score_prompts(self, images: Labelled, prompts: list[str]) -> FloatArray:
+    def _score_prompts(self, images: Labelled, prompts: Sequence[str]) -> FloatArray:
         """(N, K) scores from a box that gives scores or labels only, one template at a time.
 
         An image that was scored with these prompts before, among any others, is not sent again.

@@ -22,6 +22,8 @@ SMALL: dict[tuple[str, str], dict[str, Any]] = {
     ("chat", "conversation"): {"restarts": 2, "iterations": 2, "pool": 4, "proposals": 3},
     ("chat", "released"): {"restarts": 2, "iterations": 2, "pool": 4},
     ("chat", "paper"): {"restarts": 2, "resets": 2, "iterations": 2, "pool": 4, "k": 2},
+    ("describe", "asked"): {"captions": 3, "batch": 2},
+    ("describe", "file"): {"file": str(Path(__file__).parent / "descriptions.json")},
     ("random", ""): {"evaluations": 12},
     ("handcrafted", ""): {"templates": "subset"},
     ("craft", "llmopt"): {"budget": 102, "head": "bias"},

@@ -128,6 +128,14 @@ def read_hf(files: Files) -> PromptList:
     return PromptList((Prompt(template.text),), tuple(found["CANDIDATE_LABELS"]))
 
 
+def read_cupl(files: Files) -> PromptList:
+    """The templates that were filled with the longest name."""
+    found = json.loads(only(files))
+    name = max(found, key=len)
+    texts = [Template(text.replace(name, SLOT)).text for text in found[name]]
+    return from_texts(texts, classnames=tuple(found))
+
+
 def from_texts(texts: Iterable[str], **rest: Any) -> PromptList:
     """A list in which a text's weight is how often it is repeated."""
     lines = list(texts)
@@ -150,6 +158,7 @@ _READERS = {
     "openclip": read_openclip,
     "openai": read_openai,
     "clip-benchmark": read_clip_benchmark,
+    "cupl": read_cupl,
     "wds": read_wds,
     "hf": read_hf,
 }
