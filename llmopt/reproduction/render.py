@@ -54,7 +54,8 @@ def page() -> str:
 def _section(table: Table) -> str:
     choice = Choice(table, changes={"llm": "builtin"})
     cost = cost_of(choice)
-    spent = [phrase(name, cost.spend[name]) for name in COUNTED if cost.spend[name]]
+    # Two digits, or the page would change with the bytes of a prompt.
+    spent = [phrase(name, float(f"{n:.2g}")) for name in COUNTED if (n := cost.spend[name])]
     figures = {arm.name: "; ".join(_figures(arm.figures)) or "none known" for arm in table.arms}
     arms = [f"| {arm.name} | `{arm.command}` | {figures[arm.name]} |" for arm in table.arms]
     options = "".join(f" `{name}={value}`" for name, value in table.options.items())
@@ -70,7 +71,7 @@ def _section(table: Table) -> str:
             *(f"- {_block(grid)}" for grid in table.grids),
             f"- All arms:{options}" if options else "",
             "",
-            f"{choice.runs:,} runs take at most {', '.join(spent)}: {hours(cost, TFLOPS)}.\n",
+            f"{choice.runs:,} runs take, rounded, at most {', '.join(spent)}: {hours(cost, TFLOPS)}.\n",
             f"Tolerance in points, by shots: {tolerance}. {table.tolerance_why}\n",
             "Known reasons to differ:\n",
             *(f"- {why}" for why in reasons(table)),
