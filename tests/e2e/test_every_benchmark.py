@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from miniatures import KEYS, TRAINABLE, build
 from running import start
-from tiny_clip import write_model
+from small_clip import write_model
 
 from llmopt.data.check import check_dataset
 from llmopt.runs.config import RunConfig
