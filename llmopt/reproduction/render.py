@@ -71,7 +71,8 @@ def _section(table: Table) -> str:
             *(f"- {_block(grid)}" for grid in table.grids),
             f"- All arms:{options}" if options else "",
             "",
-            f"{choice.runs:,} runs take, rounded, at most {', '.join(spent)}: {hours(cost, TFLOPS)}.\n",
+            f"{choice.runs:,} runs take, rounded, at most {', '.join(spent)}: "
+            f"{hours(cost, TFLOPS)}.\n",
             f"Tolerance in points, by shots: {tolerance}. {table.tolerance_why}\n",
             "Known reasons to differ:\n",
             *(f"- {why}" for why in reasons(table)),
