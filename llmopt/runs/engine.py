@@ -184,6 +184,7 @@ def _search(run: _Sitting) -> Outcome:
     task = run.setup.task
     start = _score_start(run.box, task, run.baseline)
     right = float((start.argmax(axis=1) == task.train.labels).mean())
+    progress = run.watch.progress  # all that the search may reach of this sitting
     search = Search(
         task=task,
         box=run.box,
@@ -198,9 +199,7 @@ def _search(run: _Sitting) -> Outcome:
             {"optimizer": run.setup.name, "dataset": task.dataset, "seed": str(task.seed)},
             run.watch.warn,
         ),
-        on_progress=lambda told: run.watch.progress(
-            dataclasses.replace(told, start_accuracy=right)
-        ),
+        on_progress=lambda told: progress(dataclasses.replace(told, start_accuracy=right)),
     )
     before = _encoded(run.ledger)
     with graceful_interrupt(run.ledger, run.watch):
