@@ -1,52 +1,25 @@
 """Is a data set complete and sound? Everything that is wrong, at once, before anything runs.
 
-Each image is looked at from both ends: its file is there, its first bytes are those of an image
-format, and its last bytes end a JPEG or PNG as they should. That takes a few system calls and finds
-what goes wrong in practice: missing files, empty ones, web pages and pointer files in place of
-images, downloads that broke off. What looks odd is then decoded, and so is everything where
-``deep`` is asked for.
+Each image is looked at from both ends, or decoded (:mod:`llmopt.data.looking`).
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from pathlib import Path
-from typing import Final, Literal
 
 from llmopt.data.base import SPLITS, Dataset
 from llmopt.data.benchmarks.catalog import CATALOG, Entry
 from llmopt.data.classnames import OWN
-from llmopt.data.loading import in_threads
+from llmopt.data.looking import Problem, by_kind, look_at, place
 from llmopt.data.registry import find_home, open_dataset, open_entry
 from llmopt.data.soundness import NO_TEST, notes_on, shared_pictures, told
 from llmopt.errors import DatasetError
-from llmopt.images import FileImage, Image, regular
 
-Kind = Literal["missing", "not an image", "damaged", "unreadable", "duplicate", "split"]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-        kind: what sort of thing.
-        path: the file or folder, or ``""`` for the split as a whole.
-        detail: more, where there is more to say.
-    """
-
-    kind: Kind
-    path: str
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return ": ".join(part for part in (self.kind, self.path, self.detail) if part)
 
 
 @dataclass(frozen=True)
@@ -88,7 +61,7 @@ class CheckReport:
     @property
     def counts(self) -> dict[str, int]:
         """Problems of each kind."""
-        return dict(Counter(problem.kind for problem in self.problems))
+        return by_kind(self.problems)
 
     def missing_by_folder(self) -> dict[str, int]:
         """How many files are missing in each folder, most first."""
@@ -153,7 +126,12 @@ def _check(
     if dataset is not None:
         _look_for_twins(dataset, entry is not None, deep, found)
         found.notes += _notes(dataset, entry)
-        _look_at(dataset, deep, progress, found)
+        images = [image for which in SPLITS for image in dataset.split(which).images]
+        looked = look_at(
+            images, deep=deep, progress=progress and (lambda done: progress(done, len(images)))
+        )
+        found.problems += looked.problems
+        found.images, found.decoded = looked.images, looked.decoded
     return _report(name, entry, dataset, found, start)
 
 
@@ -203,7 +181,7 @@ def _look_for_twins(dataset: Dataset, published: bool, deep: bool, found: _Found
     """
     copies = []
     for one in shared_pictures({which: dataset.split(which) for which in SPLITS}, deep=deep):
-        path, other = _path(one.image), _path(one.other)
+        path, other = place(one.image), place(one.other)
         if published and path != other:
             copies.append(one)
             continue
@@ -211,10 +189,6 @@ def _look_for_twins(dataset: Dataset, published: bool, deep: bool, found: _Found
         detail = f"in {one.split} and in {one.other_split}{alias}"
         found.problems.append(Problem("duplicate", path, detail))
     found.notes += told(copies)
-
-
-def _path(image: Image) -> str:
-    return str(image.path) if isinstance(image, FileImage) else image.name
 
 
 def _notes(dataset: Dataset, entry: Entry | None) -> list[str]:
@@ -254,115 +228,3 @@ def _next_step(
     if kinds <= {"damaged", "not an image", "unreadable"}:
         step += f", or leave them out: 'llmopt run --dataset {name} --skip-unreadable'"
     return f"{step}; then run 'llmopt datasets check {name}' again"
-
-
-# ----------------------------------------------------------------------------------- images
-
-_CHUNK: Final = 512
-_SLOW_DISK: Final = 5e-4  # seconds an image
-_SLOW_DISK_WORKERS: Final = 16
-
-
-def _look_at(dataset: Dataset, deep: bool, progress: Progress | None, found: _Found) -> None:
-    images = list(chain.from_iterable(dataset.split(which).images for which in SPLITS))
-    for results in _in_chunks(images, deep):
-        for problem, decoded in results:
-            found.images += 1
-            found.decoded += decoded
-            if problem is not None:
-                found.problems.append(problem)
-        if progress is not None:
-            progress(found.images, len(images))
-
-
-_Result = tuple[Problem | None, bool]
-
-
-def _in_chunks(images: Sequence[Image], deep: bool) -> Iterator[list[_Result]]:
-    """Looks at the images, in the way that is fastest for the disk they lie on.
-
-    On a local disk system calls are so short that threads only get in each other's way; where each
-    takes a round trip over a network they multiply the speed.
-    """
-
-    def look(chunk: Sequence[Image]) -> list[_Result]:
-        return [_look(image, deep) for image in chunk]
-
-    chunks = (images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK))
-    if deep:
-        singles = (images[i : i + 1] for i in range(len(images)))
-        yield from in_threads(look, singles)
-        return
-    for first in islice(chunks, 1):
-        start = time.perf_counter()
-        yield look(first)
-        slow = time.perf_counter() - start > _SLOW_DISK * len(first)
-        yield from in_threads(look, chunks, _SLOW_DISK_WORKERS) if slow else map(look, chunks)
-
-
-def _look(image: Image, deep: bool) -> _Result:
-    if not isinstance(image, FileImage):
-        return _decode(image) if deep else (None, False)
-    path = os.path.join(image.root, image.relative)  # noqa: PTH118 (pathlib takes most of the time)
-    try:
-        size = regular(path).st_size
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            head = os.read(descriptor, 32)
-            os.lseek(descriptor, max(size - 12, 0), os.SEEK_SET)
-            tail = os.read(descriptor, 12)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        return Problem("missing", path), False
-    except OSError as error:
-        return Problem("unreadable", path, error.strerror or str(error)), False
-    if not size:
-        return Problem("damaged", path, "the file is empty"), False
-    if deep or not _looks_sound(head, tail):
-        problem, decoded = _decode(image)
-        if problem is not None and not _signed(head):
-            problem = Problem("not an image", path, _what_it_is(head))
-        return problem, decoded
-    return None, False
-
-
-def _decode(image: Image) -> _Result:
-    try:
-        image.load()
-    except DatasetError as error:
-        cause = error.__cause__
-        why = getattr(cause, "strerror", None) or str(cause or error)
-        return Problem("damaged", _path(image), why), True
-    return None, True
-
-
-def _signed(head: bytes) -> bool:
-    return head.startswith(_STARTS) or head[4:8] == b"ftyp" or head[8:12] == b"WEBP"
-
-
-_JPEG: Final = b"\xff\xd8\xff"
-_PNG: Final = b"\x89PNG\r\n\x1a\n"
-_STARTS: Final = (
-    _JPEG, _PNG, b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6",
-    b"\0\0\0\x0cjP  ",
-)  # fmt: skip
-
-
-def _looks_sound(head: bytes, tail: bytes) -> bool:
-    if head.startswith(_JPEG):
-        return tail.endswith(b"\xff\xd9")
-    if head.startswith(_PNG):
-        return tail[4:8] == b"IEND"
-    return _signed(head)
-
-
-def _what_it_is(head: bytes) -> str:
-    start = head.lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page in its place"
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer in its place; run 'git lfs pull'"
-    if not head.strip(b"\0"):
-        return "zeros in its place"
-    return f"starts with {head[:8]!r}"

@@ -1,12 +1,14 @@
 """What is odd about a task, found before anything is spent; ``run``, ``plan`` and ``check`` say it.
 
-Nothing here opens a picture. Files are looked up; where two of different splits have the same size
-and the same last bytes, both are read to see whether they are the same picture.
+Files are looked at from both ends (:mod:`llmopt.data.looking`), for a few seconds at most. Where
+two of different splits have the same size and the same last bytes, both are read to see whether
+they are the same picture.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +18,15 @@ from typing import Final
 import numpy as np
 
 from llmopt.data.base import SPLITS, Dataset, Which
+from llmopt.data.looking import by_kind, look_at
 from llmopt.data.sources.own import listed, passed_over
 from llmopt.errors import DatasetError
 from llmopt.images import ArchivedImage, FileImage, Image, PixelImage, regular
 from llmopt.task import Labelled
 from llmopt.template import clean, display_name
+
+SECONDS: Final = 10
+"""Spent at most on looking at files before a run."""
 
 NO_TEST: Final = (
     "no test images: what a run finds is not measured on any; "
@@ -64,24 +70,42 @@ def examine(
     Args:
         dataset: class names and test images.
         train, val: the labelled images of the task.
-        skip_unreadable: whether images that are not there may be left out.
+        skip_unreadable: whether images that cannot be used may be left out.
 
     Raises:
-        DatasetError: some of them are not there.
+        DatasetError: some of them cannot be used.
     """
     parts: dict[Which, Labelled] = {"train": train, "val": val, "test": dataset.split("test")}
-    for which, part in parts.items():
-        if not skip_unreadable and (gone := missing(part.images)):
-            raise DatasetError(
-                f"dataset '{dataset.name}': {len(gone):,} of {len(part):,} {which} images are "
-                f"missing, such as {listed([str(gone[0].path)])}; run 'llmopt datasets check "
-                f"{dataset.name}', or leave them out with --skip-unreadable"
-            )
+    unusable = _unusable(dataset.name, parts, skip_unreadable)
     warnings = []
     if not len(parts["test"]):
         warnings.append(NO_TEST)
     warnings += told(shared_pictures(parts))
-    return Findings(tuple(warnings), tuple(notes_on(dataset, parts)), dataset.skipped)
+    notes = [*notes_on(dataset, parts), *unusable]
+    return Findings(tuple(warnings), tuple(notes), dataset.skipped)
+
+
+def _unusable(dataset: str, parts: Mapping[Which, Labelled], skip_unreadable: bool) -> list[str]:
+    """What is to be said of images that cannot be used, by reason; refused unless skipped."""
+    notes, late = [], time.monotonic() + SECONDS
+    for which, part in parts.items():
+        looked = look_at(part.images, seconds=late - time.monotonic())
+        if looked.problems:
+            reasons = ", ".join(f"{n:,} {kind}" for kind, n in by_kind(looked.problems).items())
+            count = f"{len(looked.problems):,} of {len(part):,} {which} images"
+            if not skip_unreadable:
+                raise DatasetError(
+                    f"dataset '{dataset}': {count} cannot be used ({reasons}), such as "
+                    f"{listed([looked.problems[0].path])}; run 'llmopt datasets check {dataset}', "
+                    "or leave them out with --skip-unreadable"
+                )
+            notes.append(f"{count} are left out ({reasons})")
+        if left := len(part) - looked.images:
+            notes.append(
+                f"{left:,} of {len(part):,} {which} images were not looked at beforehand, which "
+                f"takes more than {SECONDS} s; 'llmopt datasets check {dataset}' looks at all"
+            )
+    return notes
 
 
 def notes_on(dataset: Dataset, parts: Mapping[Which, Labelled]) -> list[str]:
@@ -112,11 +136,6 @@ _LACKING: Final[Mapping[Which, str]] = {"train": "training", "test": "test"}
 
 
 # ---------------------------------------------------------------------------- the same picture
-
-
-def missing(images: Iterable[Image]) -> list[FileImage]:
-    """Those that are not there: no regular file, or an empty one."""
-    return [image for image in images if isinstance(image, FileImage) and not _size(image)]
 
 
 def shared_pictures(parts: Mapping[Which, Labelled], *, deep: bool = False) -> list[Shared]:

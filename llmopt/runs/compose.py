@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -175,11 +176,12 @@ class Setup:
             )
         return box
 
-    def examine(self) -> Findings:
+    @cached_property
+    def findings(self) -> Findings:
         """What is odd about the task, before anything is spent.
 
         Raises:
-            DatasetError: images of it are missing.
+            DatasetError: images of it cannot be used.
         """
         return examine(
             self.dataset, self.task.train, self.task.val, skip_unreadable=self.skip_unreadable

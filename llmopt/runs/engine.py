@@ -55,7 +55,7 @@ def start(setup: Setup, watch: Watch | None = None) -> dict[str, Any]:
         LlmoptError: with ``exit_code`` telling whose fault it is.
     """
     watch = watch or Watch()
-    found = setup.examine()
+    found = setup.findings
     box = setup.open_box(watch)
     setup.optimizer.check(box, setup.task)
     return _run(run_folder.create(setup.config), setup, found, box, watch)
@@ -65,7 +65,7 @@ def resume(folder: Path, setup: Setup, watch: Watch | None = None) -> dict[str, 
     """Go on where a run stopped; ``setup`` is composed of the config in its folder."""
     watch = watch or Watch()
     run_folder.check_journal(folder)
-    return _run(folder, setup, setup.examine(), setup.open_box(watch), watch)
+    return _run(folder, setup, setup.findings, setup.open_box(watch), watch)
 
 
 @dataclass(frozen=True)

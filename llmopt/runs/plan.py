@@ -131,7 +131,7 @@ def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
         for name in ours
         if (cap := getattr(caps, name)) is not None and cap < bounds.under(name)
     ]
-    found = setup.examine()
+    found = setup.findings
     notes += [f"warning: {text}" for text in found.warnings] + list(found.notes)
     if setup.llm is not None:
         from llmopt.language.plan import chat_bounds

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from miniatures import save
 
 import llmopt
+from llmopt.data import soundness
 from llmopt.data.base import ListedDataset
 from llmopt.data.check import check_dataset
 from llmopt.data.registry import open_dataset
@@ -103,24 +106,64 @@ def test_pictures_of_one_size_and_end_are_read(tmp_path: Path) -> None:
         assert len(shared_pictures({"train": train, "val": part(), "test": test})) == found
 
 
+PNG = 8 + 25  # bytes before the pixels of a PNG
+WAYS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "missing": ("missing", Path.unlink),
+    "empty": ("damaged", lambda path: path.write_bytes(b"")),
+    "pipe": ("unreadable", lambda path: (path.unlink(), os.mkfifo(path))),
+    "broken off": ("damaged", lambda path: path.write_bytes(path.read_bytes()[: PNG + 10])),
+    "web page": ("not an image", lambda path: path.write_text("<!DOCTYPE html><p>404")),
+    "Git LFS": ("not an image", lambda path: path.write_text("version https://git-lfs x")),
+    "zeros": ("not an image", lambda path: path.write_bytes(bytes(500))),
+}
+
+
 @pytest.mark.parametrize("which", ["train", "test"])
-@pytest.mark.parametrize("way", ["missing", "empty", "pipe"])
-def test_images_that_are_not_there(which: str, way: str, photos: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_images_that_cannot_be_used(which: str, way: str, photos: Path) -> None:
+    reason, spoil = WAYS[way]
     image = photos / which / "cat" / ("000.png" if which == "train" else "008.png")
     table = photos / "list.csv"
     rows = [f"{p.relative_to(photos)},{p.parent.name}" for p in sorted(photos.rglob("*.png"))]
     table.write_text(
         "\n".join(["path,label,split", *(f"{row},{row.partition('/')[0]}" for row in rows)])
     )
-    image.unlink()
-    if way == "empty":
-        image.touch()
-    elif way == "pipe":
-        os.mkfifo(image)
-    with pytest.raises(DatasetError, match=rf"1 of 8 {which} images are missing, such as.*--skip"):
+    spoil(image)
+    said = f"1 of 8 {which} images cannot be used \\(1 {reason}\\), such as .*{image.name}.*--skip"
+    with pytest.raises(DatasetError, match=said):
         examined(f"csv:{table}")
-    assert examined(f"csv:{table}", skip_unreadable=True) == Findings()
-    assert not check_dataset(f"csv:{table}", Path()).ok
+    left_out = Findings(notes=(f"1 of 8 {which} images are left out (1 {reason})",))
+    assert examined(f"csv:{table}", skip_unreadable=True) == left_out
+    assert check_dataset(f"csv:{table}", Path()).counts == {reason: 1}
+
+
+def test_run_and_plan_find_damaged_test_images_before_anything_is_spent(
+    photos: Path, tmp_path: Path
+) -> None:
+    tests = sorted((photos / "test").rglob("*.png"))
+    for path, (_, spoil) in zip(tests, [*WAYS.values()][3:6], strict=False):
+        spoil(path)
+    asked: dict[str, Any] = {
+        "dataset": f"folder:{photos}", "model": "shapes-tiny", "optimizer": "zeroshot",
+    }  # fmt: skip
+    said = r"3 of 8 test images cannot be used \(1 damaged, 2 not an image\)"
+    for call in (lambda: llmopt.plan(**asked), lambda: llmopt.run(**asked, runs=tmp_path / "runs")):
+        with pytest.raises(DatasetError, match=said):
+            call()
+    assert not (tmp_path / "runs").exists()
+    asked["skip_unreadable"] = True
+    note = "3 of 8 test images are left out (1 damaged, 2 not an image)"
+    assert note in llmopt.plan(**asked).notes
+    found = llmopt.run(**asked, runs=tmp_path / "runs", progress=False)
+    assert note in found.result["task"]["notes"]
+    assert found.result["task"]["skipped"] == {"test images that cannot be read": 3}
+
+
+def test_looking_is_bounded_in_time(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soundness, "SECONDS", 0)
+    notes = examined(f"folder:{photos}").notes
+    for which, note in zip(("train", "val", "test"), notes, strict=True):
+        assert note.startswith(f"8 of 8 {which} images were not looked at beforehand")
 
 
 def named(*names: str) -> tuple[str, ...]:
@@ -161,7 +204,7 @@ def test_what_was_passed_over_is_in_notes_and_result(photos: Path, tmp_path: Pat
     (photos / "test" / "cat" / "bad.png").write_bytes(b"no image")
     name = f"folder:{photos}"
     said = "passed over: 1 .heic files (format not read)"
-    assert said in examined(name).notes
+    assert said in examined(name, skip_unreadable=True).notes
     report = check_dataset(name, Path())
     assert said in report.notes
     assert report.skipped == {".heic files (format not read)": 1}
@@ -169,7 +212,8 @@ def test_what_was_passed_over_is_in_notes_and_result(photos: Path, tmp_path: Pat
         dataset=name, model="shapes-tiny", optimizer="zeroshot", skip_unreadable=True,
         runs=tmp_path / "runs", progress=False,
     )  # fmt: skip
-    assert found.result["task"]["notes"] == [said]
+    left_out = "1 of 9 test images are left out (1 not an image)"
+    assert found.result["task"]["notes"] == [said, left_out]
     assert found.result["task"]["skipped"] == {
         ".heic files (format not read)": 1,
         "test images that cannot be read": 1,

@@ -254,7 +254,13 @@ def test_a_remote_box_that_is_not_there(tmp_path: Path) -> None:
 
 def test_damaged_test_images_found_when_the_search_is_paid_for(tmp_path: Path) -> None:
     damaged = next((write_folder(tmp_path / "photos") / "test").rglob("*.png"))
-    damaged.write_bytes(b"no image")
+    whole = damaged.read_bytes()
+    damaged.write_bytes(b"no image")  # seen before anything is spent …
+    assert "1 of 40 test images cannot be used (1 not an image)" in refused(
+        *QUICK, "--dataset=folder:photos", "--model=shapes-tiny"
+    )
+    assert not Path("runs").exists()
+    damaged.write_bytes(whole[:40] + bytes(len(whole) - 60) + whole[-20:])  # … and this is not
     said = refused(*QUICK, "--dataset=folder:photos", "--model=shapes-tiny")
     assert damaged.name in said
     assert "--skip-unreadable" in said

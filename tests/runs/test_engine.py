@@ -322,7 +322,9 @@ def test_a_data_set_that_is_not_there(tmp_path: Path, box: FakeBox) -> None:
 def test_a_damaged_image_is_named_and_the_run_can_go_on(root: Path, box: FakeBox) -> None:
     image = next((root / "data" / "test").glob("*/*.png"))
     whole = image.read_bytes()
-    image.write_bytes(whole[:40])
+    inside = bytearray(whole)  # both ends are as they should be
+    inside[40:-20] = bytes(len(whole) - 60)
+    image.write_bytes(inside)
     with pytest.raises(DatasetError, match=image.name):
         run(config(root))
     (folder,) = (root / "runs").iterdir()
