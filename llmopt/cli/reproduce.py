@@ -13,8 +13,10 @@ from llmopt.runs.config import OUTPUT
 
 if TYPE_CHECKING:
     from llmopt.reproduction.choice import Choice
-    from llmopt.reproduction.needs import Listed, Needs
+    from llmopt.reproduction.needs import Listed, Need, Needs
+    from llmopt.reproduction.render import Line
     from llmopt.reproduction.run import Reproduction
+    from llmopt.tables import Column
 
 app = typer.Typer(help="The papers' tables, with our figures beside theirs.", no_args_is_help=True)
 TABLE = "Table"
@@ -111,6 +113,10 @@ def run(
     ] = 1,
     *,
     changes: dict[str, Any],
+    wide: o.Wide = False,
+    columns: o.Columns = "",
+    sort: o.Sort = "",
+    filter: o.Filter = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -121,12 +127,20 @@ def run(
     """
     from llmopt.cli.show import print_json
     from llmopt.live import watching
+    from llmopt.reproduction.render import COLUMNS, lines
     from llmopt.reproduction.run import reproduce
+    from llmopt.tables import choose, pick
 
     choice = _choice(table, only, changes)
+    picked = pick(columns, COLUMNS)
+    choose([], COLUMNS, sort=sort, filters=filter or ())  # before anything is run
     with watching(quiet=quiet or json, verbose=verbose) as watch:
         found = reproduce(choice, jobs, watch, run=not status)
-    print_json(found.to_json()) if json else _print_rows(found)
+    if json:
+        print_json(found.to_json())
+    else:
+        shown = choose(lines(found.rows), COLUMNS, sort=sort, filters=filter or ())
+        _print_rows(found, shown, picked, wide)
     if found.interrupted:
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(INTERRUPTED)
@@ -145,71 +159,59 @@ def _choice(table: str, only: list[str] | None, changes: dict[str, Any]) -> Choi
 
 
 def _print_list(found: Sequence[Listed]) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from llmopt.cli.show import console, say
+    from llmopt.tables import Column, print_table
 
-    from llmopt.cli.show import console
+    def here(needs: Sequence[Need]) -> str:
+        return f"{sum(need.here for need in needs)} of {len(needs)}"
 
-    shown = Table()
-    shown.add_column("table")
-    shown.add_column("what", overflow="fold")
-    for name in ("runs", "data here", "weights here"):
-        shown.add_column(name, justify="right")
-    for one in found:
-        table = one.choice.table
-        shown.add_row(
-            table.name,
-            Text(f"{table.title} ({table.paper})"),
-            f"{one.choice.runs:,}",
-            *(f"{sum(n.here for n in needs)} of {len(needs)}" for needs in (one.data, one.weights)),
-        )
     out = console()
-    out.print(shown)
-    lacking = dict.fromkeys(n.name for one in found for n in one.data if not n.here)
-    if lacking:
-        out.print(
-            f"missing: {', '.join(lacking)}; 'llmopt reproduce plan TABLE' says how to get them"
-        )
+    columns: list[Column[Listed]] = [
+        Column("table", lambda one: one.choice.table.name, least=16),
+        Column("what", lambda one: one.choice.table.title, least=24, wrap=True),
+        Column("runs", lambda one: one.choice.runs, "{:,}".format),
+        Column("data here", lambda one: here(one.data)),
+        Column("weights here", lambda one: here(one.weights)),
+    ]
+    print_table(out, columns, found)
+    if lacking := dict.fromkeys(n.name for one in found for n in one.data if not n.here):
+        way = "'llmopt reproduce plan TABLE' says how to get them"
+        say(out, f"missing: {', '.join(lacking)}; {way}")
 
 
 def _print_needs(found: Needs) -> None:
-    from llmopt.cli.show import console
+    from llmopt.cli.show import console, say
     from llmopt.reproduction.needs import rate
     from llmopt.reproduction.render import hours
     from llmopt.spend.currency import phrase
 
     out, cost, table = console(), found.cost, found.choice.table
-    out.print(f"{table.title}\n{table.paper}\n")
+    say(out, table.title, "bold")
+    say(out, table.paper)
     for title, needs in (("data sets", found.data), ("weights", found.weights)):
-        out.print(f"{title}: {sum(need.here for need in needs)} of {len(needs)} are here")
+        say(out, f"\n{title}: {sum(need.here for need in needs)} of {len(needs)} are here")
         for need in needs:
-            out.print(f"  {need.name}: {'here' if need.here else f'missing; {need.note}'}")
+            say(out, f"  {need.name}: {'here' if need.here else f'missing; {need.note}'}")
     most = (phrase(name, amount) for name, amount in cost.spend.items() if amount)
-    out.print(f"\n{found.choice.runs:,} runs take at most {', '.join(most)}")
-    out.print(f"{hours(cost, found.tflops)}, by {rate(found.tflops)}")
+    say(out, f"\n{found.choice.runs:,} runs take at most {', '.join(most)}")
+    say(out, f"{hours(cost, found.tflops)}, by {rate(found.tflops)}")
     if cost.llm:
         usd = "unknown (--llm-set price=INPUT,OUTPUT)" if cost.usd is None else f"${cost.usd:,.2f}"
-        out.print(
+        say(
+            out,
             f"{cost.llm} is asked in {cost.llm_runs:,} runs: at most {cost.tokens:,.0f} tokens, "
-            f"cost at most {usd}; each run is held to --max-usd"
+            f"cost at most {usd}; each run is held to --max-usd",
         )
 
 
-def _print_rows(found: Reproduction) -> None:
-    from rich.table import Table
-    from rich.text import Text
+def _print_rows(
+    found: Reproduction, shown: Sequence[Line], columns: Sequence[Column[Line]], wide: bool
+) -> None:
+    from llmopt.cli.show import console, say
+    from llmopt.reproduction.render import closing, notes
+    from llmopt.tables import print_table
 
-    from llmopt.cli.show import console
-    from llmopt.reproduction import render
-
-    out = console()
-    shown = Table(title=Text(found.choice.table.title), title_justify="left")
-    for name in render.HEADER:
-        words = name in render.WORDS
-        shown.add_column(name, justify="left" if words else "right", overflow="fold")
-    lines, notes = render.marked(found)
-    for line in lines:
-        shown.add_row(*map(Text, line))
-    out.print(shown)
-    for note in (*notes, *render.closing(found)):
-        out.print(Text(note, style="dim"))
+    out, title = console(), found.choice.table.title
+    print_table(out, columns, shown, title=title, wide=wide, hint=" (--wide shows all)")
+    for note in (*notes(shown), *closing(found)):
+        say(out, note, "dim")

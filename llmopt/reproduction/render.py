@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
 from llmopt.reproduction.choice import Choice
 from llmopt.reproduction.needs import COUNTED, TFLOPS, Cost, cost_of, rate
@@ -11,15 +11,45 @@ from llmopt.reproduction.outcome import Row
 from llmopt.reproduction.run import Reproduction
 from llmopt.reproduction.spec import Figures, Grid, Table, read_table, table_names
 from llmopt.spend.currency import phrase
+from llmopt.tables import Column
 from llmopt.template import clean
 
-HEADER: Final = (
-    "arm", "model", "data set", "shots", "seeds", "ours", "95 % interval", "published",
-    "difference", "tolerance", "verdict",
-)  # fmt: skip
 
-WORDS: Final = ("arm", "model", "data set", "verdict")
-"""Columns of words; the others are of figures."""
+class Line(NamedTuple):
+    """A row, and the mark under which its reasons are told below."""
+
+    row: Row
+    mark: str
+
+
+def _place(name: str, other: str) -> Callable[[Line], str]:
+    def get(line: Line) -> str:
+        place = line.row.place
+        own, where = getattr(place, name), getattr(place, other)
+        return clean(f"{own} → {where}" if where else own)
+
+    return get
+
+
+COLUMNS: Final[Sequence[Column[Line]]] = (
+    Column("arm", lambda line: clean(line.row.place.arm), least=12),
+    Column("model", _place("model", "behind"), rank=4, least=8),
+    Column("data set", _place("dataset", "on"), least=10),
+    Column("shots", lambda line: line.row.place.shots),
+    Column("seeds", lambda line: f"{len(line.row.seeds)} of {line.row.wanted}", rank=5),
+    Column("ours", lambda line: line.row.accuracy, "{:.2f}".format),
+    Column("95 % interval", lambda line: line.row.interval, "[{0[0]:.1f}, {0[1]:.1f}]".format, 3),
+    Column("published", lambda line: line.row.published, "{:.2f}".format),
+    Column("difference", lambda line: line.row.difference, "{:+.2f}".format),
+    Column("tolerance", lambda line: line.row.tolerance, "± {:g}".format, 6),
+    Column(
+        "verdict",
+        lambda line: line.row.verdict + (f" ({line.mark})" if line.mark else ""),
+        least=14,
+        wrap=True,
+    ),
+)
+"""What a row says; accuracies in per cent."""
 
 _INTRO: Final = f"""\
 # The papers' tables
@@ -118,33 +148,19 @@ def _numbers(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
 
 
-def cells(row: Row, mark: str = "") -> tuple[str, ...]:
-    """A row for people, in the order of :data:`HEADER`; ``mark`` refers to its reasons."""
-    place = row.place
-    ours, theirs, difference = row.accuracy, row.published, row.difference
-    return (
-        clean(place.arm),
-        clean(place.model) + (f" → {clean(place.behind)}" if place.behind else ""),
-        place.dataset + (f" → {place.on}" if place.on else ""),
-        str(place.shots),
-        f"{len(row.seeds)} of {row.wanted}",
-        "–" if ours is None else f"{ours:.2f}",
-        "" if row.interval is None else f"[{row.interval[0]:.1f}, {row.interval[1]:.1f}]",
-        "–" if theirs is None else f"{theirs:.2f}",
-        "" if difference is None else f"{difference:+.2f}",
-        f"± {row.tolerance:g}",
-        f"{row.verdict}{f' ({mark})' if mark else ''}",
-    )
+def lines(found: Sequence[Row]) -> list[Line]:
+    """Rows with a mark for each set of reasons."""
+    marks: dict[tuple[str, ...], str] = {}
+    return [
+        Line(row, marks.setdefault(row.reasons, str(len(marks) + 1)) if row.reasons else "")
+        for row in found
+    ]
 
 
-def marked(found: Reproduction) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Rows for people, and what their marks refer to."""
-    notes: dict[tuple[str, ...], str] = {}
-    shown = []
-    for row in found.rows:
-        mark = notes.setdefault(row.reasons, str(len(notes) + 1)) if row.reasons else ""
-        shown.append(cells(row, mark))
-    return shown, [f"({mark}) {clean('; '.join(why))}" for why, mark in notes.items()]
+def notes(shown: Iterable[Line]) -> list[str]:
+    """What the marks refer to."""
+    told = {line.mark: "; ".join(line.row.reasons) for line in shown if line.mark}
+    return [f"({mark}) {clean(why)}" for mark, why in told.items()]
 
 
 def closing(found: Reproduction) -> list[str]:

@@ -84,7 +84,8 @@ def test_what_is_not_comparable_says_why(more: Mapping[str, Any], said: str) -> 
 
 
 def test_what_was_not_measured_says_why() -> None:
-    choice = Choice(read_table("craft-few-shot"), {"dataset": ["eurosat"], "shots": [16]})
+    asked = {"dataset": ["eurosat"], "shots": [16], "arm": ["CraFT"]}
+    choice = Choice(read_table("craft-few-shot"), asked)
     (found,) = rows(choice, {}, {CRAFT: ("missing", "not here")})
     assert (found.verdict, found.reasons, found.published) == ("missing", ("not here",), 75.30)
     (found,) = rows(choice, {}, {})

@@ -174,7 +174,8 @@ def test_list_and_plan_say_what_is_missing(data: Path) -> None:
     assert [one["table"] for one in listed] == list(table_names())
     assert all(need["here"] for one in listed for need in one["data"])
     assert "0 of 11" in invoke("list", "--data-root", data / "none").output
-    asked = ["plan", "craft-few-shot", "--only", "dataset=eurosat,shots=16", "--data-root"]
+    only = "dataset=eurosat,shots=16,arm=CraFT"
+    asked = ["plan", "craft-few-shot", "--only", only, "--data-root"]
     said = " ".join(invoke(*asked, data / "none").output.split())
     assert "llmopt datasets download eurosat" in said
     assert "llmopt models show RN50-quickgelu --pretrained openai" in said
