@@ -210,7 +210,9 @@ def print_plan(plan: Plan) -> None:
         say(out, note)
 
 
-def _p(value: float) -> str:
+def _p(value: float | None) -> str:
+    if value is None:
+        return "not known"
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
