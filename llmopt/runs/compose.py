@@ -116,13 +116,16 @@ class ModelChoice:
         from llmopt.vision.openclip import OpenClipBlackBox
 
         watch.stage(f"loading {self.model} {self.pretrained}".strip())
-        return OpenClipBlackBox(
+        box = OpenClipBlackBox(
             self.model,
             self.pretrained,
             device=self.device,
             precision=self.precision,
             batch_size=self.batch_size,
         )
+        if self.precision == "full":
+            watch.note(f"{self.model} computes in {box.precision}, in full precision")
+        return box
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,8 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
     config = config.resolved()
     heads = head_names(config.head) if config.head else ()
     optimizer = given.optimizer or optimizer_of(config)
+    if optimizer.full_precision and config.precision == "auto":
+        config = dataclasses.replace(config, precision="full")
     llm = None
     if optimizer.needs_chat:
         llm = _llm(config, given.llm)

@@ -82,10 +82,6 @@ def make_optimizer(
         kind = resolve_name(kind.FORMS[form])
     settings = kind.make_settings(asked)
     if head:
-        if kind.HEADLESS is None:
-            raise ConfigError(
-                f"profile '{kind.form}' of '{kind.name}' trains a head of its own; leave out --head"
-            )
         for setting, off in kind.HEADLESS.items():
             if setting in asked and getattr(settings, setting) != off:
                 raise ConfigError(f"give either --head {head} or --set {setting}={asked[setting]}")

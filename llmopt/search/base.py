@@ -142,8 +142,8 @@ class Optimizer(ABC, Generic[S]):
         needs_knowledge: whether it asks what only a real one knows, and the built-in rewriter does
             not.
         Settings: a frozen dataclass; its fields are what ``--set KEY=VALUE`` takes.
-        HEADLESS: settings that turn its own head off, if it has one; None where it always trains
-            one, so that ``--head`` cannot be given.
+        HEADLESS: settings that turn its own head off, if it has one.
+        full_precision: whether its steps are too small for a model that computes in half precision.
         starts_at_template: whether a soft prompt begins as the words of the task's start template.
     """
 
@@ -154,7 +154,8 @@ class Optimizer(ABC, Generic[S]):
     needs_chat: ClassVar[bool] = False
     needs_knowledge: ClassVar[bool] = False
     Settings: ClassVar[type[Any]]
-    HEADLESS: ClassVar[Mapping[str, Any] | None] = {}
+    HEADLESS: ClassVar[Mapping[str, Any]] = {}
+    full_precision: ClassVar[bool] = False
     starts_at_template: ClassVar[bool] = False
 
     def __init__(self, settings: S | None = None, **given: Any) -> None:
@@ -215,8 +216,13 @@ class Optimizer(ABC, Generic[S]):
         """Refuse what the model has no room for, before anything is spent.
 
         Raises:
-            UserError: it names what is too long.
+            UserError: it names what is too long, or the precision that is too low.
         """
+        if self.full_precision and box.half:
+            raise ConfigError(
+                f"profile '{self.form}' of '{self.name}' takes differences that drown in half "
+                f"precision, in which {box.info.name} computes; use --precision full"
+            )
         box.check(task.start, task.classnames)
 
     def talk(self, task: Task) -> tuple[int, int]:

@@ -93,6 +93,7 @@ class BlackBox(ABC):
         images_per_call, prompts_per_call: the most in one call, where the box takes images and
             prompts together or is remote; who asks splits the rest.
         holds_images: images sent once need not be sent again (see :meth:`to_send`).
+        half: it computes in half precision, where small differences drown.
         pause: seconds before a call that failed is made again (see
             :class:`~llmopt.errors.RetryableError`); doubles from try to try.
     """
@@ -102,6 +103,7 @@ class BlackBox(ABC):
     images_per_call: int = 64
     prompts_per_call: int = 1024
     holds_images: bool = False
+    half: bool = False
     pause: float = 0.5
 
     @property

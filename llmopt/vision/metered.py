@@ -194,6 +194,13 @@ class MeteredBox:
                 self._images[images.digest] = np.stack([self._rows[key] for key in keys])
             return self._images[images.digest]
 
+    def passing_features(self, images: Labelled) -> FloatArray:
+        """(N, d) features of images that will not be met again: paid for, and kept nowhere."""
+        with self._lock:
+            calls = len(self._calls.split(images.images, self._box.images_per_call))
+            self._ledger.charge(image_encodings=len(images), black_box_calls=calls)
+            return self._ask_for_images(images.images)
+
     def text_features(
         self,
         templates: Sequence[Template],
@@ -339,17 +346,14 @@ class MeteredBox:
         return np.stack([known[key] for key in images.keys])
 
     def _encode_images(self, images: Sequence[Image]) -> FloatArray:
-        """(N, d) features of images that are paid for."""
+        """(N, d) features of images that are paid for, from disk where they are known."""
+        if self._disk is None:
+            return self._ask_for_images(images)
+        return self._disk.features(images, self._box, self._ask_for_images)
 
-        def encode(images: Sequence[Image]) -> FloatArray:
-            batches = self._calls.split(images, self._box.images_per_call)
-            return self._calls.each(
-                self._box.image_features, batches, _image_cost, _rows, paid=True
-            )
-
-        return (
-            encode(images) if self._disk is None else self._disk.features(images, self._box, encode)
-        )
+    def _ask_for_images(self, images: Sequence[Image]) -> FloatArray:
+        batches = self._calls.split(images, self._box.images_per_call)
+        return self._calls.each(self._box.image_features, batches, _image_cost, _rows, paid=True)
 
     def _recent(self, form: Hashable) -> FloatArray:
         self._texts.move_to_end(form)

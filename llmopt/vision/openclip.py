@@ -53,8 +53,9 @@ class OpenClipBlackBox(BlackBox):
         pretrained: open_clip's weight tag, or a weights file; leave empty for the names that carry
             their weights with them.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` …
-        precision: ``auto`` (fp32 on CPU, fp16 on GPU; fp64 for ``shapes-tiny``), ``fp64`` (on
-            any machine the same features to the last bit of float32), ``fp32``, ``fp16``, ``bf16``.
+        precision: ``auto`` (fp32 on CPU, fp16 on GPU; fp64 for ``shapes-tiny``), ``full`` (the
+            same, but fp32 on GPU), ``fp64`` (on any machine the same features to the last bit of
+            float32), ``fp32``, ``fp16``, ``bf16``.
         batch_size: images encoded at a time; None is 256 on a GPU and 64 on a CPU.
 
     Raises:
@@ -73,6 +74,7 @@ class OpenClipBlackBox(BlackBox):
         self.device = _device(device)
         on_gpu = self.device.type != "cpu"
         self.precision = _precision(precision, self.device.type, name)
+        self.half = self.precision in HALF
         self._batch_size = batch_size or (256 if on_gpu else 64)
         self._name, self._pretrained = name, pretrained
         model, self._preprocess, self._tokenizer = load_model(
@@ -81,7 +83,7 @@ class OpenClipBlackBox(BlackBox):
         self._model = model.eval().requires_grad_(False)
         self._check_weights()
         with self._able_to_compute():
-            half = self.precision if self.precision in HALF else None
+            half = self.precision if self.half else None
             self.engine = TextEngine(self._model, self._tokenizer, precision=half, cache_bytes=0)
             self._check_features()
 
@@ -340,13 +342,13 @@ def _device(device: str) -> torch.device:
 
 
 def _precision(precision: str, device: str, name: str) -> str:
-    if precision == "auto":
+    if precision in ("auto", "full"):
         if name == shapes_tiny.NAME and device != "mps":  # which has no float64
             return "fp64"
-        return "fp32" if device == "cpu" else "fp16"
+        return "fp32" if device == "cpu" or precision == "full" else "fp16"
     if precision not in PRECISIONS:
         raise ModelError(
             f"unknown precision '{precision}'{nearest(precision, PRECISIONS)}; "
-            f"use auto, {', '.join(PRECISIONS)}"
+            f"use auto, full, {', '.join(PRECISIONS)}"
         )
     return precision

@@ -49,7 +49,8 @@ CASES += [
     ("craft", "released", {"budget": 60, "population": 10, "dim": 8, "head": "none"}),
     ("bbt", "llmopt", {"budget": 60, "population": 8, "dim": 6, "loss": "hinge"}),
     ("cbbt", "llmopt", {"budget": 30, "own": False, "rank": 4, "adapter": False}),
-    ("cbbt", "released", {"epochs": 3, "directions": 4, "adapter": False}),
+    ("cbbt", "released", {"epochs": 3, "directions": 4, "adapter": "none"}),
+    ("cbbt", "released", {"epochs": 13, "directions": 2, "adapter": "tip", "batch": 8}),
     ("coop", "llmopt", {"epochs": 4, "class_specific": True, "batch": 4}),
     ("coop", "released", {"epochs": 4, "words": "a photo of a"}),
 ]

@@ -52,7 +52,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--set restarts", ["'restarts' is not of the form KEY=VALUE"]),
         ("--set shots=4", ["it is an option of its own: --shots 4"]),
         ("--optimizer zip --set tokens=4", ["works in: released (--set profile=NAME)"]),
-        ("--optimizer cbbt --set profile=released --head gda", ["trains a head of its own"]),
+        (
+            "--optimizer cbbt --set profile=released --set adapter=tip --head gda",
+            ["--head gda", "--set adapter=tip"],
+        ),
         ("--optimizer craft --set head=bias --head gda", ["--head gda or --set head=bias"]),
         ("--shots 0", ["shots must be 1 or more, not 0"]),
         ("--shots -4", ["shots must be 1 or more, not -4"]),

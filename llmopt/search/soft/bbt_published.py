@@ -2,9 +2,9 @@
 
 Access: ``soft``. Equations (1) and (2) are those of :mod:`llmopt.search.soft.bbt`. The context
 starts at "a photo of a", A is Gaussian with D = 500, a generation has 20 candidates. Every 100
-evaluations the candidate of the lowest training loss so far is tried on the validation images; the
-result is the one that was best there, the earlier of two that tie, or the last one where there are
-no such images.
+evaluations the candidate just scored is tried on the validation images; the result is the one that
+was best there, the earlier of two that tie. Before the first look, and without such images, it is
+the candidate of the lowest training loss.
 
 The paper's validation set is as large as its training set; here it is the task's.
 
@@ -24,12 +24,12 @@ import torch
 from annotated_types import Ge, Gt
 
 from llmopt.search.base import Optimizer, Outcome, Search
-from llmopt.search.soft.bbt import LOSSES, Bbt
+from llmopt.search.soft.bbt import Bbt
 from llmopt.search.soft.machinery.cma_search import CmaSearch
-from llmopt.search.soft.machinery.evolution import Evolution, cma_seed
+from llmopt.search.soft.machinery.evolution import Evolution, Loss, cma_seed
 from llmopt.search.soft.machinery.images import Encoded
 from llmopt.search.soft.machinery.schedules import check_budget
-from llmopt.search.soft.machinery.scoring import score
+from llmopt.search.soft.machinery.scoring import cross_entropy, double, score
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import words_start
 from llmopt.search.soft.machinery.subspace import Subspace, bbt_std, gaussian
@@ -53,7 +53,7 @@ class BbtReleasedSettings(Settings):
         population: candidates a generation.
         sigma: step size at the start.
         alpha: size of A z at the start, in standard deviations of the token embeddings.
-        loss: ``ce`` (cross-entropy) or ``hinge``.
+        loss: ``ce`` (cross-entropy) or ``hinge`` (over all other classes, not the best of them).
     """
 
     budget: int | None = None
@@ -68,41 +68,56 @@ class BbtReleasedSettings(Settings):
         check_budget(self.budget, self.population)
 
 
+def hinge_over_all(scores: torch.Tensor, labels: torch.Tensor, margin: float = 2.0) -> torch.Tensor:
+    """Mean over images of the true class's shortfalls behind each other one and a margin: (B,)."""
+    index = labels.to(scores.device).expand(scores.shape[:-1])[..., None]
+    scores = double(scores)
+    short = (margin + scores - scores.gather(-1, index)).clamp(min=0).scatter(-1, index, 0.0)
+    return short.sum(dim=-1).mean(dim=-1)
+
+
+_LOSSES: Final[dict[str, Loss]] = {"ce": cross_entropy, "hinge": hinge_over_all}
+
+
 class Looking(Evolution):
-    """An evolution whose best candidate is tried on the validation images from time to time."""
+    """An evolution that tries the candidate just scored on the validation images now and then."""
 
     def __init__(self, *parts: Any, **named: Any) -> None:
         super().__init__(*parts, **named)
         val = self.search.task.val
         self.val = Encoded.of(self.search.box, val) if len(val) else None
-        self.kept, self.kept_accuracy = self.best_z, -1.0
+        self.looked, self.accuracy = self.best_z, -1.0
+
+    @property
+    def result(self) -> npt.NDArray[np.float64]:
+        """Coordinates of the best on the validation images, or else of the lowest loss."""
+        return self.looked if self.accuracy >= 0 else self.best_z
 
     def advance(self, step: int, scores: torch.Tensor | None = None) -> float:
-        """A generation, and a look when one is due."""
+        """A generation, and the looks that fall into it."""
         loss = super().advance(step)
-        if (step + 1) % (LOOK_EVERY // self.cost or 1) == 0:
-            self._look()
+        scored = step * self.cost
+        for place in range(self.cost):
+            if self.val and (scored + place + 1) % LOOK_EVERY == 0:
+                self._look(self.val, self.z[place])
         return loss
 
-    def _look(self) -> None:
-        found = 0.0
-        if self.val:
-            context = self.best_context[None]
-            scores = score(self.search.box, self.val, context, self.names)[0]
-            found = float((scores.argmax(-1) == self.val.labels).float().mean())
-        # Without validation images, the later best is the better one.
-        if found > self.kept_accuracy or not self.val:
-            self.kept, self.kept_accuracy = self.best_z, found
+    def _look(self, val: Encoded, z: npt.NDArray[np.float64]) -> None:
+        context = self.subspace.contexts(z)[None]
+        scores = score(self.search.box, val, context, self.names)[0]
+        found = float((scores.argmax(-1) == val.labels).float().mean())
+        if found > self.accuracy:
+            self.looked, self.accuracy = z, found
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """With what was kept."""
-        kept = {"kept": self.kept, "kept_accuracy": np.array([self.kept_accuracy])}
-        return {**super().state(), **kept}
+        """With the best that was looked at."""
+        looked = {"looked": self.looked, "accuracy": np.array([self.accuracy])}
+        return {**super().state(), **looked}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """The inverse of :meth:`state`."""
         super().restore(state)
-        self.kept, self.kept_accuracy = state["kept"], float(state["kept_accuracy"][0])
+        self.looked, self.accuracy = state["looked"], float(state["accuracy"][0])
 
 
 class BbtReleased(Optimizer[BbtReleasedSettings]):
@@ -119,7 +134,7 @@ class BbtReleased(Optimizer[BbtReleasedSettings]):
         s, steps = self.settings, self._steps()
         classes, images, val = len(task.classnames), len(task.train), len(task.val)
         candidates = steps * s.population
-        looks = steps // (LOOK_EVERY // s.population or 1) if val else 0
+        looks = candidates // LOOK_EVERY if val else 0
         return Spend(
             image_encodings=images + val,
             soft_prompt_encodings=(candidates + looks) * classes,
@@ -135,12 +150,10 @@ class BbtReleased(Optimizer[BbtReleasedSettings]):
         subspace = Subspace(start.context, gaussian(rng, start.context.numel(), s.dim, std))
         cma = CmaSearch(s.dim, s.sigma, s.population, cma_seed(search, "bbt"))
         fit = Encoded.of(box, task.train)
-        walk = Looking(search, start.names, subspace, cma, fit, LOSSES[s.loss])
+        walk = Looking(search, start.names, subspace, cma, fit, _LOSSES[s.loss])
         reason = march(search, walk, self._steps())
-        if walk.kept_accuracy < 0:  # it ended before the first look
-            walk.kept = walk.best_z
         calls = {"calls_as_published": walk.cma.generation * s.population}
-        context = subspace.contexts(walk.kept).numpy()
+        context = subspace.contexts(walk.result).numpy()
         return Outcome(SoftPredictor(context, start.names), reason, summary=calls)
 
     def _steps(self) -> int:

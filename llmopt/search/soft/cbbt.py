@@ -3,8 +3,8 @@ Approximation", EMNLP Findings 2023), with a better estimate of the gradient.
 
 Access: ``soft``. The m context vectors ``p`` in R^D, D = m e, go down the cross-entropy L of the
 few shots along a gradient estimated from differences. As published, these are one-sided: (1) in
-:mod:`llmopt.search.soft.cbbt_published`, where (2) is too. Here they are two-sided, on the same
-images, in q directions on the unit sphere that are orthogonal to each other:
+:mod:`llmopt.search.soft.cbbt_published`; (2) and (3) are its adapters. Here they are two-sided, on
+the same images, in q directions on the unit sphere that are orthogonal to each other:
 
     ``g = D * mean_i (L(p + eps u_i) - L(p - eps u_i)) / (2 eps) * u_i``.                    (3)
 
@@ -168,7 +168,7 @@ class Descent(Walk):
             scores = score(self.search.box, self.fit, context, self.names)[0]
         rng = self.search.rng("cbbt", "directions", step)
         gradient = self._own(rng, scores) if self.settings.own else self._shared(rng)
-        rate = cosine_rate(step, self.steps, self.rate, self.rate)
+        rate = cosine_rate(step, self.steps, self.rate)
         self.point.descend(gradient, rate, self.settings.clip)
         return float(cross_entropy(scores[None], self.fit.labels))
 

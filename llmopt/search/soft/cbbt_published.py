@@ -5,15 +5,12 @@ batch along a gradient estimated from one-sided differences in q directions on t
 
     ``g = 1/eps * mean_i (L(p + eps u_i) - L(p)) / eps * u_i``,   eps = max(1/D, 0.001),     (1)
 
-where the outer factor is meant to be D: it is 1000 instead for longer contexts. A small adapter of
-the image features,
-
-    ``x' = normalise(0.2 A(x) + 0.8 x)``,   ``A(x) = relu(W2 relu(W1 x))``,                  (2)
-
-is trained beside the prompt by true gradients, since text and image features are outputs of the
-box. Adam, its rate on a cosine after a first epoch at 1e-5; gradients clipped at norm 5. The result
-is the last epoch. (The released code loads the epoch that was best on the test images; that is left
-out.)
+where the outer factor is meant to be D: it is 1000 instead for longer contexts. Differences this
+small drown in half precision, so the model computes in fp32 at least. A small adapter is trained
+beside the prompt by true gradients, since text and image features are outputs of the box; its two
+kinds are inferred (:mod:`llmopt.search.soft.cbbt_adapters`). Adam, its rate on a cosine after a
+first epoch at 1e-5; gradients clipped at norm 5. The result is the last epoch. (The released code
+loads the epoch that was best on the test images; that is left out.)
 
 Queries: a step encodes K soft prompts for each of q + 1 contexts. The paper does not count them.
 """
@@ -23,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,19 +28,27 @@ import torch
 from annotated_types import Ge, Interval
 
 from llmopt.data.augment import Augmentation
-from llmopt.heads.adapter import Bottleneck
 from llmopt.heads.fitted import FittedHead
 from llmopt.heads.predictor import HeadedPredictor
 from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.cbbt import Cbbt
-from llmopt.search.soft.machinery.images import Encoded, fresh_batch
+from llmopt.search.soft.cbbt_adapters import (
+    ALPHA,
+    BEGINS,
+    VIEWS,
+    WEIGHTS,
+    ClipAdapter,
+    FeatureAdapter,
+    TipAdapter,
+)
+from llmopt.search.soft.machinery.images import Encoded, fresh_batch, view
 from llmopt.search.soft.machinery.point import Array, Point
-from llmopt.search.soft.machinery.schedules import cosine_rate, per_epoch
+from llmopt.search.soft.machinery.schedules import per_epoch, warmed_up_rate
 from llmopt.search.soft.machinery.scoring import cross_entropy, score, soft_text
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import check_room, words_start
 from llmopt.search.soft.machinery.subspace import word_axes
-from llmopt.search.soft.machinery.torch_state import below, pack, unpack
+from llmopt.search.soft.machinery.torch_state import below
 from llmopt.search.soft.machinery.walk import Walk, march
 from llmopt.settings import Settings
 from llmopt.spend.currency import Spend
@@ -52,7 +57,6 @@ from llmopt.vision.answers import WIDEST
 from llmopt.vision.base import Access, BlackBox
 
 _EPOCHS: Final = {"stanford_cars": 80, "sun397": 40, "imagenet": 12}
-_RATIO: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class CbbtReleasedSettings(Settings):
         batch: images a step.
         rank: search the span of so many principal axes of word vectors, the same for each token;
             0 is the whole space.
-        adapter: train the adapter too.
+        adapter: ``clip``, ``tip`` or ``none``.
         flip: mirror half of the augmented images.
     """
 
@@ -81,7 +85,7 @@ class CbbtReleasedSettings(Settings):
     clip: Annotated[float, Ge(0)] = 5.0
     batch: Annotated[int, Ge(1)] = 32
     rank: Annotated[int, Ge(0)] = 0
-    adapter: bool = True
+    adapter: Literal["clip", "tip", "none"] = "clip"
     flip: bool = True
 
 
@@ -119,13 +123,13 @@ class Training(Walk):
         box, task = search.box, search.task
         self.how = Augmentation(flip=settings.flip)
         self.batches = per_epoch(len(task.train), settings.batch)
-        self.cost = self.batches * (1 + settings.directions) + settings.adapter
+        self.cost = self.batches * (1 + settings.directions) + (settings.adapter == "clip")
         start = words_start(box, released_words(settings.tokens), task.classnames)
         self.names = start.names
         axes = word_axes(box, settings.rank) if settings.rank else None
         self.point = Point(start.context, axes, settings.rate, settings.decay)
         self.eps = max(1 / self.point.w.numel(), 0.001)
-        self.adapter: Bottleneck | None = None
+        self.adapter: FeatureAdapter | None = None
         self.text = torch.empty(0)
 
     @property
@@ -135,88 +139,79 @@ class Training(Walk):
 
     def advance(self, step: int, scores: torch.Tensor | None = None) -> float:
         """One epoch of steps along (1)."""
-        rate = cosine_rate(step, self.epochs, self.settings.rate)
-        losses = [
-            self._batch(number, rate)
-            for number in range(step * self.batches, (step + 1) * self.batches)
-        ]
-        if self.adapter:
-            dim = self.adapter.w2.shape[0]
-            self.text = soft_text(self.search.box, dim, self.context, self.names)
+        first = step * self.batches
+        losses = [self._batch(first + place, step) for place in range(self.batches)]
+        if self.adapter and self.adapter.reads_text:
+            self.text = soft_text(self.search.box, self.width, self.context, self.names)
         return float(np.mean(losses))
 
-    def _batch(self, number: int, rate: float) -> float:
+    def _batch(self, number: int, epoch: int) -> float:
         s, box = self.settings, self.search.box
         images = fresh_batch(self.search, number, s.batch, self.how)
         features = torch.from_numpy(images.features)
-        if s.adapter and self.adapter is None:
-            self._make_adapter(features.shape[1])
-        moved = self.adapter(features) if self.adapter else features
+        self.width = features.shape[1]
+        if self.adapter is None and epoch >= BEGINS.get(s.adapter, self.epochs):
+            self.adapter = self._clip() if s.adapter == "clip" else self._tip(self._keys())
+        moved, added = self.adapter(features) if self.adapter else (features, torch.zeros(()))
         # The features the box gives back are constants, so this has the adapter's gradient.
         logits = box.soft_logits(moved, self.context[None], self.names)
-        loss = cross_entropy(logits.double(), images.labels)[0]
+        loss = cross_entropy(logits.double() + added.to(logits.device), images.labels)[0]
         u = sphere(
             self.search.rng("cbbt", "directions", number), s.directions, self.point.w.numel()
         )
-        seen = Encoded(moved.detach().numpy(), images.labels)
+        constant = added.detach().to(logits.device)
         losses = score(
             box,
-            seen,
+            Encoded(moved.detach().numpy(), images.labels),
             self.point.contexts(self.eps * u),
             self.names,
-            lambda logits: cross_entropy(logits.double(), images.labels),
+            lambda logits: cross_entropy(logits.double() + constant, images.labels),
         )
         gradient = one_sided(losses.numpy(), loss.item(), u, self.eps)
+        rate = warmed_up_rate(epoch, self.epochs, s.rate)
         if self.adapter:
-            self.optimizer.param_groups[0]["lr"] = rate
-            self.optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            self.optimizer.step()
+            self.adapter.learn(loss, epoch, rate)
         self.point.descend(gradient, rate, s.clip)
         return loss.item()
 
     def fitted(self) -> FittedHead | None:
         """The adapter as it was when the last epoch ended."""
-        if self.adapter is None or not len(self.text):
+        if self.adapter is None or (self.adapter.reads_text and not len(self.text)):
             return None
-        tensors = {
-            **self._weights(),
-            "ratio": np.array([_RATIO], dtype=np.float32),
-            "outer": np.ones(1, dtype=np.float32),
-            "text": self.text.numpy() * np.float32(self.search.box.info.logit_scale),
-        }
-        return FittedHead("adapter", tensors, {})
+        return self.adapter.head(self.text, self.search.box.info.logit_scale)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Context, adapter, text features and Adam's moments."""
         if self.adapter is None:
             return self.point.state()
-        weights = {f"adapter.{name}": array for name, array in self._weights().items()}
-        moments = pack(self.optimizer, "adapter-optimizer.")
-        return {**self.point.state(), **weights, **moments, "text": self.text.numpy()}
+        return {**self.point.state(), **self.adapter.state(), "text": self.text.numpy()}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """The inverse of :meth:`state`."""
         self.point.restore(state)
-        if self.settings.adapter:
-            adapter = self._make_adapter(state["adapter.w2"].shape[0])
-            weights = below("adapter.", state)
-            adapter.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
-            unpack(self.optimizer, state, "adapter-optimizer.")
+        if "text" in state:
+            weights = below(WEIGHTS, state)
+            self.width = weights["w2" if "w2" in weights else "keys"].shape[-1]
+            self.adapter = self._tip(weights["keys"]) if "keys" in weights else self._clip()
+            self.adapter.restore(state)
             self.text = torch.from_numpy(state["text"])
 
-    def _make_adapter(self, dim: int) -> Bottleneck:
+    def _clip(self) -> ClipAdapter:
         dice = torch.Generator()
         dice.manual_seed(int(self.search.rng("cbbt", "adapter").integers(2**62)))
-        self.adapter = Bottleneck(dim, max(1, dim // 4), _RATIO, dice, start="released")
-        self.optimizer = torch.optim.Adam(
-            self.adapter.parameters(), lr=self.settings.rate, weight_decay=self.settings.decay
-        )
-        return self.adapter
+        return ClipAdapter(self.width, dice, self.settings.decay)
 
-    def _weights(self) -> dict[str, npt.NDArray[Any]]:
-        assert self.adapter is not None
-        return {name: w.detach().numpy().copy() for name, w in self.adapter.named_parameters()}
+    def _tip(self, keys: npt.NDArray[np.float32]) -> TipAdapter:
+        task = self.search.task
+        labels, alpha = torch.from_numpy(task.train.labels), ALPHA.get(task.dataset, 1.17)
+        return TipAdapter(keys, labels, len(task.classnames), alpha, self.epochs)
+
+    def _keys(self) -> npt.NDArray[np.float32]:
+        """(N, d) mean of augmented views that no epoch trains on, L2-normalised."""
+        search, numbers = self.search, range(self.epochs + 1, self.epochs + 1 + VIEWS)
+        views = [view(search.task.train, n, search.seed, self.how) for n in numbers]
+        mean = np.mean([Encoded.passing(search.box, one).features for one in views], axis=0)
+        return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True), dtype=np.float32)
 
 
 class CbbtReleased(Optimizer[CbbtReleasedSettings]):
@@ -227,7 +222,8 @@ class CbbtReleased(Optimizer[CbbtReleasedSettings]):
     FORMS = Cbbt.FORMS
     access = Access.SOFT
     Settings = CbbtReleasedSettings
-    HEADLESS = None
+    HEADLESS: ClassVar = {"adapter": "none"}
+    full_precision = True
 
     def check(self, box: BlackBox, task: Task) -> None:
         """As every optimizer, and room for the vectors of the start."""
@@ -239,9 +235,10 @@ class CbbtReleased(Optimizer[CbbtReleasedSettings]):
         s, classes, images = self.settings, len(task.classnames), len(task.train)
         size, epochs = min(s.batch, images), self._epochs(task)
         steps = epochs * per_epoch(images, s.batch)
-        contexts, read = steps * (1 + s.directions), epochs * s.adapter
+        contexts, read = steps * (1 + s.directions), epochs * (s.adapter == "clip")
+        views = VIEWS if s.adapter == "tip" and epochs > BEGINS["tip"] else 0
         return Spend(
-            image_encodings=steps * size,
+            image_encodings=steps * size + views * images,
             soft_prompt_encodings=(contexts + read) * classes,
             pairs_scored=(contexts * size + read * WIDEST) * classes,
         )

@@ -106,8 +106,7 @@ class Sgd(Walk):
         start: where the context stands at first.
         images: those of a step of SGD, by its number.
         batches: steps of SGD in an epoch.
-        rate: top of the cosine.
-        warm_up_rate: of the first epoch.
+        rate: of an epoch.
     """
 
     def __init__(
@@ -117,18 +116,17 @@ class Sgd(Walk):
         start: SoftStart,
         images: Callable[[int], Encoded],
         batches: int,
-        rate: float,
-        warm_up_rate: float,
+        rate: Callable[[int], float],
     ) -> None:
         self.search, self.names, self.images = search, start.names, images
         self.epochs, self.cost = settings.epochs_of(search.task), batches
-        self.rate, self.warm_up_rate = rate, warm_up_rate
+        self.rate = rate
         context = start.context
-        if settings.class_specific:
+        if settings.class_specific and context.ndim == 2:
             context = context.expand(len(start.names), *context.shape)
         self.p = context.clone().requires_grad_()
         self.sgd = torch.optim.SGD(
-            [self.p], lr=rate, momentum=settings.momentum, weight_decay=settings.decay
+            [self.p], lr=rate(0), momentum=settings.momentum, weight_decay=settings.decay
         )
 
     @property
@@ -138,9 +136,7 @@ class Sgd(Walk):
 
     def advance(self, step: int, scores: torch.Tensor | None = None) -> float:
         """Pass over the images once; returns the mean loss, in nats."""
-        self.sgd.param_groups[0]["lr"] = cosine_rate(
-            step, self.epochs, self.rate, self.warm_up_rate
-        )
+        self.sgd.param_groups[0]["lr"] = self.rate(step)
         total = 0.0
         for number in range(step * self.cost, (step + 1) * self.cost):
             images = self.images(number)
@@ -210,7 +206,7 @@ class Coop(Optimizer[CoopSettings]):
         """Descend from the template; end with the likeliest epoch or the template itself."""
         s, task, box = self.settings, search.task, search.box
         start = soft_start(box, task.start, task.classnames)
-        rate = s.rate or 0.1 * box.embedding_std
+        top, epochs = s.rate or 0.1 * box.embedding_std, s.epochs_of(task)
 
         def make(fit: Encoded) -> Sgd:
             batches = per_epoch(len(fit), s.batch)
@@ -220,13 +216,15 @@ class Coop(Optimizer[CoopSettings]):
                 order = search.rng("epoch", epoch).permutation(len(fit))
                 return fit[order[place * s.batch : (place + 1) * s.batch]]
 
-            return Sgd(s, search, start, images, batches, rate, rate)
+            return Sgd(
+                s, search, start, images, batches, lambda step: cosine_rate(step, epochs, top)
+            )
 
         return follow(
             search,
             start.names,
             make,
-            s.epochs_of(task),
+            epochs,
             views=s.views,
             standard_errors=s.standard_errors,
         )

@@ -1,7 +1,8 @@
 """CoOp as released (Zhou et al., IJCV 2022): random vectors, augmented batches, the last step.
 
 Access: white box, as :mod:`llmopt.search.soft.coop`, whose equation (1) it minimises. The context
-starts as 16 random vectors from N(0, 0.02^2), or as the vectors of given words. Every epoch
+starts as 16 random vectors from N(0, 0.02^2), drawn for each class where it has a context of its
+own, or as the vectors of given words. Every epoch
 augments and encodes the training images anew, in batches of 32; the first one runs at a rate of
 1e-5, the others on a cosine from 2e-3 to 0. Momentum is 0.9, weight decay 5e-4. The result is
 wherever the last step led.
@@ -22,7 +23,7 @@ from llmopt.data.augment import Augmentation
 from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.soft.coop import Coop, Sgd, SgdSettings, check_gradients
 from llmopt.search.soft.machinery.images import fresh_batch
-from llmopt.search.soft.machinery.schedules import per_epoch
+from llmopt.search.soft.machinery.schedules import per_epoch, warmed_up_rate
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import SoftStart, check_room, plain_names, words_start
 from llmopt.search.soft.machinery.walk import march
@@ -78,16 +79,16 @@ class CoopReleased(Optimizer[CoopReleasedSettings]):
         s, start = self.settings, self._start(search)
         how = Augmentation(scale=(0.08, 1.0), flip=s.flip)
         batches = per_epoch(len(search.task.train), s.batch)
+        epochs = s.epochs_of(search.task)
         walk = Sgd(
             s,
             search,
             start,
             lambda number: fresh_batch(search, number, s.batch, how),
             batches,
-            s.rate,
-            1e-5,
+            lambda epoch: warmed_up_rate(epoch, epochs, s.rate),
         )
-        reason = march(search, walk, walk.epochs)
+        reason = march(search, walk, epochs)
         return Outcome(SoftPredictor(walk.context.numpy(), start.names), reason)
 
     def _start(self, search: Search) -> SoftStart:
@@ -95,5 +96,7 @@ class CoopReleased(Optimizer[CoopReleasedSettings]):
         if self.settings.words:
             return words_start(search.box, self.settings.words, classnames)
         width = search.box.embed_text("a").shape[1]
-        p0 = search.rng("coop", "start").normal(0.0, 0.02, (self.settings.tokens, width))
+        shape = [len(classnames)] if self.settings.class_specific else []
+        shape += [self.settings.tokens, width]
+        p0 = search.rng("coop", "start").normal(0.0, 0.02, shape)
         return SoftStart(torch.from_numpy(p0.astype(np.float32)), plain_names(classnames))

@@ -292,7 +292,7 @@ class Alternation:
         """The training images in augmented view ``number``."""
         search = self.search
         how = Augmentation(scale=(self.row.crop, 1.0), flip=self.settings.flip)
-        return Encoded.of(search.box, view(search.task.train, number, search.seed, how))
+        return Encoded.passing(search.box, view(search.task.train, number, search.seed, how))
 
     def _projection(self) -> torch.Tensor:
         rng, dim = self.search.rng("craft", "projection"), self.settings.dim

@@ -8,7 +8,7 @@ import pytest
 import torch
 from soft_box import NAMES, Bench, SoftBox, make_task
 
-from llmopt.search.soft.bbt_published import BbtReleased, BbtReleasedSettings, Looking
+from llmopt.search.soft.bbt_published import BbtReleased, BbtReleasedSettings
 from llmopt.search.soft.bptvlm_published import BptVlmReleased, BptVlmReleasedSettings
 from llmopt.search.soft.machinery.evolution import Evolution, hinge
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
@@ -29,32 +29,6 @@ def test_hinge() -> None:
     labels = torch.tensor([0, 1])
     expected = torch.tensor([(0 + 1) / 2, (2 + 11) / 2], dtype=torch.float64)
     torch.testing.assert_close(hinge(scores, labels), expected)
-
-
-def test_the_best_on_the_validation_images_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    box = SoftBox()
-    task, _ = make_task(box, shots=2)
-    walks: list[Looking] = []
-    looks: list[tuple[float, np.ndarray]] = []
-    look = Looking._look
-
-    def watch(self: Looking) -> None:
-        before = self.kept_accuracy
-        look(self)
-        walks.append(self)
-        looks.append((self.kept_accuracy, self.kept))
-        assert self.kept_accuracy >= before
-
-    monkeypatch.setattr(Looking, "_look", watch)
-    settings = BbtReleasedSettings(budget=600, dim=10)
-    with Bench(tmp_path, task, box) as bench:
-        outcome = BbtReleased(settings).run(bench.search)
-    assert len(looks) == 6
-    assert isinstance(outcome.predictor, SoftPredictor)
-    expected = walks[-1].subspace.contexts(looks[-1][1]).numpy()
-    np.testing.assert_array_equal(outcome.predictor.context, expected)
 
 
 def test_without_validation_images_the_lowest_loss_is_kept(

@@ -59,7 +59,7 @@ PUBLISHED = [
     Case(BbtReleased, {"budget": 200, "dim": 8}),
     Case(BptVlmReleased, {"budget": 60, "population": 10, "dim": 10}),
     Case(CbbtReleased, {"epochs": 3, "directions": 4, "batch": 4}),
-    Case(CbbtReleased, {"epochs": 3, "directions": 4, "adapter": False}),
+    Case(CbbtReleased, {"epochs": 3, "directions": 4, "adapter": "none"}),
     Case(ZipReleased, {"budget": 60, "batch": 4}),
     Case(CoopReleased, {"epochs": 4, "batch": 4}),
     Case(CoopReleased, {"epochs": 4, "words": "a photo of a"}),

@@ -52,7 +52,7 @@ def test_one_step_is_sgd_on_the_cross_entropy(bench: Bench) -> None:
     settings = CoopReleasedSettings()
     start = soft_start(bench.metered, bench.search.task.start, NAMES)
     images = fresh_batch(bench.search, 0, 64, Augmentation(scale=(0.08, 1.0), flip=False))
-    walk = Sgd(settings, bench.search, start, lambda number: images, 1, 2e-3, 1e-5)
+    walk = Sgd(settings, bench.search, start, lambda number: images, 1, lambda epoch: 1e-5)
     p = start.context.clone().requires_grad_()
     logits = bench.metered.soft_logits(images.features, p[None], start.names, grad=True)[0]
     (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, images.labels), p)

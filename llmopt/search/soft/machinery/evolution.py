@@ -36,6 +36,7 @@ class Evolution(Walk):
     Attributes:
         best: lowest loss of a candidate so far.
         best_z: its coordinates.
+        z: (population, D) coordinates of the last generation.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Evolution(Walk):
         self.cma, self.fit, self.loss = cma, fit, loss
         self.cost = cma.population
         self.best, self.best_z = math.inf, np.zeros(subspace.dim)
+        self.z = np.zeros((0, subspace.dim))
 
     @property
     def context(self) -> torch.Tensor:
@@ -74,7 +76,7 @@ class Evolution(Walk):
 
     def advance(self, step: int, scores: torch.Tensor | None = None) -> float:
         """One generation."""
-        z = self.cma.ask()
+        self.z = z = self.cma.ask()
         losses = score(
             self.search.box,
             self.fit,

@@ -36,6 +36,11 @@ class Encoded:
         """Encode images; each is paid for once in a run."""
         return Encoded(box.image_features(images), torch.from_numpy(images.labels))
 
+    @staticmethod
+    def passing(box: MeteredBox, images: Labelled) -> Encoded:
+        """Encode images that are not met again, such as fresh views; they are kept nowhere."""
+        return Encoded(box.passing_features(images), torch.from_numpy(images.labels))
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -62,4 +67,4 @@ def fresh_batch(search: Search, step: int, size: int, how: Augmentation) -> Enco
     epoch, place = divmod(step, per_epoch(len(train), size))
     order = search.rng("epoch", epoch).permutation(len(train))
     rows = order[place * size : (place + 1) * size]
-    return Encoded.of(search.box, view(train.subset(rows), epoch + 1, search.seed, how))
+    return Encoded.passing(search.box, view(train.subset(rows), epoch + 1, search.seed, how))

@@ -16,9 +16,14 @@ def per_epoch(count: int, size: int) -> int:
     return max(1, count // size)
 
 
-def cosine_rate(epoch: int, epochs: int, rate: float, warm_up_rate: float = 1e-5) -> float:
-    """CoOp's learning rate: a constant first epoch, then a cosine to zero."""
-    return warm_up_rate if epoch == 0 else rate * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
+def cosine_rate(epoch: int, epochs: int, rate: float) -> float:
+    """A learning rate that falls to zero on a cosine."""
+    return rate * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
+
+
+def warmed_up_rate(epoch: int, epochs: int, rate: float) -> float:
+    """CoOp's learning rate: a first epoch at 1e-5, then the cosine, counted from its beginning."""
+    return 1e-5 if epoch == 0 else cosine_rate(epoch - 1, epochs, rate)
 
 
 def by_shots(shots: int, one: int, few: int, many: int) -> int:
