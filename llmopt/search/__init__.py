@@ -24,6 +24,7 @@ OPTIMIZERS: Final[Registry[type[Optimizer[Any]]]] = Registry(
         "chat": "llmopt.search.text.chat:Chat",
         "random": "llmopt.search.text.random:Random",
         "zeroshot": "llmopt.search.text.zeroshot:ZeroShot",
+        "rename": "llmopt.search.text.rename:Rename",
         "describe": "llmopt.search.text.describe:Asked",
         "handcrafted": "llmopt.search.text.handcrafted:Handcrafted",
         "craft": "llmopt.search.soft.craft:Craft",

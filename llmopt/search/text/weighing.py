@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,10 @@ from llmopt.search.base import Search, TemplateResult
 from llmopt.search.text.archive import Scored
 from llmopt.search.text.described import Bank, DescribedPredictor, Weights
 from llmopt.stats import log_likelihoods, settled
-from llmopt.task import FloatArray, Labelled, Task
+from llmopt.task import FloatArray, IntArray, Labelled, Task
 
 Array = npt.NDArray[np.float64]
+Logits = npt.NDArray[np.floating[Any]]
 
 SHARES = (0.5, 1.0)
 """Of the descriptions in an embedding, tried beside none."""
@@ -79,11 +81,12 @@ class Shots:
     Attributes:
         images: N of both.
         trained: the first ones, of training.
+        of_class: (K,) how many each class has.
     """
 
     images: Labelled
     trained: int
-    _of_class: npt.NDArray[np.int64] = field(repr=False)
+    of_class: npt.NDArray[np.int64] = field(repr=False)
 
     @classmethod
     def of(cls, search: Search) -> Shots:
@@ -143,7 +146,8 @@ class Shots:
                 likelihoods = _likelihoods(left, self.images)
                 if settled(likelihoods.mean()) > settled(best_left.mean()):
                     best, best_left = Chosen(prompts, bank, weights, logits), likelihoods
-        if best is before or not self._convinces(best_left, start, best.logits, before.logits):
+        labels = self.images.labels
+        if best is before or not convinces(best_left, start, best.logits, before.logits, labels):
             return before
         return self._back(best, before)
 
@@ -151,7 +155,7 @@ class Shots:
         """(M - 1, K) weights by how well descriptions rank their class's images, and (N, M - 1) of
         each image for its own class without itself."""
         own, every, each = bank.singly(self.images.labels)
-        n = self._of_class.astype(float)
+        n = self.of_class.astype(float)
         others = (every - own) / np.maximum(1, n.sum() - n)
         labels = self.images.labels
         margin = own / np.maximum(1, n) - others
@@ -180,35 +184,51 @@ class Shots:
                 left[place, label] = bank.column(place, label, weights)
         return left
 
-    def _convinces(
-        self, after: Array, before: Array, logits: FloatArray, plain: FloatArray
-    ) -> bool:
-        gain = after - before
-        error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
-        right = (logits.argmax(1) == self.images.labels).mean()
-        was = (plain.argmax(1) == self.images.labels).mean()
-        least = max(float(error), LEAST * -float(before.mean()))
-        return bool(settled(gain.mean()) > settled(least) and right >= was)
-
     def _back(self, chosen: Chosen, before: Chosen) -> Chosen:
-        """Classes for which the template is better go back to it, one after the other."""
-        labels, weights = self.images.labels, chosen.weights.copy()
-        logits = chosen.logits.astype(np.float64)
-        places = np.arange(len(labels))
-        for k in np.flatnonzero(weights[1:].sum(axis=0) > 0):
-            changed = logits.copy()
-            changed[:, k] = before.logits[:, k]
-            touched = (labels == k) | (logits.argmax(1) == k) | (changed.argmax(1) == k)
-            if not touched.any():
-                continue
-            was = logits[touched] - _logsumexp(logits[touched])
-            now = changed[touched] - _logsumexp(changed[touched])
-            gain = (now - was)[places[: touched.sum()], labels[touched]]
-            error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
-            if settled(gain.mean()) > settled(error):
-                weights[:, k], logits = 0.0, changed
-                weights[0, k] = 1.0
+        """Classes for which the template is better go back to it."""
+        weights = chosen.weights.copy()
+        described = weights[1:].sum(axis=0) > 0
+        back = described & better_apart(chosen.logits, before.logits, self.images.labels)
+        weights[:, back] = 0.0
+        weights[0, back] = 1.0
         return Chosen(chosen.prompts, chosen.bank, weights, chosen.bank.logits(weights))
+
+
+def convinces(after: Array, before: Array, logits: Logits, plain: Logits, labels: IntArray) -> bool:
+    """Whether new prompts may replace the template.
+
+    Their mean gain must exceed its standard error and :data:`LEAST` of the template's loss, and no
+    fewer images may be right.
+
+    Args:
+        after, before: (N,) log-likelihoods of the true class.
+        logits, plain: (N, K) likewise of the new prompts and of the template.
+        labels: (N,).
+    """
+    gain = after - before
+    error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
+    least = max(float(error), LEAST * -float(before.mean()))
+    right, was = (np.mean(one.argmax(axis=1) == labels) for one in (logits, plain))
+    return bool(settled(gain.mean()) > settled(least) and right >= was)
+
+
+def better_apart(logits: Logits, plain: Logits, labels: IntArray) -> npt.NDArray[np.bool_]:
+    """(K,) classes that had better keep the template's score, tried one after the other.
+
+    Judged on the images a class can touch: its own, and those that are taken for it either way. The
+    gain must exceed its standard error.
+    """
+    now = logits.astype(np.float64)
+    kept = np.zeros(logits.shape[1], dtype=bool)
+    for k in range(logits.shape[1]):
+        changed = now.copy()
+        changed[:, k] = plain[:, k]
+        touched = (labels == k) | (now.argmax(axis=1) == k) | (changed.argmax(axis=1) == k)
+        gain = log_likelihoods(changed[touched], labels[touched])
+        gain = gain - log_likelihoods(now[touched], labels[touched])
+        if len(gain) > 1 and settled(gain.mean()) > settled(gain.std(ddof=1) / np.sqrt(len(gain))):
+            now, kept[k] = changed, True
+    return kept
 
 
 def _shares(there: Array) -> Weights:
@@ -232,8 +252,3 @@ def _mixed(weights: Weights, described: npt.NDArray[np.bool_], share: float) -> 
 
 def _likelihoods(logits: FloatArray, images: Labelled) -> Array:
     return log_likelihoods(logits, images.labels)
-
-
-def _logsumexp(logits: Array) -> Array:
-    top = logits.max(axis=1, keepdims=True)
-    return np.asarray(top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True)))
