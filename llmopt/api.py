@@ -87,22 +87,25 @@ def resume(
     task: Task | None = None,
     optimizer: Optimizer[Any] | None = None,
     model: BlackBox | None = None,
-    llm: BaseChatModel | None = None,
+    llm: str | BaseChatModel | None = None,
     skip_unreadable: bool = False,
     trust_config: bool = False,
     callbacks: Iterable[Callback] = (),
     progress: bool | None = None,
     track: str | None = None,
+    **changes: Any,
 ) -> Run:
     """Go on where a run stopped, paying for nothing twice; a finished one is given as it is.
 
     Args:
         run: the run folder.
-        task, optimizer, model, llm: the objects the run was started with, where it was.
+        task, optimizer, model, llm: the objects the run was started with, where it was; ``llm`` may
+            be another model too.
         skip_unreadable: leave damaged test images out; the few shots stay what they were.
         trust_config: send secrets of this machine where the run folder says; else it may name no
             environment variable but a provider's own, and no other address for that.
         callbacks, progress, track: as in :func:`run`.
+        changes: other values of ``llm_base_url`` and of the caps, which the run keeps.
 
     Raises:
         RunFolderError: there is no such run, or it is damaged.
@@ -110,16 +113,26 @@ def resume(
     """
     folder = Path(run)
     config = run_folder.read_run_config(folder)
+    if isinstance(llm, str):
+        changes["llm"], llm = llm, None
+    config = run_folder.changed(config, changes)
     given = Given(task, optimizer, model, llm)
     with _watching(callbacks, progress, track, config) as watch:
         if run_folder.is_complete(folder):
             watch.note(f"{folder} is complete; nothing to do")
+            if changes:
+                watch.note(
+                    "its test images were measured, so other caps or another model need a run of "
+                    f"their own: llmopt run --config {folder / run_folder.CONFIG} …"
+                )
             return Run(folder, model)
         if not trust_config:
             refuse_untrusted(config, folder / run_folder.CONFIG)
         setup = compose(config, given)
         if skip_unreadable:
             setup = dataclasses.replace(setup, skip_unreadable=True)
+        if changes:
+            run_folder.keep_changes(folder, setup.config)
         watch.finished(engine.resume(folder, setup, watch))
     return Run(folder, model)
 

@@ -44,9 +44,10 @@ COMMANDS = {
     ),
     "explain": (
         "inspect",
-        "Show the words nearest to a run's soft prompt, and how little that may mean.",
+        "Show what each word of a run's text is worth, or the words nearest to its soft prompt.",
     ),
-    "runs": ("inspect", "List run folders: what was asked, how it went, what it cost."),
+    "predict": ("predict", "Name the likeliest classes of images, with what a run found."),
+    "runs": ("inspect", "List run folders, or delete some: what was asked, how it went, its cost."),
     "doctor": (
         "inspect",
         "Show versions, device, caches, data, keys (never their values), and what would not work.",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmopt.cli.show import console, say
-from llmopt.figures import percent
+from llmopt.figures import percent, points
 from llmopt.tables import print_table, text_columns
 
 if TYPE_CHECKING:
     from llmopt.runs.explain import Explanation
+    from llmopt.runs.words import WordsWorth
 
 
 def print_explanation(found: Explanation, shown: int = 5) -> None:
@@ -42,4 +43,32 @@ def print_explanation(found: Explanation, shown: int = 5) -> None:
         f"({found.token_spacing:.3g}). With the nearest words in the vectors' place "
         f"{percent(found.as_words)} of the training images are right instead of "
         f"{percent(found.as_vectors)}.",
+    )
+
+
+def print_words(found: WordsWorth) -> None:
+    """What each word of the templates is worth."""
+    out = console()
+    names = ("word", "nats", "± se", "accuracy, points", "without it")
+    columns = text_columns(*names, texts=names[:1], words=names[-1:])
+    for template, words in found.templates.items():
+        rows = [
+            (
+                word.text,
+                f"{word.worth:+.3f}",
+                "–" if word.se is None else f"{word.se:.3f}",
+                points(word.accuracy),
+                word.without,
+            )
+            for word in words
+        ]
+        title = f"what each word of '{template}' is worth on {found.images} labelled images"
+        if rows:
+            print_table(out, columns, rows, title=title)
+        else:
+            say(out, f"'{template}' has no word that could be left out")
+    say(
+        out,
+        "\nWorth: what the log-likelihood of the true class loses without the word "
+        "('llmopt docs nats'). These images chose the template, so compare words, not runs.",
     )

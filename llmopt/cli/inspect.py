@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,42 +94,94 @@ def explain(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Show the words nearest to a run's soft prompt, and how little that may mean."""
-    from llmopt.cli.explained import print_explanation
+    """Show what each word of a run's text is worth, or the words nearest to its soft prompt."""
+    from llmopt.cli.explained import print_explanation, print_words
     from llmopt.cli.show import print_json
     from llmopt.figures import plain
     from llmopt.live import watching
     from llmopt.runs.explain import explain as put_in_words
+    from llmopt.runs.load import load_predictor
+    from llmopt.runs.words import words_worth
 
+    found: Any
+    show: Callable[[Any], None]
     with watching(quiet=quiet or json) as watch:
-        found = put_in_words(run, top, watch, bool(trust_config))
-    if json:
-        print_json(plain(found))
-    else:
-        print_explanation(found)
+        if load_predictor(run).innermost.soft_prompt is None:
+            found, show = words_worth(run, watch, bool(trust_config)), print_words
+        else:
+            found, show = put_in_words(run, top, watch, bool(trust_config)), print_explanation
+    print_json(plain(found)) if json else show(found)
 
 
 def runs(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="These alone, in place of all.", show_default=False)
+    ] = None,
     root: Annotated[Path, typer.Option("--runs", help="Where run folders are.")] = Path("runs"),
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete those that --filter or their names choose.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")] = False,
     wide: o.Wide = False,
     columns: o.Columns = "",
     sort: o.Sort = "",
     filter: o.Filter = None,
     json: o.Json = False,
 ) -> None:
-    """List run folders: what was asked, how it went, what it cost."""
+    """List run folders, or delete some: what was asked, how it went, what it cost."""
     from llmopt.cli.listings import RUNS, print_runs
     from llmopt.cli.show import print_json
     from llmopt.figures import plain
     from llmopt.runs.listing import list_runs
+    from llmopt.runs.load import summarize
     from llmopt.tables import choose, pick
 
     shown = pick(columns, RUNS)
-    found = choose(list_runs(root), RUNS, sort=sort, filters=filter or ())
+    there = [summarize(folder) for folder in folders] if folders else list_runs(root)
+    found = choose(there, RUNS, sort=sort, filters=filter or ())
+    if delete:
+        _delete([run.folder for run in found], chosen=bool(folders or filter), yes=yes)
     if json:
         print_json(plain(found))
-    else:
+    elif not delete:
         print_runs(found, root, shown, wide)
+
+
+def _delete(folders: list[Path], *, chosen: bool, yes: bool) -> None:
+    """Delete run folders, once somebody has said so.
+
+    Raises:
+        ConfigError: nobody has said which, or can be asked.
+        RunFolderError: one of them is none, or is in use.
+    """
+    import sys
+
+    from llmopt.errors import ConfigError
+    from llmopt.runs import folder as run_folder
+    from llmopt.screen import printable
+
+    if not chosen:
+        raise ConfigError(
+            "--delete wants to know which: name run folders, or give --filter, such as "
+            "'status=unfinished'"
+        )
+    for folder in folders:
+        run_folder.check_deletable(folder)
+    if folders and not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(
+                f"--delete of {len(folders)} run folders: say --yes, since nobody can be asked"
+            )
+        for folder in folders:
+            typer.echo(printable(f"  {folder}"), err=True)
+        question = f"delete {'this run folder' if len(folders) == 1 else f'these {len(folders)}'}?"
+        if not typer.confirm(question, err=True):
+            raise typer.Exit(1)
+    for folder in folders:
+        run_folder.delete(folder)
+        typer.echo(printable(f"deleted {folder}"), err=True)
+    if not folders:
+        typer.echo("no such runs; nothing was deleted", err=True)
 
 
 def doctor(data_root: o.DataRoot = None, json: o.Json = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -38,27 +38,32 @@ def run(
     _finish(found, json=json, quiet=quiet, verbose=verbose)
 
 
+@o.takes_changes(
+    "llm", "llm_base_url", "skip_unreadable", "max_llm_calls", "max_tokens", "max_usd",
+    "max_queries", "max_seconds", "max_images", "max_pairs", "max_box_calls",
+)  # fmt: skip
 def resume(
     run: o.RunFolder,
-    skip_unreadable: o.SkipUnreadable = None,
+    *,
+    changes: dict[str, Any],
     trust_config: o.TrustConfig = None,
     track: o.Track = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Go on where a run stopped, paying for nothing twice."""
+    """Go on where a run stopped, paying for nothing twice; other caps or another model hold on."""
     from llmopt import api
     from llmopt.live import watching
 
     with watching(quiet=quiet or json, verbose=verbose) as watch:
         found = api.resume(
             run,
-            skip_unreadable=bool(skip_unreadable),
             trust_config=bool(trust_config),
             callbacks=[watch],
             progress=False,
             track=track,
+            **changes,
         )
     _finish(found, json=json, quiet=quiet, verbose=verbose)
 

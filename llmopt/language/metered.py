@@ -28,7 +28,7 @@ from llmopt.errors import CapBroken, ContextOverflow, LlmoptError, NotConnected,
 from llmopt.language import failures, records, wire
 from llmopt.language.billing import bill
 from llmopt.language.caller import Caller
-from llmopt.language.prices import call_bound
+from llmopt.language.prices import call_bound, price_of
 from llmopt.language.reasoning import strip_reasoning
 from llmopt.language.recall import Recall
 from llmopt.language.records import Question
@@ -105,7 +105,7 @@ class MeteredChat:
         self._llm = llm
         self._parameters = wire.parameters(model)
         self._ledger = ledger
-        self._recall = Recall(ledger, journal, cache, model, seed, scrub)
+        self._recall = Recall(ledger, journal, cache, model, llm.spec, seed, scrub)
         self._caller = Caller(llm, model, ledger, scrub, notify, self._remark)
         self._notify = notify
         self._warn = warn
@@ -119,7 +119,13 @@ class MeteredChat:
         self._ours = wire.is_local(model)
         self._broken = ""
         self._raised = False
-        ledger.price_known = ledger.price_known and llm.price is not None
+        if others := self._recall.others:
+            self._remark(
+                f"earlier sittings of this run asked {', '.join(others)}; what they were "
+                f"answered is kept, and {llm.spec} is asked from there on"
+            )
+        known = [llm.price, *(price_of(name, llm.settings.price) for name in others)]
+        ledger.price_known = ledger.price_known and None not in known
 
     @property
     def seconds(self) -> float:
@@ -207,7 +213,7 @@ class MeteredChat:
         for kind in records.COURSE:
             if error["type"] == kind.__name__:
                 raise kind(error["message"], service=self._llm.spec, status=error["status"])
-        if error["dropped"]:
+        if error["dropped"] and not self._recall.others:  # another model may take it
             self._caller.adapt(error["dropped"])
 
     def _attempt(self, question: Question, number: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmopt.language import records, wire
@@ -24,8 +25,12 @@ class Recall:
         journal: of this run.
         cache: replies of earlier runs; None for none.
         model: whose replies they are.
+        spec: what it is called.
         sample: tells runs apart in the cache that ask the same; the run's seed.
         scrub: masks secrets in whatever is written.
+
+    Attributes:
+        others: models that earlier sittings asked, in order of appearance.
     """
 
     def __init__(
@@ -34,6 +39,7 @@ class Recall:
         journal: Journal,
         cache: ResponseCache | None,
         model: BaseChatModel,
+        spec: str,
         sample: int,
         scrub: Scrubber,
     ) -> None:
@@ -45,10 +51,19 @@ class Recall:
         # Headers may hold secrets and may change what the service does: not to be kept.
         headers = getattr(model, "default_headers", None)
         self._cache = None if wire.is_local(model) or headers else cache
+        self._keys: dict[tuple[Any, ...], str] = {}
+        asked = [str(one["data"].get("model", spec)) for one in journal.unrecalled(records.INTENT)]
+        self.others = [name for name in dict.fromkeys(asked) if name != spec]
+        # What another model was asked has other keys, but stands in the same place of the run.
+        for kind in (records.INTENT, records.REPLY) if self.others else ():
+            for record in journal.unrecalled(kind):
+                place = records.checked(kind, record["data"], journal.path)
+                self._keys[_where(record["stream"], place)] = record["key"]
 
     def journaled(self, question: Question, number: int) -> dict[str, Any] | None:
         """What an earlier sitting wrote of a try, counted into the ledger."""
-        key = question.key(number)
+        usual = question.key(number)
+        key = self._keys.get(_where(question.stream, question.place(number)), usual)
         answer = self._journal.recall(records.REPLY, key, question.stream)
         if answer is not None:
             records.checked(records.REPLY, answer, self._journal.path)
@@ -97,3 +112,7 @@ class Recall:
     def _cache_key(self, question: Question) -> str:
         place = [self._sample, question.stream, question.turn, question.sample]
         return wire.canonical([question.text, self._address, place])
+
+
+def _where(stream: str, place: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (stream, place["turn"], place["sample"], place["attempt"], place["request"])

@@ -48,7 +48,8 @@ class Option:
         default: what holds where nothing is given, if that is not the field's default.
         path: a file or folder.
         ge: the least value allowed.
-        free: it may change while a run is under way: it does not decide where the search goes.
+        free: it may change while a run is under way: it does not decide where the search goes, or
+            people may choose to go on with another.
     """
 
     help: str
@@ -132,6 +133,7 @@ class RunConfig(Settings):
             "builtin, openai:MODEL, provider:MODEL, replay:FILE.",
             LLM,
             default="$LLMOPT_LLM, else openai if a key is set (not for shapes tasks), else builtin",
+            free=True,
         ),
     ] = ""
     llm_base_url: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from llmopt.errors import RunFolderError, RunFolderInUse
+from llmopt.errors import ConfigError, RunFolderError, RunFolderInUse
 from llmopt.runs import stored
-from llmopt.runs.config import RunConfig, read_config
+from llmopt.runs.config import RunConfig, options, read_config
 from llmopt.spend.files import keeping, write_text
-from llmopt.spend.journal import Journal, first_record
+from llmopt.spend.journal import Journal, first_record, read_journal
 
 CONFIG, JOURNAL, RESULT, PROMPTS = "config.toml", "journal.jsonl", "result.json", "prompts.json"
 ANSWERS = "answers"
@@ -84,6 +85,34 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_deletable(folder: Path) -> None:
+    """Refuse to delete what is no run folder, or is in use.
+
+    Raises:
+        RunFolderError: it is none, or a link to one.
+        RunFolderInUse: another process lives in it.
+    """
+    if folder.is_symlink() or not (folder / CONFIG).is_file() or not (folder / JOURNAL).is_file():
+        raise RunFolderError(
+            f"{folder} is not a run folder with {CONFIG} and {JOURNAL}, and is not deleted"
+        )
+    with locked(folder):
+        pass
+
+
+def delete(folder: Path) -> None:
+    """Delete a run folder and all that is in it.
+
+    Raises:
+        RunFolderError: as :func:`check_deletable`, or it cannot be deleted.
+    """
+    check_deletable(folder)
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise RunFolderError(f"cannot delete {folder}: {error.strerror}") from error
+
+
 def read_run_config(folder: Path) -> RunConfig:
     """The config of a run folder.
 
@@ -107,6 +136,40 @@ def read_run_config(folder: Path) -> RunConfig:
             f"stood there, or start another run with 'llmopt run --config {path}'"
         )
     return config
+
+
+def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """The config of a run that is to go on, with other values of what may change.
+
+    Raises:
+        ConfigError: a name that is no option, one that decides the search, or a wrong value.
+    """
+    told = options()
+    if deciding := [told[name].flag for name in changes if name in told and not told[name].free]:
+        raise ConfigError(
+            f"{', '.join(deciding)} decides where a search goes and cannot change while it is "
+            "under way; start another run"
+        )
+    plain = {name: getattr(config, name) for name in told}
+    return RunConfig.make({**plain, **changes}, "the options")
+
+
+def keep_changes(folder: Path, config: RunConfig) -> None:
+    """Write what has changed into the folder, and a line of it into the journal's stream ``run``.
+
+    Raises:
+        RunFolderError: the folder is in use, or cannot be written.
+    """
+    before = read_run_config(folder).plain()
+    now = config.plain()
+    new = {name: now.get(name) for name in {**before, **now} if before.get(name) != now.get(name)}
+    with locked(folder):
+        path = folder / JOURNAL
+        with Journal(path) as journal:
+            journal.skip({"run": sum(one["stream"] == "run" for one in read_journal(path))})
+            journal.event("changed", "run", **new)
+        with keeping(folder):
+            write_text(folder / CONFIG, config.to_toml())
 
 
 def _began_with(journal: Path) -> RunConfig | None:

@@ -115,6 +115,12 @@ class Journal:
             data: dict[str, Any] | None = found.popleft()["data"] if found else None
         return data
 
+    def unrecalled(self, kind: str) -> list[Record]:
+        """Paid records of a kind that are still to be recalled, in the order of their streams."""
+        with self._lock:
+            found = [one for (_, which, _), one in self._paid.items() if which == kind]
+        return [record for records in found for record in records]
+
     def positions(self) -> dict[str, int]:
         """How many events each stream has seen in this sitting's account of the run."""
         with self._lock:

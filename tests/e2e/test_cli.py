@@ -353,6 +353,7 @@ def test_version_and_help() -> None:
         "resume",
         "plan",
         "evaluate",
+        "predict",
         "explain",
         "export",
         "runs",
