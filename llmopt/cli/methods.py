@@ -78,7 +78,7 @@ def list_heads(json: o.Json = False) -> None:
         {
             "name": name,
             "does": _first_line(kind),
-            "looks at": "features" if kind.looks_at_features else "scores",
+            "looks at": _looks_at(kind),
         }
         for name, kind in HEADS.usable().items()
     ]
@@ -95,8 +95,16 @@ def show_head(name: Name, json: o.Json = False) -> None:
     from llmopt.heads import HEADS
 
     kind = HEADS.get(name)
-    looks_at = "features" if kind.looks_at_features else "scores"
-    _show(name, {"": _about(kind) | {"looks at": looks_at}}, "", json)
+    _show(name, {"": _about(kind) | {"looks at": _looks_at(kind)}}, "", json)
+
+
+def _looks_at(kind: type[Any]) -> str:
+    """What a head is made of."""
+    from llmopt.vision.base import Access
+
+    if kind.level == Access.LABELS:
+        return "answers"
+    return "features" if kind.looks_at_features else "scores"
 
 
 def _first_line(kind: type[Any]) -> str:

@@ -14,10 +14,12 @@ tip      Tip-Adapter's cache of the training images            features exact
 tip-f    the same cache, its keys trained                      features folds
 gda      Gaussian discriminant analysis                        features exact
 ridge    a ridge regression on what the scores leave unsaid    features exact
+map      what each answer in words says of the classes         answers  exact
 ======== ===================================================== ======== ==================
 
 Heads that look at features work on a box that gives scores only through
-:mod:`llmopt.heads.bank`. Modules are imported when a head is asked for.
+:mod:`llmopt.heads.bank`; ``map`` is for boxes that only answer (:mod:`llmopt.heads.words`). Modules
+are imported when a head is asked for.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ HEADS: Final[Registry[type[Head[Any]]]] = Registry(
         "tip-f": "llmopt.heads.tip_f:TipF",
         "gda": "llmopt.heads.gda:GDA",
         "ridge": "llmopt.heads.ridge:Ridge",
+        "map": "llmopt.heads.answer_map:AnswerMap",
     },
     base="llmopt.heads.base:Head",
     reserved=("auto",),

@@ -21,6 +21,7 @@ from annotated_types import Gt, MinLen
 
 from llmopt.stats import log_likelihoods, settled
 from llmopt.task import FloatArray, IntArray
+from llmopt.vision.base import Access
 
 Config = dict[str, float]
 Tensors = dict[str, FloatArray]
@@ -105,6 +106,7 @@ class Head(ABC, Generic[S]):
 
     Class attributes:
         name: what users type.
+        level: ``labels`` for a head of boxes that only answer; ``scores`` for one of all others.
         looks_at_features: whether ``h`` needs image features; otherwise scores are enough.
         left_out: how :meth:`held_out` leaves images out: ``exact`` or ``folds``.
         Settings: a frozen dataclass.
@@ -116,6 +118,7 @@ class Head(ABC, Generic[S]):
     """
 
     name: ClassVar[str]
+    level: ClassVar[Access] = Access.SCORES
     looks_at_features: ClassVar[bool] = True
     left_out: ClassVar[str] = "exact"
     Settings: ClassVar[type[Any]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,10 @@ class FittedHead:
         """(N, K) float32 scores from (N, K) base scores and, for some heads, (N, d) features."""
         correction = HEADS.get(self.name).correct(self.tensors, base, features)
         return np.asarray((base + self.alpha * correction) / self.temperature, dtype=np.float32)
+
+    def scaled(self, factor: float) -> FittedHead:
+        """The same head for base scores that are so many times smaller."""
+        return replace(self, alpha=self.alpha / factor, temperature=self.temperature / factor)
 
     def save(self) -> tuple[Tensors, dict[str, Any]]:
         """Arrays for safetensors, and the rest for JSON."""

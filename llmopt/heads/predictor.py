@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from llmopt.data.augment import Augmentation, with_views
 from llmopt.errors import AccessError
 from llmopt.heads import HEADS
@@ -14,17 +16,28 @@ from llmopt.heads.bank import Bank, default_bank
 from llmopt.heads.base import Shots
 from llmopt.heads.fitted import FittedHead
 from llmopt.heads.select import Selection, make, select
-from llmopt.predictor import Arrays, Predictor, State, TextPredictor, predictor_from_state
+from llmopt.heads.words import Words
+from llmopt.predictor import (
+    Arrays,
+    Predictor,
+    State,
+    TextPredictor,
+    predictor_from_state,
+    texts,
+)
 from llmopt.stats import accuracy
 from llmopt.task import FloatArray, IntArray, Labelled, Task
 from llmopt.template import Template
-from llmopt.vision.base import Access
+from llmopt.vision.base import Access, BoxInfo
 
 if TYPE_CHECKING:
     from llmopt.vision.metered import MeteredBox
 
-AUTO = ("bias", "tip", "gda", "ridge")
-"""What ``auto`` looks at: heads in closed form."""
+AUTO = ("bias", "tip", "gda", "ridge", "map")
+"""What ``auto`` looks at, of what a box's level allows: heads in closed form."""
+
+_SURE = 8.0
+"""Answers count 0 or 1, which the flattest of likely temperatures would leave unsure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,18 +59,21 @@ class HeadedPredictor(Predictor):
     Attributes:
         base: the predictor.
         fitted: the head.
-        bridge: where the features come from on a box that gives scores only; None elsewhere.
+        bridge: where the features come from on a box that gives scores or answers only; None
+            elsewhere.
     """
 
     kind = "headed"
 
     base: Predictor
     fitted: FittedHead
-    bridge: Bridge | None = None
+    bridge: Bridge | Words | None = None
 
     @property
     def access(self) -> Access:
         """The least a box must offer."""
+        if isinstance(self.bridge, Words):
+            return Access.LABELS
         if self.fitted.looks_at_features and self.bridge is None:
             return Access.FEATURES
         return Access.SCORES
@@ -95,8 +111,14 @@ class HeadedPredictor(Predictor):
         """(N, K) float32 class scores.
 
         Raises:
-            AccessError: the head looks at features, and the box has none.
+            AccessError: the head looks at features, and the box has none; or at answers, and the
+                box gives more.
         """
+        if isinstance(self.bridge, Words) and box.access > Access.LABELS:
+            raise AccessError(
+                f"head '{self.fitted.name}' reads answers, but {box.info.name} offers "
+                f"'{box.access}'; fit one for it"
+            )
         if box.access < self.access:
             raise AccessError(
                 f"head '{self.fitted.name}' needs access level '{self.access}', but "
@@ -120,7 +142,9 @@ class HeadedPredictor(Predictor):
         head, rest = self.fitted.save()
         arrays |= {f"head.{name}": array for name, array in head.items()}
         state: dict[str, Any] = {"kind": self.kind, "base": config, "head": rest, "bank": None}
-        if self.bridge is not None:
+        if isinstance(self.bridge, Words):
+            state["words"] = list(self.bridge.words)
+        elif self.bridge is not None:
             features, scale = self.bridge.features.save()
             arrays |= {f"bank.{name}": array for name, array in features.items()}
             bank = self.bridge.bank
@@ -136,6 +160,10 @@ class HeadedPredictor(Predictor):
         """The inverse of :meth:`state`."""
         base = predictor_from_state(_below("base.", tensors), config["base"])
         fitted = FittedHead.load(_below("head.", tensors), config["head"])
+        if "words" in config:
+            if base.text is None:
+                raise TypeError("a head that reads answers needs text prompts")
+            return cls(base, fitted, Words(base.text, texts(config["words"])))
         told = config["bank"]
         if told is None:
             return cls(base, fitted)
@@ -157,6 +185,25 @@ def head_names(asked: str) -> tuple[str, ...]:
     for name in names:
         HEADS.get(name)
     return names
+
+
+def heads_for(names: Sequence[str], info: BoxInfo) -> tuple[str, ...]:
+    """Those of some heads that a box's level allows.
+
+    Raises:
+        AccessError: none is left.
+    """
+
+    def fits(name: str) -> bool:
+        return (HEADS.get(name).level == Access.LABELS) == (info.access == Access.LABELS)
+
+    found = tuple(filter(fits, names))
+    if names and not found:
+        raise AccessError(
+            f"head '{','.join(names)}' is not for {info.name}, which offers '{info.access}'; "
+            f"with it you can use: auto, {', '.join(filter(fits, AUTO))}"
+        )
+    return found
 
 
 def with_head(
@@ -187,27 +234,25 @@ def with_head(
         The predictor with its head (``base`` itself if no head is convincing), and why.
 
     Raises:
-        AccessError: the box gives labels only.
+        AccessError: none of the heads is for a box of this level.
         BudgetExhausted: the caps do not pay for it; ``base`` is as good as before.
     """
-    if box.access < Access.SCORES:
-        raise AccessError(
-            f"heads need access level 'scores', but {box.info.name} offers '{box.access}'"
-        )
-    heads = make(names)
+    heads = make(heads_for(names, box.info))
     train = with_views(task.train, views, seed, augmentation)
     base_scores = base.scores(box, train)
+    sure = _SURE if box.access < Access.SCORES else 1.0
     sight = None
     if any(head.looks_at_features for head in heads):
         sight = _sight(base, box, task, train, base_scores)
 
     def shots(images: Labelled, scores: FloatArray, labels: IntArray) -> Shots:
         shape = (len(labels), -1, scores.shape[-1])
+        base_scores = np.float32(sure) * scores.reshape(shape)
         if sight is None:
-            return Shots(scores.reshape(shape), labels)
+            return Shots(base_scores, labels)
         seen = sight.features(images, scores)
         features = seen.reshape(*shape[:2], seen.shape[-1])
-        return Shots(scores.reshape(shape), labels, features, sight.text, sight.scale)
+        return Shots(base_scores, labels, features, sight.text, sight.scale)
 
     few = shots(train, base_scores, task.train.labels)
     held = None
@@ -218,6 +263,7 @@ def with_head(
     selection = replace(selection, accuracies=known)
     if selection.fallback:
         return base, selection
+    selection = replace(selection, head=selection.head.scaled(sure))
     bridge = sight.bridge if sight is not None and selection.head.looks_at_features else None
     return HeadedPredictor(base, selection.head, bridge), selection
 
@@ -234,13 +280,16 @@ class _Sight:
     features: Callable[[Labelled, FloatArray], FloatArray]
     text: FloatArray
     scale: float
-    bridge: Bridge | None
+    bridge: Bridge | Words | None
 
 
 def _sight(
     base: Predictor, box: MeteredBox, task: Task, train: Labelled, scores: FloatArray
 ) -> _Sight:
-    """The box's own features where there are some, and a bank's elsewhere."""
+    """The box's own features where there are some, a bank's or the answers elsewhere."""
+    if box.access < Access.SCORES and base.text is not None:
+        words = Words.heard(base.text, box, train)
+        return _Sight(lambda i, s: words(box, i, s), words.classes(), 1.0, words)
     if box.access >= Access.FEATURES and base.linear:
         text = base.text_matrix(box, train)
         return _Sight(lambda i, _: box.image_features(i), text, box.info.logit_scale, None)

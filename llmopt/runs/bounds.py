@@ -79,7 +79,7 @@ def run_bounds(setup: Setup, box: BlackBox | None) -> Spend:
     contexts = views = 0
     if bounds["soft_prompt_encodings"]:
         contexts = 2  # what was found, on training and on validation images
-    bank = _bank(setup)
+    bank = _bank(setup, box)
     if setup.heads:
         contexts *= 2
         views = setup.head_views * len(task.train)
@@ -102,7 +102,7 @@ def test_bounds(setup: Setup, box: BlackBox | None) -> Spend:
     """Of measuring the start and what was found on the test images, once."""
     images, classes = len(setup.dataset.split("test")), len(setup.task.classnames)
     templates = 1 + setup.optimizer.ensemble(setup.task)  # the start's among them
-    bank = _bank(setup)
+    bank = _bank(setup, box)
     if together(box):
         sent = _scored(box, images, classes, templates) + _bank_scored(bank, box, images, classes)
         if box is not None and box.holds_images:
@@ -144,9 +144,12 @@ def _calls(looked_at: Spend, rounds: int, classes: int, box: BlackBox | None) ->
     return Spend(black_box_calls=calls)
 
 
-def _bank(setup: Setup) -> Bank | None:
+def _bank(setup: Setup, box: BlackBox | None) -> Bank | None:
     """Prompts whose scores stand in for features, where a head looks at those."""
-    if not any(HEADS.get(name).looks_at_features for name in setup.heads):
+    if box is not None and box.info.access < Access.SCORES:
+        return None
+    heads = [HEADS.get(name) for name in setup.heads]
+    if not any(head.looks_at_features for head in heads if head.level > Access.LABELS):
         return None
     return default_bank(setup.task.classnames)
 
@@ -163,7 +166,7 @@ def _head_by_scores(setup: Setup, box: BlackBox | None) -> Spend:
     spent = Spend()
     if not setup.heads:
         return spent
-    task, bank = setup.task, _bank(setup)
+    task, bank = setup.task, _bank(setup, box)
     classes, views = len(task.classnames), setup.head_views * len(task.train)
     for images in (len(task.train) + views, len(task.val), len(task.train) if views else 0):
         if images:

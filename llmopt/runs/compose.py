@@ -19,7 +19,7 @@ from llmopt.data.registry import open_dataset
 from llmopt.data.soundness import Findings, examine
 from llmopt.data.tasks import fewer, make_task, open_test
 from llmopt.errors import AccessError, ConfigError
-from llmopt.heads.predictor import head_names
+from llmopt.heads.predictor import head_names, heads_for
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig, optimizer_of
 from llmopt.search import OPTIMIZERS, make_optimizer
@@ -162,7 +162,7 @@ class Setup:
         return self.config.optimizer.removeprefix(OBJECT)
 
     def open_box(self, watch: Watch) -> BlackBox:
-        """The black box, if it offers what the optimizer needs.
+        """The black box, if it offers what the optimizer and a head need.
 
         Raises:
             AccessError: it offers less; the message names the optimizers that would work.
@@ -177,6 +177,7 @@ class Setup:
                 f"but {box.info.name} offers '{box.info.access}'; with it you can use: "
                 f"{', '.join(fitting)}"
             )
+        heads_for(self.heads, box.info)
         return box
 
     @cached_property

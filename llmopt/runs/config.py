@@ -172,7 +172,7 @@ class RunConfig(Settings):
         str,
         Option(
             "Fit a head after the search, if it convinces: auto, bias, ridge, gda, tip, tip-f, "
-            "adapter, residual, or several with commas.",
+            "adapter, residual, map (of answers in words), or several with commas.",
             SEARCH,
         ),
     ] = ""

@@ -5,7 +5,7 @@ A box declares an access level; each level includes the ones below it.
 ========== ============================================== =============================
 level      takes                                          gives
 ========== ============================================== =============================
-labels     images, prompts                                the predicted prompt
+labels     images, prompts                                the predicted prompt, or answers in words
 scores     images, prompts                                a logit for each pair
 features   images; prompts                                embeddings
 soft       token vectors in place of a template's words   embeddings
@@ -76,11 +76,11 @@ class BoxInfo:
 class BlackBox(ABC):
     """A vision-language model behind a wall.
 
-    Implementations give :attr:`info` and override what their level offers (``labels``; ``scores``;
-    ``image_features`` and ``text_features``; the soft ones); the rest follows from it or raises
-    :class:`~llmopt.errors.AccessError`. They neither count nor cap nor cache across calls: that is
-    the work of :class:`~llmopt.vision.metered.MeteredBox`. A box that only scores can be made of a
-    function: :class:`~llmopt.vision.function.FunctionBox`.
+    Implementations give :attr:`info` and override what their level offers (``labels`` or
+    ``answers``; ``scores``; ``image_features`` and ``text_features``; the soft ones); the rest
+    follows from it or raises :class:`~llmopt.errors.AccessError`. They neither count nor cap nor
+    cache across calls: that is the work of :class:`~llmopt.vision.metered.MeteredBox`. A box that
+    only scores or answers can be made of a function: :class:`~llmopt.vision.function.FunctionBox`.
 
     Images come as :class:`~llmopt.images.Image`: ``load()`` gives upright RGB Pillow images,
     ``key()`` what tells their content apart.
@@ -126,6 +126,14 @@ class BlackBox(ABC):
     def labels(self, images: Sequence[Image], prompts: Sequence[str]) -> npt.NDArray[np.int64]:
         """(N,) index of the predicted prompt for each image."""
         return np.asarray(self.scores(images, prompts).argmax(axis=1), dtype=np.int64)
+
+    def answers(self, images: Sequence[Image], prompts: Sequence[str]) -> Any:
+        """What a box of level ``labels`` says of N images: its :meth:`labels`, or words.
+
+        Words are a text for each image, or a list of texts, the best first; None where nothing is
+        said. They may be other words than the prompts (:mod:`llmopt.vision.spoken`).
+        """
+        return self.labels(images, prompts)
 
     def scores(self, images: Sequence[Image], prompts: Sequence[str]) -> FloatArray:
         """(N, M) float32 logits."""

@@ -23,8 +23,9 @@ from PIL import Image as PillowImage
 from llmopt.errors import ConfigError, ModelError
 from llmopt.images import Image
 from llmopt.task import FloatArray
-from llmopt.vision.answers import numbers, places
+from llmopt.vision.answers import numbers
 from llmopt.vision.base import Access, BlackBox, BoxInfo
+from llmopt.vision.spoken import Said, first, meanings, said
 
 BATCH: Final = 64
 
@@ -39,7 +40,8 @@ class FunctionBox(BlackBox):
         name: what people call the model.
         function: of N upright RGB Pillow images and M prompts; gives (N, M) logits as an array,
             tensor or nested lists. Their differences between the prompts of an image matter, as in
-            a softmax. With ``access="labels"`` it gives N places among the prompts.
+            a softmax. With ``access="labels"`` it gives N places among the prompts, or N answers in
+            words: a text, or a list of texts, the best first.
         access: ``scores`` or ``labels``.
         version: of the model; a run that is resumed with another one warns.
         batch_size: images decoded and given to the function at a time.
@@ -86,8 +88,19 @@ class FunctionBox(BlackBox):
         if self.info.access >= Access.SCORES:
             return super().labels(images, prompts)
         found = [np.empty(0, dtype=np.int64)]
-        found += self._ask(images, prompts, lambda told, n: places(told, n, len(prompts)))
+        found += self._ask(images, prompts, lambda told, n: first(_said(told, n, prompts)))
         return np.concatenate(found)
+
+    def answers(self, images: Sequence[Image], prompts: Sequence[str]) -> Any:
+        """What the function says of each image: places, or words."""
+        if self.info.access >= Access.SCORES:
+            return super().answers(images, prompts)
+
+        def read(told: Any, n: int) -> list[Any]:
+            _said(told, n, prompts)
+            return list(told) if isinstance(told, list | tuple) else np.asarray(told).tolist()
+
+        return [one for batch in self._ask(images, prompts, read) for one in batch]
 
     def scores(self, images: Sequence[Image], prompts: Sequence[str]) -> FloatArray:
         """(N, M) float32 logits."""
@@ -100,8 +113,8 @@ class FunctionBox(BlackBox):
         self, images: Sequence[Image], prompts: Sequence[str], read: Callable[[Any, int], T]
     ) -> Iterator[T]:
         """The function's answer for each batch of images, as ``read`` takes it."""
-        for first in range(0, len(images), self.images_per_call):
-            batch = [image.load() for image in images[first : first + self.images_per_call]]
+        for start in range(0, len(images), self.images_per_call):
+            batch = [image.load() for image in images[start : start + self.images_per_call]]
             told = self._function(batch, list(prompts))
             if hasattr(told, "detach"):  # a tensor, perhaps with gradients or on a GPU
                 told = told.detach().float().cpu()
@@ -112,3 +125,7 @@ class FunctionBox(BlackBox):
                     f"for {len(batch)} images and {len(prompts)} prompts the function of black box "
                     f"'{self.info.name}' {error}"
                 ) from error
+
+
+def _said(told: Any, images: int, prompts: Sequence[str]) -> Said:
+    return said(told, images, range(len(prompts)), meanings(prompts, ()))

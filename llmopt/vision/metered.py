@@ -19,10 +19,11 @@ import numpy.typing as npt
 from llmopt.images import Image
 from llmopt.task import FloatArray, Labelled
 from llmopt.template import Template
-from llmopt.vision.answers import numbers, places
+from llmopt.vision.answers import numbers
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.calls import Calls
 from llmopt.vision.scoring import Reduction, reduced
+from llmopt.vision.spoken import Said, meanings, of_class, packed, said, weights
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ class MeteredBox:
         self._text_bytes = 0
         self._text_cache_bytes = text_cache_bytes
         self._pairs: set[tuple[str, Hashable]] = set()
-        self._scores: dict[tuple[Hashable, ...], dict[str, FloatArray]] = {}
+        self._answers: dict[tuple[Hashable, ...], dict[str, npt.NDArray[Any]]] = {}
         self._lock = threading.RLock()
 
     @property
@@ -137,20 +138,26 @@ class MeteredBox:
         :mod:`llmopt.vision.scoring`).
 
         A box of level ``labels`` gives no scores; its predictions come back as logits of 1 for the
-        predicted class and 0 elsewhere, so that likelihood ranks as accuracy does.
+        predicted class and 0 elsewhere, so that likelihood ranks as accuracy does. Where it ranks
+        its answers, the class named second has 1/2, the third 1/3 ...
 
         Raises:
             BudgetExhausted: before anything is spent, if a cap does not allow all of it.
         """
-        return self.score_prompts(images, [t.fill_all(classnames) for t in templates], reduce)
+        sets = [template.fill_all(classnames) for template in templates]
+        return self.score_prompts(images, sets, reduce, classnames)
 
     def score_prompts(
         self,
         images: Labelled,
         sets: Sequence[Sequence[str]],
         reduce: Reduction | None = None,
+        classnames: Sequence[str] = (),
     ) -> npt.NDArray[Any]:
-        """As :meth:`score_templates`, of T sets of K prompts, one for each class."""
+        """As :meth:`score_templates`, of T sets of K prompts, one for each class.
+
+        A box that answers in words may say a class name in place of its prompt.
+        """
         with self._lock:
             if self.access >= Access.FEATURES:
                 visual = self.image_features(images)
@@ -161,7 +168,10 @@ class MeteredBox:
                     return found
             else:
                 # Scored by the box, and kept, one template at a time.
-                found = [self._score_prompts(images, prompts) for prompts in sets]
+                found = [self._told(images, prompts, classnames) for prompts in sets]
+                if self.access < Access.SCORES:
+                    columns = {of_class(k): k for k in range(len(sets[0]))}
+                    found = [weights(answers, columns, len(columns)) for answers in found]
 
                 def logits(some: slice, rows: slice) -> FloatArray:
                     return np.stack([scores[rows] for scores in found[some]])
@@ -169,6 +179,12 @@ class MeteredBox:
             if reduce is None:
                 return logits(slice(None), slice(None))
             return reduced(logits, len(sets), images.labels, len(sets[0]), reduce)
+
+    def answers(self, images: Labelled, template: Template, classnames: Sequence[str]) -> Said:
+        """(N, RANKS) answers of a box of level ``labels``, paid for once (see :mod:`.spoken`)."""
+        with self._lock:
+            found: Said = self._told(images, template.fill_all(classnames), classnames)
+            return found
 
     def image_features(self, images: Labelled) -> FloatArray:
         """(N, d) features; each image is paid for once in a run."""
@@ -288,13 +304,16 @@ class MeteredBox:
             visual = torch.as_tensor(images, dtype=text.dtype, device=text.device)
             return self._box.logits(visual, text)  # type: ignore[no-any-return]
 
-    def _score_prompts(self, images: Labelled, prompts: Sequence[str]) -> FloatArray:
-        """(N, K) scores from a box that gives scores or labels only, one template at a time.
+    def _told(
+        self, images: Labelled, prompts: Sequence[str], classnames: Sequence[str]
+    ) -> npt.NDArray[Any]:
+        """(N, K) scores from a box that gives scores only, (N, RANKS) answers from one of labels.
 
-        An image that was scored with these prompts before, among any others, is not sent again.
+        An image that was asked about with these prompts before, among any others, is not sent
+        again.
         """
         forms = tuple(self._box.normal_forms(prompts))
-        known = self._scores.setdefault(forms, {})
+        known = self._answers.setdefault(forms, {})
         new = {
             key: image
             for key, image in zip(images.keys, images.images, strict=True)
@@ -327,22 +346,24 @@ class MeteredBox:
         if unknown:
             everything = [key for batch in unknown for key in batch]
             self._ledger.reserve(**cost(everything, len(unknown))).release()
-        ask = self._box.scores if self.access >= Access.SCORES else self._box.labels
+        speaks = self.access < Access.SCORES
+        ask = self._box.answers if speaks else self._box.scores
+        meant = meanings(prompts, classnames) if speaks else {}
 
         def check(some: Sequence[str], told: Any) -> npt.NDArray[Any]:
-            if self.access >= Access.SCORES:
-                return numbers(told, (len(some), len(asked)))
-            return places(told, len(some), len(asked))
+            if speaks:
+                return packed(said(told, len(some), where, meant))
+            return numbers(told, (len(some), len(asked)))
 
         found = self._calls.each(
             lambda batch: ask(pictures(batch), asked), batches, cost, check, name=name
         )
-        if self.access >= Access.SCORES:
-            column = {form: found[:, n] for n, form in enumerate(forms[p] for p in where)}
-            scores = np.stack([column[form] for form in forms], axis=1)
+        if speaks:
+            found = said(found, len(new), where, meant)
         else:
-            scores = np.eye(len(prompts), dtype=np.float32)[np.array(where)[found]]
-        known.update(zip(new, scores, strict=True))
+            column = {form: found[:, n] for n, form in enumerate(forms[p] for p in where)}
+            found = np.stack([column[form] for form in forms], axis=1)
+        known.update(zip(new, found, strict=True))
         return np.stack([known[key] for key in images.keys])
 
     def _encode_images(self, images: Sequence[Image]) -> FloatArray:

@@ -92,6 +92,11 @@ def test_lists_name_them_all() -> None:
         assert "``" not in said(kind, "list")
 
 
+def test_a_head_says_what_it_looks_at() -> None:
+    seen = {one["name"]: one["looks at"] for one in json.loads(said("heads", "list", "--json"))}
+    assert [seen[name] for name in ("map", "bias", "gda")] == ["answers", "scores", "features"]
+
+
 def test_words_are_explained_under_all_their_names() -> None:
     entries = glossary()
     names = [n for name, entry in entries.items() for n in (name, *entry.get("also", ()))]

@@ -56,6 +56,7 @@ CASES: list[tuple[Access, bool, str, dict[str, Any]]] = [
     (Access.SCORES, False, "random", {"head": "bias", "head_views": 1}),
     (Access.FEATURES, False, "zeroshot", {"head": "gda", "head_views": 1}),
     (Access.SOFT, False, "bbt", {"head": "ridge"}),
+    (Access.LABELS, False, "zeroshot", {"head": "auto", "head_views": 1}),
     (Access.LABELS, False, "chat", {"settings": {**SETTINGS["chat"], "aliases": 2}}),
 ]  # fmt: skip
 

@@ -162,10 +162,10 @@ def test_heads_of_scores_need_no_bank() -> None:
     assert not isinstance(predictor, HeadedPredictor) or predictor.bridge is None
 
 
-def test_labels_are_too_little_for_a_head() -> None:
+def test_labels_are_too_little_for_most_heads() -> None:
     box, _ = metered(Access.LABELS)
-    with pytest.raises(AccessError, match="'scores'"):
-        with_head(base(), AUTO, box, TASK, seed=1)
+    with pytest.raises(AccessError, match="offers 'labels'; with it you can use: auto, map"):
+        with_head(base(), ("gda", "bias"), box, TASK, seed=1)
 
 
 def test_a_budget_that_does_not_pay_for_heads_says_so() -> None:

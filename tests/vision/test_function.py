@@ -43,6 +43,23 @@ def test_labels_only() -> None:
     assert box.labels(IMAGES, PROMPTS).tolist() == [1] * 10
 
 
+def test_answers_in_words() -> None:
+    """Other words than the prompts too; who wants a place gets that of the first prompt named."""
+
+    def speak(images: list[Any], prompts: list[str]) -> list[Any]:
+        return [["a horse", prompts[1].upper()] for _ in images]
+
+    box = FunctionBox("a function", speak, access="labels", batch_size=3)
+    assert box.answers(IMAGES, PROMPTS) == [["a horse", PROMPTS[1].upper()]] * 10
+    assert box.labels(IMAGES, PROMPTS).tolist() == [1] * 10
+    lost = FunctionBox("a function", lambda images, prompts: ["?"] * len(images), access="labels")
+    with pytest.raises(ModelError, match="must name one of the prompts for image 1, not '\\?'"):
+        lost.labels(IMAGES, PROMPTS)
+    assert (
+        FunctionBox("f", lambda images, prompts: np.ones((10, 2))).answers(IMAGES, PROMPTS)[0] == 0
+    )
+
+
 @pytest.mark.parametrize(
     ("access", "answer", "says"),
     [

@@ -19,7 +19,9 @@ from llmopt.template import Template
 from llmopt.testing.world import NAMES, FakeBox, pictures
 from llmopt.vision.base import Access
 from llmopt.vision.feature_cache import FeatureCache
+from llmopt.vision.kept import KeptAnswers
 from llmopt.vision.metered import MeteredBox
+from llmopt.vision.spoken import of_class
 
 TRAIN, VAL = pictures("train", 2), pictures("val", 1)
 ALL = Labelled(TRAIN.images + VAL.images, np.concatenate([TRAIN.labels, VAL.labels]))
@@ -277,3 +279,30 @@ def test_time_in_the_box_is_measured() -> None:
     box = MeteredBox(behind, Ledger(clock=lambda: now[0]))
     box.score_templates(TRAIN, TEMPLATES, NAMES)
     assert box.seconds == 4.0  # images, texts
+
+
+def test_answers_in_words_are_asked_for_once_and_kept(tmp_path: Path) -> None:
+    """Also by another sitting; over several calls and templates, ranks and strange words too."""
+    asked: list[str] = []
+
+    class Speaker(FakeBox):
+        def answers(self, images: Any, prompts: Any) -> Any:
+            asked.extend(prompts)
+            return [["a unicorn", prompts[len(image.key()) % K]] for image in images]
+
+    def sitting() -> tuple[Any, Any, float]:
+        ledger = Ledger(None, clock=lambda: 0.0)
+        box = MeteredBox(Speaker(Access.LABELS), ledger, kept=KeptAnswers(tmp_path, "speaker"))
+        scores = box.score_templates(TRAIN, TEMPLATES, NAMES)
+        return scores, box.answers(TRAIN, TEMPLATES[0], NAMES), ledger["black_box_calls"]
+
+    scores, answers, calls = sitting()
+    assert set(np.unique(scores)) == {0.0, 0.5}
+    assert answers[:, 0].tolist() == ["a unicorn"] * len(TRAIN)
+    assert answers[0, 1] == of_class(int(scores[0, 0].argmax()))
+    before = len(asked)
+    again = sitting()
+    assert len(asked) == before
+    np.testing.assert_array_equal(again[0], scores)
+    np.testing.assert_array_equal(again[1], answers)
+    assert again[2] == calls

@@ -107,7 +107,7 @@ class CraftSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("head", self.head, HEADS.names())
+        check_choice("head", self.head, [n for n in HEADS.names() if n != "map"])
         check_budget(self.budget, self.population + 2)
 
 
