@@ -42,16 +42,16 @@ def show(
     data_root: o.DataRoot = None,
     json: o.Json = False,
 ) -> None:
-    """Show classes, splits and where they come from."""
+    """Show classes, splits and where they come from; of what is not here, what is published."""
     from llmopt.cli.show import print_json, print_pairs
-    from llmopt.data.overview import details, draw_sheet, root_folder
+    from llmopt.data.overview import describe, draw_sheet, root_folder
     from llmopt.data.registry import open_dataset
 
-    dataset = open_dataset(name, root_folder(data_root))
+    root = root_folder(data_root)
     if image is not None:
-        draw_sheet(dataset, image)
+        draw_sheet(open_dataset(name, root), image)
         typer.echo(f"wrote {image}", err=True)
-    found = details(dataset)
+    found = describe(name, root)
     if json:
         print_json(found)
     else:

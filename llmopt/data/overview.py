@@ -11,6 +11,7 @@ import numpy as np
 
 from llmopt.data.base import SPLITS, Dataset
 from llmopt.data.benchmarks.catalog import CATALOG, Entry
+from llmopt.data.benchmarks.handcrafted import templates_for
 from llmopt.data.registry import SOURCES, dataset_names, find_home, open_dataset
 from llmopt.errors import DatasetError, UserError
 from llmopt.images import Image
@@ -69,14 +70,40 @@ def _listed(name: str, root: Path) -> Listed:
 
 def _offer(entry: Entry) -> str:
     """What a benchmark is, its terms, and what a download would be."""
-    archives = [fetch.size for fetch in entry.fetches if fetch.place]
+    archives = [fetch.size for fetch in entry.fetches if fetch.place or fetch.size is not None]
     if not any(fetch.urls for fetch in entry.fetches):
         how = "to be fetched by hand"
     elif None in archives:
         how = "a download of unknown size"
     else:
-        how = f"{sum(size or 0 for size in archives) / 1e9:.1f} GB to download"
+        total = sum(size or 0 for size in archives)
+        how = (
+            f"{total / 1e9:.1f} GB" if total >= 5e7 else f"{total / 1e6:.0f} MB"
+        ) + " to download"
     return f"{entry.about}; licence: {entry.licence}; {how}"
+
+
+def describe(name: str, root: Path) -> dict[str, Any]:
+    """What a data set holds, or, of a benchmark that is not here, what it would; JSON-able.
+
+    Raises:
+        DatasetError: there is no such data set, or it is damaged.
+    """
+    entry = CATALOG.get(name)
+    if entry is None or not (missing := find_home(entry, root)[1]):
+        return details(open_dataset(name, root))
+    home, _ = find_home(entry, root)
+    return {
+        "name": name,
+        "about": entry.about,
+        "licence": entry.licence,
+        "classes": entry.classes,
+        **{f"{which} images": size for which, size in zip(SPLITS, entry.sizes, strict=True)},
+        "here": False,
+        "missing": [str(home / path) for path in missing],
+        "to get it": f"llmopt datasets download {name}",
+        "hand-crafted templates": [t.text for t in templates_for(name)],
+    }
 
 
 def details(dataset: Dataset) -> dict[str, Any]:

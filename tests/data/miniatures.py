@@ -7,7 +7,9 @@ are real files of the formats the data sets use, with a colour that tells their 
 from __future__ import annotations
 
 import colorsys
+import gzip
 import json
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -355,5 +357,87 @@ def _(root: Path) -> None:
     write_split(home / "split_mlai_CLEVR.json", **lists)
 
 
+def pixels(size: tuple[int, int], mode: str = "RGB", classes: int = 3) -> Stacks:
+    """Pictures and labels in two parts; the labels take turns."""
+    parts = []
+    for count, first in ((5 * VAL, 0), (TEST, 900)):
+        pairs = [(label, first + number) for number in range(count) for label in range(classes)]
+        found = [np.asarray(picture(*pair).resize(size).convert(mode)) for pair in pairs]
+        parts.append((np.stack(found), [label for label, _ in pairs]))
+    return parts[0], parts[1]
+
+
+Stacks = tuple[tuple[np.ndarray, list[int]], tuple[np.ndarray, list[int]]]
+
+
+def write_pickle(path: Path, table: dict[str, object]) -> None:
+    """As Python 2 wrote it: texts are bytes, and read so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(table, protocol=2))
+
+
+def rows(pictures: np.ndarray) -> np.ndarray:
+    return pictures.transpose(0, 3, 1, 2).reshape(len(pictures), 3072)
+
+
+@builder("cifar10")
+def _(root: Path) -> None:
+    home = root / "cifar-10-batches-py"
+    (train, labels), (test, tested) = pixels((32, 32))
+    for number in range(5):
+        part = slice(number * len(train) // 5, (number + 1) * len(train) // 5)
+        table = {"data": rows(train[part]), "labels": labels[part], "batch_label": "x"}
+        write_pickle(home / f"data_batch_{number + 1}", table)
+    write_pickle(home / "test_batch", {"data": rows(test), "labels": tested})
+    names = {"num_cases_per_batch": 12, "label_names": ["airplane", "automobile", "bird"]}
+    write_pickle(home / "batches.meta", names)
+
+
+@builder("cifar100")
+def _(root: Path) -> None:
+    home = root / "cifar-100-python"
+    names = ["apple", "aquarium_fish", "pickup_truck", "sweet_pepper"]
+    for name, (pictures, labels) in zip(
+        ("train", "test"), pixels((32, 32), classes=4), strict=True
+    ):
+        coarse = [label // 2 for label in labels]
+        table = {"data": rows(pictures), "fine_labels": labels, "coarse_labels": coarse}
+        write_pickle(home / name, table)
+    write_pickle(home / "meta", {"fine_label_names": names, "coarse_label_names": ["a", "b"]})
+
+
+def idx(array: np.ndarray) -> bytes:
+    lengths = b"".join(length.to_bytes(4, "big") for length in array.shape)
+    return bytes((0, 0, 8, array.ndim)) + lengths + array.astype(np.uint8).tobytes()
+
+
+def mnist(home: Path, turned: bool = False) -> None:
+    home.mkdir(parents=True)
+    for which, (pictures, labels) in zip(
+        ("train", "t10k"), pixels((28, 28), "L", classes=10), strict=True
+    ):
+        images = gzip.compress(idx(pictures), mtime=0)
+        (home / f"{which}-images-idx3-ubyte.gz").write_bytes(images)
+        named = [9 - label for label in labels] if turned else labels
+        found = gzip.compress(idx(np.array(named)), mtime=0)
+        (home / f"{which}-labels-idx1-ubyte.gz").write_bytes(found)
+
+
+builder("mnist")(lambda root: mnist(root / "MNIST" / "raw"))
+builder("fashion_mnist")(lambda root: mnist(root / "FashionMNIST" / "raw", True))
+
+
+@builder("stl10")
+def _(root: Path) -> None:
+    home = root / "stl10_binary"
+    home.mkdir(parents=True)
+    for which, (pictures, labels) in zip(("train", "test"), pixels((96, 96)), strict=True):
+        (home / f"{which}_X.bin").write_bytes(pictures.transpose(0, 3, 2, 1).tobytes())
+        (home / f"{which}_y.bin").write_bytes(bytes(label + 1 for label in labels))
+    (home / "class_names.txt").write_text("airplane\nbird\ncar\n")
+
+
 KEYS = tuple(BUILDERS)
 TRAINABLE = tuple(key for key in KEYS if key == "imagenet" or not key.startswith("imagenet"))
+PIXELS = ("cifar10", "cifar100", "mnist", "fashion_mnist", "stl10")
+"""Those that are no files of images."""

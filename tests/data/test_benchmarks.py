@@ -1,4 +1,4 @@
-"""The eighteen benchmarks, on small copies of their true layouts."""
+"""The benchmarks, on small copies of their true layouts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from miniatures import KEYS, TEST, TRAIN, TRAINABLE, VAL, WORDNET, build
+from miniatures import KEYS, PIXELS, TEST, TRAIN, TRAINABLE, VAL, WORDNET, build
 
 from llmopt.data.benchmarks.catalog import CATALOG
 from llmopt.data.benchmarks.handcrafted import templates_for
@@ -43,9 +43,11 @@ def test_is_found_complete_and_sound(key: str, root: Path) -> None:
 def test_gives_tasks_of_any_size(key: str, root: Path) -> None:
     dataset = open_dataset(key, root)
     classes = len(dataset.classnames)
+    train = len(dataset.split("train")) // classes
+    assert train == (TRAIN if key not in PIXELS else 4 * VAL)
     for shots in (1, 2, 4, 16):
         task = make_task(dataset, shots, seed=1)
-        assert np.bincount(task.train.labels).tolist() == [min(shots, TRAIN)] * classes
+        assert np.bincount(task.train.labels).tolist() == [min(shots, train)] * classes
         val = min(shots, VAL) * classes if key != "imagenet" else 0
         assert len(task.val) == val
         assert task.dataset == key
@@ -154,6 +156,8 @@ def test_lists_in_any_order_are_sampled_by_first_appearance(root: Path) -> None:
         ("sun397", [("sun397/SUN397", "SUN397"), ("sun397/split_zhou_SUN397.json", ".")]),
         ("dtd", [("dtd", "dtd2"), ("dtd2", "dtd/dtd")]),
         ("clevr", [("CLEVR_v1.0", "clevr/CLEVR_v1.0")]),
+        ("cifar10", [("cifar-10-batches-py", "cifar10/cifar-10-batches-py")]),
+        ("mnist", [("MNIST", "mnist/MNIST")]),
         (
             "imagenet",
             [("imagenet/images/train", "imagenet/train"), ("imagenet/images/val", "imagenet/val")],

@@ -428,7 +428,8 @@ def test_downloaded_data_sets_are_the_same(key: str, server: Server, tmp_path: P
     assert report.check.ok
     assert report.home == root / entry.folders[0]
     assert set(report.fetched) == {fetch.file for fetch in entry.fetches}
-    assert stages == {"download", "verify", "unpack"}
+    archives = any(fetch.place for fetch in entry.fetches)
+    assert stages == {"download", "verify"} | ({"unpack"} if archives else set())
     original = open_entry(CATALOG[key], tmp_path / "source")
     copy = open_entry(entry, root)
     assert copy.split_sha256 == original.split_sha256

@@ -17,8 +17,8 @@ from miniatures import picture, save
 
 from llmopt.data.base import Dataset
 from llmopt.data.classnames import read_names
+from llmopt.data.own_splits import split_of
 from llmopt.data.registry import open_dataset
-from llmopt.data.sources.own_splits import split_of
 from llmopt.errors import DatasetError
 from llmopt.task import Task
 

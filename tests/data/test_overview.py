@@ -10,7 +10,7 @@ import pytest
 from miniatures import KEYS, WORDNET, build
 from PIL import Image
 
-from llmopt.data.overview import details, draw_sheet, overview, root_folder
+from llmopt.data.overview import describe, details, draw_sheet, overview, root_folder
 from llmopt.data.registry import dataset_names, open_dataset
 from llmopt.errors import DatasetError
 from llmopt.registry import Registry
@@ -47,6 +47,17 @@ def test_sources_of_plug_ins_are_listed(
     assert mine.note == "from the plug-in package plug-sources 1.0"
     assert (taken.name, taken.here) == ("dtd:…", False)
     assert taken.note.endswith("the name 'dtd' is taken by llmopt")
+
+
+def test_what_is_not_here_is_described_as_published(tmp_path: Path) -> None:
+    found = describe("stanford_cars", tmp_path)
+    assert (found["classes"], found["test images"], found["here"]) == (196, 8_041, False)
+    assert found["to get it"] == "llmopt datasets download stanford_cars"
+    assert all(path.startswith(str(tmp_path)) for path in found["missing"])
+    build("dtd", tmp_path)
+    assert describe("dtd", tmp_path) == details(open_dataset("dtd", tmp_path))
+    with pytest.raises(DatasetError, match="unknown dataset 'nothing'"):
+        describe("nothing", tmp_path)
 
 
 def test_details_give_names_and_keys_in_label_order(tmp_path: Path) -> None:

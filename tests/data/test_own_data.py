@@ -19,8 +19,8 @@ from miniatures import picture, save
 from llmopt.data.base import Dataset
 from llmopt.data.check import check_dataset
 from llmopt.data.overview import overview
+from llmopt.data.own_splits import hold_out_val, split_three_ways
 from llmopt.data.registry import open_dataset
-from llmopt.data.sources.own_splits import hold_out_val, split_three_ways
 from llmopt.data.tasks import make_task, open_test
 from llmopt.errors import ConfigError, DatasetError
 from llmopt.task import Labelled

@@ -96,7 +96,7 @@ def test_a_run_that_cannot_be(tmp_path: Path, arguments: str, says: list[str]) -
         ("evaluate nowhere", ["nowhere is not a run folder"]),
         ("export nowhere", ["nowhere is not a run folder"]),
         ("datasets show shapes-smal", ["did you mean 'shapes-small'"]),
-        ("datasets show caltech101", ["not found under data"]),
+        ("datasets show caltech101 --image x.png", ["not found under data"]),
         ("models show shapes-tinny", ["did you mean 'shapes-tiny'"]),
         ("models export RN50 here", ["only 'shapes-tiny' is embedded"]),
         ("plan --shots 0", ["shots must be 1 or more"]),

@@ -17,6 +17,7 @@ from llmopt.data.benchmarks.layouts import (
     VariantLists,
     WordNetFolders,
 )
+from llmopt.data.benchmarks.pixels import CifarBatches, IdxFiles, StlBinary
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,54 @@ _UCF_SPLIT = _coop_split(
 def _split(fetch: Fetch, images: str, made: str) -> SplitFile:
     blob = (fetch.digest or "").removeprefix("git:")
     return SplitFile(fetch.file, images=images, made=made, blob=blob)
+
+
+def _cifar(classes: int, layout: CifarBatches, size: int, md5: str) -> Entry:
+    folder = "cifar-10-batches-py" if classes == 10 else f"cifar-{classes}-python"
+    files = (*layout.train, layout.test, layout.meta)
+    return Entry(
+        key=f"cifar{classes}",
+        about=f"CIFAR-{classes}: objects and animals, 32 x 32 pixels",
+        folders=(folder, f"cifar{classes}/{folder}"),
+        layout=layout,
+        classes=classes,
+        sizes=(40_000, 10_000, 10_000),
+        licence="not stated; the authors ask to be cited",
+        fetches=(
+            Fetch(
+                f"cifar-{classes}-python.tar.gz",
+                urls=(f"https://www.cs.toronto.edu/~kriz/cifar-{classes}-python.tar.gz",),
+                size=size,
+                digest=f"md5:{md5}",
+                place=tuple((f"{folder}/{file}", file) for file in files),
+            ),
+        ),
+    )
+
+
+def _mnist(
+    key: str,
+    about: str,
+    folder: str,
+    url: str,
+    licence: str,
+    names: tuple[str, ...],
+    *files: tuple[int, str],
+) -> Entry:
+    layout = IdxFiles(names)
+    return Entry(
+        key=key,
+        about=about,
+        folders=(f"{folder}/raw", f"{key}/{folder}/raw"),
+        layout=layout,
+        classes=10,
+        sizes=(48_000, 12_000, 10_000),
+        licence=licence,
+        fetches=tuple(
+            Fetch(f"{file}.gz", urls=(f"{url}{file}.gz",), size=size, digest=f"md5:{md5}")
+            for file, (size, md5) in zip(layout.files, files, strict=True)
+        ),
+    )
 
 
 _ENTRIES: Final = (
@@ -582,6 +631,80 @@ _ENTRIES: Final = (
                     ("CLEVR_v1.0/images/val", "images/val"),
                     ("CLEVR_v1.0/scenes", "scenes"),
                 ),
+            ),
+        ),
+    ),
+    _cifar(
+        10,
+        CifarBatches(
+            train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+            test="test_batch",
+            meta="batches.meta",
+            labels="labels",
+            names="label_names",
+        ),
+        170_498_071,
+        "c58f30108f718f92721af3b95e74349a",
+    ),
+    _cifar(
+        100,
+        CifarBatches(("train",), "test", "meta", "fine_labels", "fine_label_names"),
+        169_001_437,
+        "eb9058c3a382ffc7106e4002c42a8d85",
+    ),
+    _mnist(
+        "mnist",
+        "MNIST: handwritten digits, grey, 28 x 28 pixels",
+        "MNIST",
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "CC BY-SA 3.0",
+        tuple("0123456789"),
+        (9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        (28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
+        (1_648_877, "9fb629c4189551a2d022fa330f9573f3"),
+        (4_542, "ec29112dd5afa0611ce80d1b7f02629c"),
+    ),
+    _mnist(
+        "fashion_mnist",
+        "Fashion-MNIST: clothes, grey, 28 x 28 pixels",
+        "FashionMNIST",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "MIT",
+        (
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        (26_421_880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        (29_515, "25c81989df183df01b3e8a0aad5dffbe"),
+        (4_422_102, "bef4ecab320f06d8554ea6380940ec79"),
+        (5_148, "bb300cfdad3c16e7a12a480ee83cd310"),
+    ),
+    Entry(
+        key="stl10",
+        about="STL-10: objects and animals, 96 x 96 pixels",
+        folders=("stl10_binary", "stl10/stl10_binary"),
+        layout=StlBinary(),
+        classes=10,
+        sizes=(4_000, 1_000, 8_000),
+        licence="images from ImageNet, under its terms",
+        fetches=(
+            Fetch(
+                "stl10_binary.tar.gz",
+                urls=tuple(
+                    f"{scheme}://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
+                    for scheme in ("https", "http")
+                ),
+                size=2_640_397_119,
+                digest="md5:91f7769df0f17e558f3565bffb0c7dfb",
+                place=tuple((f"stl10_binary/{file}", file) for file in StlBinary().files),
             ),
         ),
     ),

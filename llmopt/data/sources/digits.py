@@ -9,7 +9,7 @@ import numpy as np
 
 from llmopt._optional import require
 from llmopt.data.base import ListedDataset
-from llmopt.data.sources.own_splits import THREE_WAYS, split_three_ways
+from llmopt.data.own_splits import THREE_WAYS, split_three_ways
 from llmopt.images import PixelImage
 from llmopt.task import Labelled
 from llmopt.template import Template

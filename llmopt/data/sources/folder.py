@@ -1,7 +1,7 @@
 """``folder:PATH``: one's own images, in one folder per class.
 
 Either ``PATH/<class>/…`` or ``PATH/{train,val,test}/<class>/…``; the splits may be spelled in other
-ways (:func:`~llmopt.data.sources.own_splits.split_of`). Images may lie deeper than the class
+ways (:func:`~llmopt.data.own_splits.split_of`). Images may lie deeper than the class
 folder. What is passed over is counted: hidden files, formats that are not read, what is no file.
 """
 
@@ -16,14 +16,14 @@ import numpy as np
 
 from llmopt.data.base import ListedDataset, Which
 from llmopt.data.benchmarks.layouts import folder_names, is_clutter
-from llmopt.data.sources.own import listed, own_dataset
-from llmopt.data.sources.own_splits import (
+from llmopt.data.own_splits import (
     THREE_WAYS,
     complete,
     name_splits,
     split_of,
     split_three_ways,
 )
+from llmopt.data.sources.own import listed, own_dataset
 from llmopt.errors import DatasetError
 from llmopt.images import FileImage, is_image_name
 from llmopt.task import Labelled

@@ -17,13 +17,13 @@ from PIL import Image as PillowImage
 
 from llmopt._optional import require
 from llmopt.data.base import ListedDataset, Which
-from llmopt.data.sources.own import keys_for, listed, own_dataset
-from llmopt.data.sources.own_splits import (
+from llmopt.data.own_splits import (
     THREE_WAYS,
     complete,
     name_splits,
     split_three_ways,
 )
+from llmopt.data.sources.own import keys_for, listed, own_dataset
 from llmopt.errors import DatasetError
 from llmopt.images import decode, regular, unreadable
 from llmopt.task import Labelled

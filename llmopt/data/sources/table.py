@@ -20,8 +20,8 @@ from typing import Any, Final
 import numpy as np
 
 from llmopt.data.base import SPLITS, ListedDataset, Which
+from llmopt.data.own_splits import THREE_WAYS, complete, split_of, split_three_ways
 from llmopt.data.sources.own import listed, own_dataset
-from llmopt.data.sources.own_splits import THREE_WAYS, complete, split_of, split_three_ways
 from llmopt.data.text import parse_json, read_text
 from llmopt.errors import DatasetError
 from llmopt.images import FileImage

@@ -21,9 +21,9 @@ import numpy as np
 
 from llmopt.data.base import ListedDataset, Which
 from llmopt.data.benchmarks.layouts import is_clutter
+from llmopt.data.own_splits import THREE_WAYS, complete, name_splits, split_three_ways
 from llmopt.data.sources.folder import format_not_read
 from llmopt.data.sources.own import PLAIN_ONLY, keys_for, listed, own_dataset
-from llmopt.data.sources.own_splits import THREE_WAYS, complete, name_splits, split_three_ways
 from llmopt.data.text import read_lines
 from llmopt.errors import DatasetError, TemplateError
 from llmopt.images import ArchivedImage, is_image_name
