@@ -7,6 +7,7 @@ give: all ties, no errors at all, a single value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -141,6 +142,19 @@ def paired_t(differences: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
         return Estimate(mean, float("inf"), float("-inf"))
     se = float(values.std(ddof=1) / np.sqrt(values.size))
     return Estimate(mean, se, mean - float(stdtrit(values.size - 1, confidence)) * se)
+
+
+def pooled(estimates: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Independent (mean, standard error) of one quantity as one: weighted by their precision.
+
+    Errors of 0, and below a billionth, count as a billionth; infinite ones say nothing.
+    """
+    precisions = [max(se, 1e-9) ** -2 for _, se in estimates]
+    total = sum(precisions)
+    if total == 0:
+        return 0.0, float("inf")
+    mean = sum(p * m for p, (m, _) in zip(precisions, estimates, strict=True)) / total
+    return mean, float(total**-0.5)
 
 
 def permutation_test(

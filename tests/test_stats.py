@@ -108,6 +108,15 @@ def test_paired_t_of_degenerate_samples() -> None:
         stats.paired_t([])
 
 
+def test_estimates_are_pooled_by_their_precision() -> None:
+    assert stats.pooled([(1.0, 0.5)]) == (1.0, pytest.approx(0.5))
+    mean, se = stats.pooled([(1.0, 0.5), (4.0, 1.0)])
+    assert (mean, se) == (pytest.approx(1.6), pytest.approx(0.2**0.5))
+    assert stats.pooled([(1.0, 0.5), (9.0, float("inf"))]) == (1.0, pytest.approx(0.5))
+    assert stats.pooled([(9.0, float("inf"))]) == (0.0, float("inf"))
+    assert stats.pooled([(0.0, 0.0), (5.0, 1.0)])[0] == pytest.approx(0.0)
+
+
 def test_permutation_test_is_exact_for_small_samples() -> None:
     values = rng(4).normal(0.5, 1, 10)
     expected = reference.permutation_test(

@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge
 
-from llmopt.heads.base import Choices, Config, Head, Shots, Tensors, one_hot
+from llmopt.heads.base import Choices, Config, Head, Prior, Shots, Tensors, one_hot, unit_spread
 from llmopt.heads.pseudo import ClassMeans, text_share
 from llmopt.settings import Settings
 from llmopt.task import FloatArray
@@ -54,13 +54,14 @@ class GDASettings(Settings):
     """
 
     kappa: Annotated[float, Ge(0)] = 0.3
-    rhos: Choices = (0.03, 0.1, 0.3, 1.0, 3.0)
+    rhos: Choices = (1.0, 0.03, 0.1, 0.3, 3.0)
 
 
 class GDA(Head[GDASettings]):
     """Gaussian discriminant analysis on image features."""
 
     name = "gda"
+    prior = Prior(octaves=-1.5, growth=1.1)
     Settings = GDASettings
     recipe = (
         "# The head is linear in the image feature: the classes as Gaussians of one covariance.",
@@ -93,6 +94,10 @@ class GDA(Head[GDASettings]):
         """``h`` of equation (1), (N, K)."""
         assert features is not None
         return np.asarray(features @ tensors["weights"].T + tensors["bias"], dtype=np.float32)
+
+    def unit(self, correction: FloatArray, temperature: float) -> float:
+        """A spread over the classes of one nat: (2) leaves out the factor that would say it."""
+        return temperature * unit_spread(correction)
 
     def _leave_one_out(self, shots: Shots, share: float) -> FloatArray:
         """(R, N, K), one row a rho."""

@@ -252,7 +252,8 @@ def with_head(
             return Shots(base_scores, labels)
         seen = sight.features(images, scores)
         features = seen.reshape(*shape[:2], seen.shape[-1])
-        return Shots(base_scores, labels, features, sight.text, sight.scale)
+        made = isinstance(sight.bridge, Bridge)
+        return Shots(base_scores, labels, features, sight.text, sight.scale, made)
 
     few = shots(train, base_scores, task.train.labels)
     held = None

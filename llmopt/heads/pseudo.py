@@ -25,7 +25,7 @@ Float64Array = npt.NDArray[np.float64]
 
 def text_share(shots: Shots, kappa: float) -> float:
     """The share of a text that counts as ``kappa`` images in a class of average size."""
-    return kappa / (kappa + len(shots) / shots.classes)
+    return kappa / (kappa + shots.average)
 
 
 def shares(counts: Float64Array, share: float) -> Float64Array:

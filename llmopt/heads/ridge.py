@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.heads.base import Choices, Config, Head, Shots, Tensors, one_hot, temperature
+from llmopt.heads.base import Choices, Config, Head, Prior, Shots, Tensors, one_hot, temperature
 from llmopt.settings import Settings
 from llmopt.task import FloatArray
 
@@ -43,13 +43,14 @@ class RidgeSettings(Settings):
         penalties: lambda of equation (1) to choose from, a training image each.
     """
 
-    penalties: Choices = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    penalties: Choices = (0.003, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 class Ridge(Head[RidgeSettings]):
     """Ridge regression of the base scores' residuals on image features."""
 
     name = "ridge"
+    prior = Prior(octaves=0.2, growth=0.7, odds=-1.0, fading=1.5)
     Settings = RidgeSettings
     recipe = (
         "# The head is linear in the image feature: a ridge regression of what s leaves unsaid.",

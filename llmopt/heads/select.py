@@ -11,15 +11,30 @@ So likelihoods allow for labels that follow no rule, one in twenty::
 
     log (0.95 p(y | x) + 0.05 / K)
 
+and a head begins with what is usual for it (:class:`~llmopt.heads.base.Prior`), which the left-out
+images update::
+
+    log p(alpha, T | images) = sum of likelihoods - (octaves from the usual alpha)^2 / 2
+                                                  - (octaves from the base scores' T)^2 / 2   (1)
+
 An image that is alone in its class is not judged. Without it the class is its text and nothing
 else: what would be measured there is how well the text does, of which the class mean that is used
-later, one image's, knows nothing. At 1 shot only validation images can speak for a head.
+later, one image's, knows nothing. Nor, for a head with a prior, is one of two: it would be judged
+by half of its class against the whole of all others. So at 1 shot only validation images can
+speak; without them the head is what is usual, mild enough to lose next to nothing anywhere
+(``benchmarks/results/heads.md``).
 
 What is chosen on a sample looks better there than it is, so a head is judged by *cross-fitted*
 likelihoods: the likelihood of image i counts at the grid point that is best for all other images.
-Its paired gain over no head, at the temperature that suits no head best, must exceed one standard
-error and must not cost accuracy; otherwise there is no head. So the classifier does not get worse
-in expectation, nor on the sample; no rule can promise it for one test set.
+Their paired gain over no head, at the temperature that suits no head best, has a mean m and a
+standard error e; what a head with a prior usually gains is g with the standard deviation d.
+Together they say (without a prior there are m and e alone)::
+
+    gain = (m / e^2 + g / d^2) se^2,   1 / se^2 = 1 / e^2 + 1 / d^2                           (2)
+
+It must exceed one standard error and must not cost accuracy; otherwise there is no head. Among
+heads that convince, left-out images and odds decide: N (m - e) + odds. So the classifier does not
+get worse in expectation, nor on the sample; no rule can promise it for one test set.
 """
 
 from __future__ import annotations
@@ -32,15 +47,28 @@ import numpy as np
 import numpy.typing as npt
 
 from llmopt.heads import HEADS
-from llmopt.heads.base import TEMPERATURES, Config, Head, Shots, Tensors
+from llmopt.heads.base import (
+    OCTAVES,
+    TEMPERATURES,
+    Config,
+    Head,
+    Prior,
+    Shots,
+    Tensors,
+    temperature,
+)
 from llmopt.heads.fitted import FittedHead
 from llmopt.heads.none import NONE, NoHead
-from llmopt.stats import correct, paired_t, settled
+from llmopt.stats import correct, paired_t, pooled, settled
 from llmopt.task import FloatArray, IntArray
 
 Float64Array = npt.NDArray[np.float64]
 
 _UNRULY = 0.05
+
+# Nats an image that a head with a prior usually gains, and how far that is trusted: the study has
+# 0.02 at 1 shot and 0.35 at 16 (benchmarks/results/heads.md).
+_USUAL = 0.05, 0.035
 
 # Flat to sharp, so that the flattest of equals is taken.
 _TEMPERATURES = TEMPERATURES[::-1].astype(np.float32)
@@ -57,8 +85,10 @@ class Evidence:
         likelihoods: (N,) cross-fitted log-likelihoods of the images judged, nats; training images
             first, then validation.
         hits: (N,) whether they are classified right.
-        gain, se: mean paired gain in likelihood over no head, and its standard error.
-        accuracy_gain: paired gain in accuracy, a fraction.
+        gain, se: in likelihood over no head, nats an image, and its standard error: equation (2).
+        measured: the part of the left-out images in it, their mean and its standard error; None
+            where no image can judge.
+        accuracy_gain: paired gain in accuracy, a fraction; 0 where no image can judge.
     """
 
     name: str
@@ -70,6 +100,7 @@ class Evidence:
     hits: npt.NDArray[np.bool_] = field(repr=False)
     gain: float = 0.0
     se: float = 0.0
+    measured: tuple[float, float] | None = None
     accuracy_gain: float = 0.0
 
 
@@ -79,7 +110,7 @@ class Selection:
 
     Attributes:
         head: ready for use; :data:`~llmopt.heads.none.NONE` if nothing was convincing.
-        evidence: of each head looked at, by name.
+        evidence: of each head looked at but ``none``, by name.
         reason: one line for people.
         accuracies: of the predictor with it on the plain training and validation images, if they
             were looked at; the second is None without validation images.
@@ -101,6 +132,7 @@ class Selection:
             name: {
                 "gain_nats": e.gain,
                 "se": e.se,
+                "measured": None if e.measured is None else list(e.measured),
                 "accuracy_gain": e.accuracy_gain,
                 "images": len(e.hits),
                 "left_out": e.left_out,
@@ -109,7 +141,6 @@ class Selection:
                 "temperature": e.temperature,
             }
             for name, e in self.evidence.items()
-            if name != "none"
         }
         return {"chosen": self.head.name, "reason": self.reason, "heads": looked_at}
 
@@ -120,8 +151,9 @@ def best(
     seed: int,
     val: Shots | None = None,
     views: Sequence[int] | None = None,
+    rows: npt.NDArray[np.int64] | None = None,
 ) -> Evidence:
-    """The likeliest candidate, strength and temperature of one head, with its evidence.
+    """The likeliest candidate, strength and temperature of one head by (1), with its evidence.
 
     Args:
         head: looked at.
@@ -129,11 +161,14 @@ def best(
         seed: of folds and training.
         val: validation images; the head is not fitted on them.
         views: how many views of an image to fit on, each tried; the image alone and all by default.
+        rows: of the images that judge; those of :func:`judged` by default.
     """
     labels = shots.labels if val is None else np.concatenate([shots.labels, val.labels])
     base = shots.plain if val is None else np.concatenate([shots.plain, val.plain])
-    rows = judged(shots, val)
+    rows = judged(shots, val, head.prior) if rows is None else rows
+    warmth = temperature(base, labels)
     points: list[tuple[Config, float, float]] = []
+    beliefs: list[Float64Array] = []
     likelihoods: list[Float64Array] = []
     hits: list[npt.NDArray[np.bool_]] = []
     for config, left_out in _candidates(head, shots, seed, views or sorted({1, shots.views})):
@@ -142,34 +177,45 @@ def best(
             fitted = _fit(head, shots, config, seed)
             unseen = head.correct(fitted, val.plain, val.plain_features)
             correction = np.concatenate([left_out, unseen])
-        for alpha in head.strengths(base, correction):
+        if head.prior is None:
+            strengths = head.strengths(base, correction)
+            belief = np.zeros((len(strengths), len(_TEMPERATURES)))
+        else:
+            usual = head.prior.strengths(shots.average, shots.made)
+            strengths = head.unit(correction, warmth) * usual
+            belief = -(OCTAVES[:, None] ** 2 + np.log2(_TEMPERATURES / warmth) ** 2) / 2
+        beliefs.append(belief.ravel())
+        for alpha in strengths:
             scores = (base + np.float32(alpha) * correction)[rows]
             right = correct(scores, labels[rows])
             likelihoods.append(_tolerant(scores, labels[rows]))
-            for temperature in _TEMPERATURES:
-                points.append((config, float(alpha), float(temperature)))
+            for divisor in _TEMPERATURES:
+                points.append((config, float(alpha), float(divisor)))
                 hits.append(right)
-    table = np.concatenate(likelihoods)
+    table, belief = np.concatenate(likelihoods), np.concatenate(beliefs)
+    total = table.sum(axis=1) + belief
     # Image i is judged at the point that the others choose.
-    others = settled(table.sum(axis=1, keepdims=True) - table).argmax(axis=0)
+    others = settled(total[:, None] - table).argmax(axis=0)
     columns = np.arange(table.shape[1])
-    config, alpha, temperature = points[int(settled(table.sum(axis=1)).argmax())]
+    config, alpha, divisor = points[int(settled(total).argmax())]
     return Evidence(
         head.name,
         head.left_out,
         config,
         alpha,
-        temperature,
+        divisor,
         table[others, columns],
         np.stack(hits)[others, columns],
     )
 
 
-def judged(shots: Shots, val: Shots | None = None) -> npt.NDArray[np.int64]:
+def judged(
+    shots: Shots, val: Shots | None = None, prior: Prior | None = None
+) -> npt.NDArray[np.int64]:
     """Indices of the images that can judge a head, training images before validation images."""
-    company = np.bincount(shots.labels)[shots.labels] > 1
+    left = np.bincount(shots.labels)[shots.labels] - 1
     held = np.ones(0 if val is None else len(val), dtype=bool)
-    return np.flatnonzero(np.concatenate([company, held]))
+    return np.flatnonzero(np.concatenate([left >= (1 if prior is None else 2), held]))
 
 
 def _tolerant(scores: FloatArray, labels: IntArray) -> Float64Array:
@@ -178,8 +224,8 @@ def _tolerant(scores: FloatArray, labels: IntArray) -> Float64Array:
     true = below[np.arange(len(labels)), labels]
     unruly = _UNRULY / scores.shape[1]
     found = np.empty((len(_TEMPERATURES), len(labels)))
-    for row, temperature in zip(found, _TEMPERATURES, strict=True):
-        p = np.exp(true / temperature) / np.exp(below / temperature).sum(axis=1)
+    for row, divisor in zip(found, _TEMPERATURES, strict=True):
+        p = np.exp(true / divisor) / np.exp(below / divisor).sum(axis=1)
         row[:] = np.log((1 - _UNRULY) * p + unruly)
     return found
 
@@ -212,48 +258,67 @@ def select(
         val: validation images, which only help to choose; heads are never fitted on them.
         standard_errors: how many standard errors the gain must exceed.
     """
-    if len(judged(shots, val)) < 2:
-        return Selection(
-            NONE, {}, "no head: one image a class and no validation images cannot judge any"
-        )
-    nothing = best(NoHead(), shots, seed, val)
-    evidence = {"none": nothing}
+    evidence: dict[str, Evidence] = {}
+    convincing: dict[str, float] = {}
     for head in heads:
-        if head.name != "none":
-            found = best(head, shots, seed, val)
-            estimate = paired_t(found.likelihoods - nothing.likelihoods)
-            change = float(found.hits.mean() - nothing.hits.mean())
-            evidence[head.name] = replace(
-                found, gain=estimate.mean, se=estimate.se, accuracy_gain=change
-            )
-    convincing = {
-        head.name: head
-        for head in heads
-        if (e := evidence[head.name]).gain > standard_errors * e.se and e.accuracy_gain > 0
-    }
+        rows = judged(shots, val, head.prior)
+        if head.name == "none" or (head.prior is None and len(rows) < 2):
+            continue
+        found, nothing = best(head, shots, seed, val), best(NoHead(), shots, seed, val, rows=rows)
+        e = evidence[head.name] = _weighed(found, nothing, head.prior)
+        sure = e.gain - standard_errors * e.se
+        if sure > 0 and (e.accuracy_gain > 0 or (head.prior and e.accuracy_gain == 0)):
+            mean, se = e.measured or (0.0, 0.0)
+            odds = head.prior.odds_at(shots.average) if head.prior else 0.0
+            convincing[head.name] = len(rows) * (mean - standard_errors * se) + odds
     if not convincing:
-        return Selection(NONE, evidence, _hesitation(evidence, standard_errors))
-    name = max(convincing, key=lambda n: evidence[n].gain - standard_errors * evidence[n].se)
+        return Selection(NONE, evidence, _hesitation(heads, evidence, standard_errors))
+    name = max(convincing, key=lambda n: convincing[n])
     e = evidence[name]
-    fitted = FittedHead(
-        name, _fit(convincing[name], shots, e.config, seed), e.config, e.alpha, e.temperature
-    )
-    reason = (
-        f"{name}: {e.gain:+.3f} ± {e.se:.3f} nats an image over no head, "
+    chosen = next(head for head in heads if head.name == name)
+    tensors = _fit(chosen, shots, e.config, seed)
+    fitted = FittedHead(name, tensors, e.config, e.alpha, e.temperature)
+    return Selection(fitted, evidence, f"{name}: {_said(e)}")
+
+
+def _weighed(found: Evidence, nothing: Evidence, prior: Prior | None) -> Evidence:
+    """The evidence with its gain over ``nothing`` on the same images: equation (2)."""
+    known, measured, change = [], None, 0.0
+    if len(found.hits):
+        estimate = paired_t(found.likelihoods - nothing.likelihoods)
+        measured = estimate.mean, estimate.se
+        change = float(found.hits.mean() - nothing.hits.mean())
+        known.append(measured)
+    if prior is not None:
+        known.append(_USUAL)
+    gain, se = pooled(known)
+    return replace(found, gain=gain, se=se, measured=measured, accuracy_gain=change)
+
+
+def _said(e: Evidence) -> str:
+    """The evidence in words."""
+    usual = f"{e.gain:+.3f} ± {e.se:.3f}"
+    if e.measured is None:
+        return f"{usual} nats an image over no head, as is usual; no image left out can judge it"
+    mean, se = e.measured
+    told = (
+        f"{mean:+.3f} ± {se:.3f} nats an image over no head, "
         f"accuracy {100 * e.accuracy_gain:+.1f} points, on {len(e.hits)} images left out"
     )
-    return Selection(fitted, evidence, reason)
+    return told if e.measured == (e.gain, e.se) else f"{told}; with what is usual {usual} nats"
 
 
-def _hesitation(evidence: Mapping[str, Evidence], standard_errors: float) -> str:
-    tried = [e for name, e in evidence.items() if name != "none"]
-    if not tried:
+def _hesitation(
+    heads: Sequence[Head[Any]], evidence: Mapping[str, Evidence], standard_errors: float
+) -> str:
+    if not any(head.name != "none" for head in heads):
         return "no head was asked for"
-    e = max(tried, key=lambda e: e.gain)
+    if not evidence:
+        return "no head: one image a class and no validation images cannot judge any"
+    e = max(evidence.values(), key=lambda e: e.gain - standard_errors * e.se)
     return (
-        f"no head: the best of {len(tried)}, {e.name}, gains {e.gain:+.3f} ± {e.se:.3f} nats an "
-        f"image and {100 * e.accuracy_gain:+.1f} points; more than {standard_errors:g} standard "
-        "errors and no lost accuracy are asked for"
+        f"no head: the best of {len(evidence)}, {e.name}, {_said(e)}; more than "
+        f"{standard_errors:g} standard errors and no lost accuracy are asked for"
     )
 
 

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge
 
-from llmopt.heads.base import Choices, Config, Head, Shots, Tensors, one_hot
+from llmopt.heads.base import Choices, Config, Head, Prior, Shots, Tensors, one_hot, unit_spread
 from llmopt.heads.pseudo import shares, text_share
 from llmopt.settings import Settings
 from llmopt.task import FloatArray
@@ -52,6 +52,7 @@ class Tip(Head[TipSettings]):
     """A training-free cache on image features."""
 
     name = "tip"
+    prior = Prior(octaves=-1.5, growth=0.5, odds=-6.0)
     Settings = TipSettings
     recipe = (
         "# The head compares the image with training images and class embeddings, which vote.",
@@ -94,6 +95,10 @@ class Tip(Head[TipSettings]):
         assert features is not None
         similar = np.exp(-tensors["beta"] * (1 - features @ tensors["keys"].T))
         return np.asarray(similar @ tensors["values"], dtype=np.float32)
+
+    def unit(self, correction: FloatArray, temperature: float) -> float:
+        """A spread over the classes of one nat."""
+        return temperature * unit_spread(correction)
 
 
 def _cache(shots: Shots) -> tuple[Float64Array, Float64Array, Float64Array]:

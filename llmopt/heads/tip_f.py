@@ -19,8 +19,8 @@ from annotated_types import Ge, Gt
 from torch import nn
 from torch.nn import functional as F
 
-from llmopt.heads.base import Choices, Config, Shots, Tensors, equal_spread, temperature
-from llmopt.heads.select import best, judged
+from llmopt.heads.base import Choices, Config, Shots, Tensors
+from llmopt.heads.select import best
 from llmopt.heads.tip import Tip, TipSettings
 from llmopt.heads.training import TrainedHead, Training
 from llmopt.task import FloatArray
@@ -66,15 +66,8 @@ class TipF(TrainedHead[TipFSettings, Cache]):
 
     def options(self, shots: Shots, seed: int) -> Config:
         """beta, alpha and temperature of the training-free cache."""
-        tip = self._tip()
-        if len(judged(shots)):
-            chosen = best(tip, shots, seed, views=(shots.views,))
-            alpha, divisor = chosen.alpha, chosen.temperature
-            return {**chosen.config, "alpha": alpha, "temperature": divisor}
-        # At 1 shot nothing can be chosen: as much weight for the cache as for the scores.
-        config, votes = next(tip.held_out(shots, seed))
-        alpha, divisor = equal_spread(shots.plain, votes), temperature(shots.plain, shots.labels)
-        return {**config, "alpha": alpha, "temperature": divisor}
+        found = best(self._tip(), shots, seed, views=(shots.views,))
+        return {**found.config, "alpha": found.alpha, "temperature": found.temperature}
 
     def build(self, shots: Shots, options: Config, generator: torch.Generator) -> Cache:
         """The training-free cache."""

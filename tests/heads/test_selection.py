@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from llmopt.errors import ConfigError
 from llmopt.heads import HEADS
-from llmopt.heads.base import Config, Shots, folds, temperature
+from llmopt.heads.base import OCTAVES, Config, Prior, Shots, folds, temperature
+from llmopt.heads.bias import Bias
 from llmopt.heads.fitted import FittedHead
 from llmopt.heads.gda import GDA
 from llmopt.heads.none import NONE, NoHead
@@ -117,8 +118,8 @@ def test_labels_that_mean_nothing_are_left_alone() -> None:
     taken = 0
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        labels = np.repeat(np.arange(4), 4)
-        features = unit(rng.normal(size=(16, 2, 30)))
+        labels = np.repeat(np.arange(4), 32)
+        features = unit(rng.normal(size=(128, 2, 30)))
         text = unit(rng.normal(size=(4, 30)))
         shots = Shots(10 * features @ text.T, labels, features, text, 10.0)
         taken += not select(make(CLOSED), shots, seed).fallback
@@ -135,25 +136,80 @@ def test_perfect_scores_are_left_alone() -> None:
     np.testing.assert_array_equal(selection.head.scores(few.plain), few.plain)
 
 
-def test_at_one_shot_only_validation_images_speak_for_a_head() -> None:
+def test_at_one_shot_a_head_is_what_is_usual_for_it() -> None:
     few, test = world(classes=6, shots=1, width=24, noise=0.5, text_noise=3.0)
     alone = select(make(CLOSED), few, seed=0)
-    assert alone.fallback
-    assert "one image a class" in alone.reason
-    val = test.of(np.arange(0, len(test), 5))
+    assert alone.head.name == "gda"
+    assert alone.reason.endswith("as is usual; no image left out can judge it")
+    assert alone.evidence["gda"].measured is None
+    assert set(alone.evidence) == {"tip", "gda", "ridge"}, "the others need an image to judge them"
+    assert json.loads(json.dumps(alone.summary(), allow_nan=False))["heads"]["gda"]["images"] == 0
+    scores = alone.head.scores(test.plain, test.plain_features)
+    assert accuracy(scores, test.labels) > accuracy(test.plain, test.labels) + 0.03
+    again = select([GDA()], few, seed=1)
+    assert again.head.alpha == alone.head.alpha
+    unjudged = select(make(("bias",)), few, seed=0)
+    assert unjudged.fallback
+    assert "one image a class" in unjudged.reason
+
+
+def test_at_one_shot_a_head_is_mild() -> None:
+    """Sure scores stay right, whatever the one image of a class shows."""
+    for seed in range(5):
+        few, test = world(classes=6, shots=1, views=1, width=24, noise=2.0, seed=seed)
+        sure = [
+            replace(some, base=np.float32(30) * np.eye(6, dtype=np.float32)[some.labels][:, None])
+            for some in (few, test)
+        ]
+        for name in ("tip", "gda", "ridge"):
+            selection = select(make((name,)), sure[0], seed=0)
+            scores = selection.head.scores(sure[1].plain, sure[1].plain_features)
+            assert accuracy(scores, test.labels) > 0.99
+
+
+def test_validation_images_speak_for_a_head_and_against_it() -> None:
+    few, test = world(classes=6, shots=1, width=24, noise=0.5, text_noise=3.0)
+    every_fifth = np.arange(len(test)) % 5 == 0
+    val, rest = test.of(every_fifth), test.of(~every_fifth)
     assert judged(few, val).tolist() == list(range(6, 6 + len(val)))
     selection = select(make(CLOSED), few, 0, val)
     assert not selection.fallback
-    rest = test.of(np.arange(len(test)) % 5 != 0)
+    assert "24 images left out" in selection.reason
     scores = selection.head.scores(rest.plain, rest.plain_features)
     assert accuracy(scores, rest.labels) > accuracy(rest.plain, rest.labels)
+    wrong = replace(few, labels=np.roll(few.labels, 1))
+    against = select([GDA()], wrong, 0, val)
+    assert against.fallback
+    assert against.reason.startswith("no head: the best of 1, gda, -")
+    assert "; with what is usual" in against.reason
 
 
 def test_an_image_alone_in_its_class_is_not_judged() -> None:
     few, _ = world(shots=2)
     uneven = few.of(np.array([0, 1, 2, 4, 5]))
     assert judged(uneven).tolist() == [0, 1, 3, 4]
-    assert len(best(GDA(), uneven, 0).likelihoods) == 4
+    assert len(best(Bias(), uneven, 0).likelihoods) == 4
+
+
+def test_nor_one_of_two_by_a_head_with_a_prior() -> None:
+    few, _ = world(shots=3)
+    uneven = few.of(np.array([0, 1, 2, 3, 4, 6]))
+    assert judged(uneven, prior=GDA.prior).tolist() == [0, 1, 2]
+    assert len(best(GDA(), uneven, 0).likelihoods) == 3
+
+
+def test_the_usual_strength_grows_with_the_shots() -> None:
+    prior = Prior(octaves=-1.0, growth=1.0)
+    usual = [prior.strengths(n)[OCTAVES == 0].item() for n in (1, 2, 4, 16)]
+    assert usual == [0.5, 1, 2, 8]
+    made = [prior.strengths(n, made=True)[OCTAVES == 0].item() for n in (1, 16)]
+    assert np.log2(made) == pytest.approx([-1 - 2.5, 3 - 2.5 / 16])
+    few, _ = world(classes=4, shots=1)
+    flat = replace(few, base=np.zeros_like(few.base))
+    for head in (Tip(), GDA(), Ridge()):
+        _, correction = next(iter(head.held_out(flat, 0)))
+        assert head.unit(2 * correction, 3.0) <= head.unit(correction, 3.0)
+        assert head.unit(0 * correction, 3.0) == 3.0
 
 
 def test_no_heads_fall_back() -> None:
