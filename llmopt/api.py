@@ -24,6 +24,7 @@ from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import Given, compose
 from llmopt.runs.config import RunConfig
 from llmopt.runs.plan import Plan, make_plan
+from llmopt.runs.speed import measured
 from llmopt.runs.trust import refuse_untrusted
 from llmopt.search.base import Optimizer
 from llmopt.spend.currency import CAPS
@@ -153,7 +154,8 @@ def plan(
         UserError: as the run itself would.
     """
     given, named = _given(config, task, optimizer, model, llm, caps, options)
-    return make_plan(compose(named, given))
+    setup = compose(named, given)
+    return make_plan(setup).timed(measured(setup.config))
 
 
 def compare(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from datetime import timedelta
+from math import ceil, inf
 from typing import Any
 
 from llmopt.errors import BudgetTooSmall
 from llmopt.runs.bounds import outside, run_bounds, start_bounds, test_bounds, together
 from llmopt.runs.compose import Setup
 from llmopt.runs.config import RunConfig
+from llmopt.runs.speed import Speed
 from llmopt.search.text.racing import few
 from llmopt.spend.currency import CAPS, Spend, amount, label
 from llmopt.vision.base import BlackBox
@@ -50,6 +53,7 @@ class Plan:
         test: upper bounds of measuring the test images once at the end, apart from the caps.
         least: what scoring the start takes, without which there is no result at all.
         notes: what is worth knowing before starting.
+        seconds: that the search takes at most at a measured speed; None where none is known.
     """
 
     title: str
@@ -58,6 +62,25 @@ class Plan:
     test: Spend
     least: Spend
     notes: tuple[str, ...]
+    seconds: float | None = None
+
+    def timed(self, speed: Speed) -> Plan:
+        """With the time it takes at that speed, in a note too."""
+        most = {row.name: row.most or 0 for row in self.rows}
+        caps = {row.name: row.cap for row in self.rows if row.cap is not None}
+        queries, calls = (min(most.get(n, 0), caps.get(n, inf)) for n in ("queries", "llm_calls"))
+        seconds = speed.of(queries, calls)
+        if seconds is None:
+            note = "Time: not known before a first run with these models is finished here."
+        else:
+            cap = self.config.max_seconds
+            seconds = seconds if cap is None else min(seconds, cap)
+            most_time = timedelta(seconds=ceil(seconds))
+            note = (
+                f"Time: at most about {most_time} of searching, at the speed of {speed.told}; "
+                "loading the model and the test come on top."
+            )
+        return dataclasses.replace(self, seconds=seconds, notes=(*self.notes, note))
 
     @property
     def received(self) -> str:
@@ -102,6 +125,7 @@ class Plan:
             "evaluation": {name: int(most) for name, most in self.test.items() if most},
             "caps": {row.name: row.cap for row in self.rows if row.cap is not None},
             "needed_queries": self.needed,
+            "seconds": self.seconds,
             "notes": list(self.notes),
             "config": dataclasses.asdict(self.config),
         }

@@ -207,6 +207,7 @@ CASES: Final = (
         "explain {run} --top 2 --json",
         "evaluate {run} --json",
     ),
+    case("explain-text", search("zeroshot"), "explain {run} --json"),
     # ------------------------------------------------------------------ what is refused
     refused("cap-too-small", search("chat", CHAT, "--max-queries 5"), "queries"),
     refused("cap-too-small-vectors", search("craft", "budget=96", "--max-queries 5"), "queries"),
@@ -228,10 +229,6 @@ CASES: Final = (
     refused("refused-template", search("zeroshot", "", "--template 'a photo.'"), "a photo."),
     refused("refused-init-from", search("chat", CHAT, "--init-from nowhere"), "nowhere"),
     refused("refused-resume", "resume nowhere", "nowhere"),
-    Case(
-        "refused-explain",
-        (Step(search("zeroshot")), Step("explain {run} --json", named=("soft prompt",))),
-    ),
     Case(
         "refused-export",
         (

@@ -128,7 +128,8 @@ def test_for_machines(data: Path) -> None:
     found = plan(data, max_queries=100)
     told = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert set(told) == {
-        "schema", "upper_bounds", "evaluation", "caps", "needed_queries", "notes", "config",
+        "schema", "upper_bounds", "evaluation", "caps", "needed_queries", "seconds",
+        "notes", "config",
     }  # fmt: skip
     assert told["upper_bounds"] == most(found)
     assert told["config"]["dataset"] == f"folder:{data}"
