@@ -9,7 +9,7 @@ gives features and, for the shapes, on one that gives scores. Everything is enco
 suits the test images best, by head and shots, and what the usual one gains.
 
 Rows of another ``--name`` are kept, so that two versions can be compared: put the older one into
-``PYTHONPATH`` and name it; or other seeds, on which no prior was chosen.
+``PYTHONPATH`` and name it; or other seeds.
 Writes ``benchmarks/results/heads.json`` and ``.md``.
 """
 
