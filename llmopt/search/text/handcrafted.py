@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from llmopt.errors import BudgetExhausted
 from llmopt.predictor import TextPredictor
-from llmopt.resources import read_lines
+from llmopt.resources import read_lines, read_prompt
 from llmopt.search.base import Optimizer, Outcome, Search
 from llmopt.search.text.archive import Archive
 from llmopt.search.text.selection import FINALISTS, choose, second_look
@@ -23,12 +24,13 @@ class HandcraftedSettings(Settings):
 
     Attributes:
         templates: ``dataset`` (what CoOp uses for it), ``subset`` (the seven of CLIP's ImageNet
-            templates that are usually averaged, and the data set's own) or ``generic`` (thirty
-            sentences for any data).
+            templates that are usually averaged, and the data set's own), ``openai`` (the eighty
+            that CLIP's authors average for ImageNet) or ``generic`` (thirty sentences); all but the
+            first are for any data.
         mode: ``ensemble`` averages all of them, ``best`` chooses one on the few shots.
     """
 
-    templates: Literal["dataset", "subset", "generic"] = "dataset"
+    templates: Literal["dataset", "subset", "openai", "generic"] = "dataset"
     mode: Literal["ensemble", "best"] = "ensemble"
 
 
@@ -81,5 +83,8 @@ class Handcrafted(Optimizer[HandcraftedSettings]):
             return own
         if self.settings.templates == "generic":
             return tuple(Template(text) for text in read_lines("templates/generic.txt"))
+        if self.settings.templates == "openai":
+            published = json.loads(read_prompt("templates/handcrafted.json"))
+            return tuple(Template(text) for text in published["imagenet"]["openai"])
         subset = [Template(text) for text in read_lines("templates/clip_subset.txt")]
         return tuple(dict.fromkeys([*own, *subset]))

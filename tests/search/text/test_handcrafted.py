@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llmopt.data.benchmarks.handcrafted import templates_for
 from llmopt.errors import ConfigError
 from llmopt.predictor import TextPredictor
 from llmopt.resources import read_lines
@@ -35,6 +36,7 @@ def found(tmp_path: Path, access: Access = Access.FEATURES, **settings: str):  #
         ("dataset", [OWN]),
         ("generic", read_lines("templates/generic.txt")),
         ("subset", [OWN, *read_lines("templates/clip_subset.txt")]),
+        ("openai", [template.text for template in templates_for("imagenet", "openai")]),
     ],
 )
 def test_ensembles_are_even_and_of_the_whole_list(
