@@ -41,7 +41,7 @@ class PluginCheck(Check):
 def examine(data_root: Path | None = None) -> list[Check]:
     """Look at everything a run may need. Sends nothing anywhere."""
     checks = [Check(name, True, version) for name, version in versions().items()]
-    checks += [_device(), _model(), _cache(), *_keys(), *_extras(), _data(data_root)]
+    checks += [*_devices(), _model(), _cache(), *_keys(), *_extras(), _data(data_root)]
     return [*checks, *(_plugin(p) for registry in registries() for p in registry.plugins())]
 
 
@@ -59,12 +59,24 @@ def registries() -> tuple[Registry[Any], ...]:
     return OPTIMIZERS, HEADS, PREDICTORS, SOURCES, BLACK_BOXES, PROVIDERS, FORMATS, TRACKERS
 
 
-def _device() -> Check:
+def _devices() -> list[Check]:
+    """Each device: the one that ``--device auto`` takes comes first and is named ``device``."""
     import torch
 
-    if torch.cuda.is_available():
-        return Check("device", True, f"GPU {torch.cuda.get_device_name()}")
-    return Check("device", True, f"CPU, {torch.get_num_threads()} threads")
+    from llmopt.vision import device
+
+    checks = []
+    for number, one in enumerate(device.available()):
+        can = device.abilities(one)
+        told = [device.name(one)]
+        if one.type == "cpu":
+            told += [f"{torch.get_num_threads()} threads"]
+        if "memory" in can:
+            told += [f"{can['free'] / 2**30:.1f} of {can['memory'] / 2**30:.1f} GiB free"]
+        rates = [f"{kind} {rate / 1e12:.3g}" for kind, rate in can["rates"].items()]
+        told += [f"matrix products, TFLOP/s: {', '.join(rates)}"]
+        checks.append(Check(f"device {one}" if number else "device", True, "; ".join(told)))
+    return checks
 
 
 def _model() -> Check:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from llmopt.doctor import Check, examine, registries
+from llmopt.doctor import Check, _devices, examine, registries
 from llmopt.figures import plain
 from llmopt.registry import Registry
 from llmopt.runs.result import versions
+from llmopt.vision.device import abilities
 
 SECRET = "sk-test-4f8a1c9d2b7e6f3a5d0c"
 
@@ -108,3 +110,23 @@ def test_every_kind_of_plug_in_is_looked_at() -> None:
 def test_it_leaves_no_file(tmp_path: Path, cache_dir: Path) -> None:
     examine(tmp_path)
     assert list(tmp_path.iterdir()) == list(cache_dir.iterdir()) == []
+
+
+def test_each_device_says_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmopt.vision import device
+
+    card = {"free": 60 * 2**30, "memory": 80 * 2**30, "rates": {"fp32": 5e13, "fp16": 6.5e14}}
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(device, "available", lambda: [torch.device("cuda", 0), cpu])
+    monkeypatch.setattr(device, "abilities", lambda one: card if one != cpu else {"rates": {}})
+    monkeypatch.setattr(device, "name", lambda one: "a card" if one != cpu else "CPU")
+    found = by_name(_devices())
+    said = "a card; 60.0 of 80.0 GiB free; matrix products, TFLOP/s: fp32 50, fp16 650"
+    assert found["device"].found == said
+    assert found["device cpu"].found.startswith(f"CPU; {torch.get_num_threads()} threads")
+
+
+def test_the_rates_of_this_machine_are_measured() -> None:
+    rates = abilities(torch.device("cpu"))["rates"]
+    assert {"fp64", "fp32"} <= set(rates)
+    assert all(rate > 1e6 for rate in rates.values())

@@ -60,6 +60,7 @@ def load_batches(
     transform: Callable[[PillowImage.Image], torch.Tensor],
     batch_size: int,
     workers: int | None = None,
+    pin: bool = False,
 ) -> Iterator[tuple[IntArray, torch.Tensor]]:
     """Decoded, transformed and stacked images, in order.
 
@@ -71,6 +72,7 @@ def load_batches(
         transform: from an RGB picture to a tensor, the same shape for all.
         batch_size: images a batch; the last may be smaller. One batch is decoded ahead.
         workers: threads; by default all cores, or none for the shapes world.
+        pin: stack them in page-locked memory, from which a GPU fetches them by itself.
 
     Yields:
         (B,) int64 positions in ``images``, and their (B, …) tensors.
@@ -78,7 +80,6 @@ def load_batches(
     Raises:
         DatasetError: an image is missing or damaged; it is named.
     """
-    import torch
 
     def load(image: Image) -> torch.Tensor:
         return transform(image.load())
@@ -92,9 +93,19 @@ def load_batches(
     for tensor in loaded:
         batch.append(tensor)
         if len(batch) == batch_size or done + len(batch) == len(images):
-            yield np.arange(done, done + len(batch), dtype=np.int64), torch.stack(batch)
+            yield np.arange(done, done + len(batch), dtype=np.int64), _stacked(batch, pin)
             done += len(batch)
             batch = []
+
+
+def _stacked(tensors: list[torch.Tensor], pin: bool) -> torch.Tensor:
+    import torch
+
+    if not pin:
+        return torch.stack(tensors)
+    first = tensors[0]
+    out = torch.empty(len(tensors), *first.shape, dtype=first.dtype, pin_memory=True)
+    return torch.stack(tensors, out=out)
 
 
 def readable(images: Labelled, workers: int | None = None) -> tuple[Labelled, tuple[str, ...]]:

@@ -18,8 +18,9 @@ def machine(info: BoxInfo, llm_repeats: bool) -> dict[str, Any]:
         llm_repeats: there is no language model, or the same messages get the same reply from it.
 
     Returns:
-        ``processor``; ``instructions`` and ``threads`` of PyTorch where it was used;
-        ``same_elsewhere``; ``because``, a line for people.
+        ``processor``; ``instructions`` and ``threads`` of PyTorch where it was used; ``device`` and
+        ``precision`` of the black box where it tells; ``tf32``, whether fp32 products are rounded
+        to TF32 on a GPU; ``same_elsewhere``; ``because``, a line for people.
     """
     if not llm_repeats:
         because = "a language model may answer otherwise when it is asked again"
@@ -35,6 +36,9 @@ def machine(info: BoxInfo, llm_repeats: bool) -> dict[str, Any]:
         "processor": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability() if torch else None,
         "threads": torch.get_num_threads() if torch else os.cpu_count(),
+        "device": info.device or None,
+        "precision": info.precision or None,
+        "tf32": torch.get_float32_matmul_precision() != "highest" if torch else None,
         "same_elsewhere": llm_repeats and info.repeatable,
         "because": because,
     }

@@ -61,6 +61,7 @@ class BoxInfo:
         logit_bias: added to each logit (SigLIP; 0 elsewhere).
         detail: one line for people.
         repeatable: its answers are the same on any processor, but for a last bit now and then.
+        device, precision: what it computes on and in, as far as it tells.
     """
 
     name: str
@@ -71,6 +72,8 @@ class BoxInfo:
     logit_bias: float = 0.0
     detail: str = ""
     repeatable: bool = False
+    device: str = ""
+    precision: str = ""
 
 
 class BlackBox(ABC):

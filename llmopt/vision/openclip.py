@@ -25,6 +25,8 @@ from llmopt.task import FloatArray
 from llmopt.template import clean
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.boxes import split_tag
+from llmopt.vision.device import Portion, choose, whole_fp32
+from llmopt.vision.device import name as device_name
 from llmopt.vision.model_files import SCHEMAS, WEIGHTS, check_model, no_foreign_code
 
 ensure_operators()
@@ -52,11 +54,14 @@ class OpenClipBlackBox(BlackBox):
         name: ``shapes-tiny``, an open_clip architecture, ``local-dir:PATH`` or ``hf-hub:ORG/NAME``.
         pretrained: open_clip's weight tag, or a weights file; leave empty for the names that carry
             their weights with them.
-        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` …
-        precision: ``auto`` (fp32 on CPU, fp16 on GPU; fp64 for ``shapes-tiny``), ``full`` (the
-            same, but fp32 on GPU), ``fp64`` (on any machine the same features to the last bit of
-            float32), ``fp32``, ``fp16``, ``bf16``.
-        batch_size: images encoded at a time; None is 256 on a GPU and 64 on a CPU.
+        device: ``auto`` (CUDA if there is a card, else MPS, else the CPU; ``shapes-tiny`` is too
+            small to gain by it and stays where it repeats, on the CPU), ``cpu``, ``cuda``,
+            ``cuda:1``, ``mps`` …
+        precision: ``auto`` (fp32 on CPU, fp16 on GPU; fp64 for ``shapes-tiny``, fp32 on MPS, which
+            has no fp64), ``full`` (the same, but fp32 on GPU), ``fp64`` (on any machine the same
+            features to the last bit of float32), ``fp32``, ``fp16``, ``bf16``.
+        batch_size: images encoded at a time; None is 256 on a GPU and 64 on a CPU. Halved, and
+            remembered, when the memory of the device does not suffice.
 
     Raises:
         ModelError: the model or its weights are unknown, missing, truncated or do not fit.
@@ -71,18 +76,16 @@ class OpenClipBlackBox(BlackBox):
         precision: str = "auto",
         batch_size: int | None = None,
     ) -> None:
-        self.device = _device(device)
+        self.device = choose("cpu" if (name, device) == (shapes_tiny.NAME, "auto") else device)
         on_gpu = self.device.type != "cpu"
         self.precision = _precision(precision, self.device.type, name)
         self.half = self.precision in HALF
-        self._batch_size = batch_size or (256 if on_gpu else 64)
+        self._batch = Portion(batch_size or (256 if on_gpu else 64), 1, "image")
         self._name, self._pretrained = name, pretrained
-        model, self._preprocess, self._tokenizer = load_model(
-            name, pretrained, self.precision, self.device
-        )
-        self._model = model.eval().requires_grad_(False)
-        self._check_weights()
+        model, self._preprocess, self._tokenizer = load_model(name, pretrained, self.precision)
         with self._able_to_compute():
+            self._model = model.eval().requires_grad_(False).to(self.device)
+            self._check_weights()
             half = self.precision if self.half else None
             self.engine = TextEngine(self._model, self._tokenizer, precision=half, cache_bytes=0)
             self._check_features()
@@ -140,6 +143,8 @@ class OpenClipBlackBox(BlackBox):
             logit_bias=0.0 if bias is None else float(bias),
             detail=f"open_clip on {self.device}, {self.precision}; {self.engine.why}",
             repeatable=self.precision == "fp64" and self.device.type == "cpu",
+            device=device_name(self.device),
+            precision=self.precision,
         )
 
     def normal_forms(self, prompts: Sequence[str]) -> Sequence[Hashable]:
@@ -153,17 +158,27 @@ class OpenClipBlackBox(BlackBox):
     @torch.inference_mode()
     def image_features(self, images: Sequence[Image]) -> FloatArray:
         """(N, d) float32, L2-normalised; files are decoded while others are encoded."""
-        rows: list[np.ndarray[Any, Any]] = []
-        for _, pixels in load_batches(images, self._preprocess, self._batch_size):
-            if self.device.type == "cuda":
-                pixels = pixels.pin_memory()
-            pixels = pixels.to(self.device, PRECISIONS[self.precision], non_blocking=True)
-            # Some towers mix precisions: open_clip keeps norms, scales and pools in fp32.
-            half = HALF.get(self.precision)
-            with torch.autocast(self.device.type, half, enabled=half is not None):
-                features = wide(self._model.encode_image(pixels))
-            rows.append(torch.nn.functional.normalize(features, dim=-1).float().cpu().numpy())
-        return self._finite(np.concatenate(rows), [image.name for image in images])
+        rows: list[torch.Tensor] = []
+        pin = self.device.type == "cuda"
+        for _, batch in load_batches(images, self._preprocess, self._batch.size, pin=pin):
+            done = 0
+            while done < len(batch):
+                with self._batch.halved_if_full():
+                    piece = batch[done : done + self._batch.size]
+                    # Not waited for: a GPU works on while the next batch is collected.
+                    rows.append(self._encode_pixels(piece))
+                    done += len(piece)
+        found = torch.cat(rows).cpu().numpy()
+        return self._finite(found, [image.name for image in images])
+
+    def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, d) float32, L2-normalised, on the device."""
+        pixels = pixels.to(self.device, PRECISIONS[self.precision], non_blocking=True)
+        # Some towers mix precisions: open_clip keeps norms, scales and pools in fp32.
+        half = HALF.get(self.precision)
+        with whole_fp32(), torch.autocast(self.device.type, half, enabled=half is not None):
+            features = wide(self._model.encode_image(pixels))
+        return torch.nn.functional.normalize(features, dim=-1).float()
 
     def text_features(self, prompts: Sequence[str]) -> FloatArray:
         """(M, d) float32, L2-normalised."""
@@ -203,10 +218,8 @@ def open_address(address: str) -> OpenClipBlackBox:
     return OpenClipBlackBox(*split_tag(address))
 
 
-def load_model(
-    name: str, pretrained: str, precision: str = "fp32", device: torch.device | str = "cpu"
-) -> tuple[Any, Any, Any]:
-    """The open_clip model, its evaluation transform and its tokenizer.
+def load_model(name: str, pretrained: str, precision: str = "fp32") -> tuple[Any, Any, Any]:
+    """The open_clip model on the CPU, its evaluation transform and its tokenizer.
 
     Raises:
         ModelError: see :class:`OpenClipBlackBox`.
@@ -221,7 +234,7 @@ def load_model(
             model, preprocess, tokenizer = shapes_tiny.load(precision=built)
         except (OSError, ValueError) as error:
             raise ModelError(str(error)) from error
-        return (model.double() if wider else model).to(device), preprocess, tokenizer
+        return model.double() if wider else model, preprocess, tokenizer
     if not name.startswith(SCHEMAS):
         _check_names(name, pretrained)
     elif pretrained:
@@ -233,7 +246,7 @@ def load_model(
                 name,
                 pretrained=pretrained or None,
                 precision=built,
-                device=str(device),
+                device="cpu",
                 pretrained_text=False,
                 require_pretrained=True,
             )
@@ -325,26 +338,10 @@ def _unloadable(name: str, pretrained: str, error: Exception) -> str:
     )
 
 
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("cpu")
-    try:
-        chosen = torch.device(device)
-        torch.ones(1, device=chosen).add(1).item()
-    except Exception as error:  # back ends that are not there fail in many ways
-        raise ModelError(
-            f"device '{device}' cannot be used here ({str(error).splitlines()[0]}); "
-            "use --device cpu or auto"
-        ) from error
-    return chosen
-
-
 def _precision(precision: str, device: str, name: str) -> str:
     if precision in ("auto", "full"):
-        if name == shapes_tiny.NAME and device != "mps":  # which has no float64
-            return "fp64"
+        if name == shapes_tiny.NAME:
+            return "fp32" if device == "mps" else "fp64"  # which MPS has not
         return "fp32" if device == "cpu" or precision == "full" else "fp16"
     if precision not in PRECISIONS:
         raise ModelError(

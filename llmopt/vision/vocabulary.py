@@ -31,7 +31,7 @@ class Vocabulary:
 
     def vectors(self, tokens: Sequence[int]) -> Tensor:
         """(len(tokens), e) float32."""
-        return self._table[torch.tensor(tokens, device=self._table.device)]
+        return self._table.index_select(0, torch.tensor(tokens).to(self._table.device))
 
     def nearest(self, vectors: Tensor, k: int = 5) -> list[list[Neighbour]]:
         """The k nearest tokens of each of (m, e) vectors, nearest first."""

@@ -174,7 +174,7 @@ class Descent(Walk):
 
     def _shared(self, rng: np.random.Generator) -> Array:
         u = orthogonal(rng, self.settings.directions, self.point.w.numel())
-        losses = self._both_sides(u, lambda s: cross_entropy(s.double(), self.fit.labels))
+        losses = self._both_sides(u, lambda s: cross_entropy(s, self.fit.labels))
         plus, minus = np.split(losses, 2)
         return two_sided(plus, minus, u, self.eps)
 

@@ -44,7 +44,7 @@ from llmopt.search.soft.cbbt_adapters import (
 from llmopt.search.soft.machinery.images import Encoded, fresh_batch, view
 from llmopt.search.soft.machinery.point import Array, Point
 from llmopt.search.soft.machinery.schedules import per_epoch, warmed_up_rate
-from llmopt.search.soft.machinery.scoring import cross_entropy, score, soft_text
+from llmopt.search.soft.machinery.scoring import cross_entropy, double, score, soft_text
 from llmopt.search.soft.machinery.soft_predictor import SoftPredictor
 from llmopt.search.soft.machinery.start import check_room, words_start
 from llmopt.search.soft.machinery.subspace import word_axes
@@ -155,7 +155,7 @@ class Training(Walk):
         moved, added = self.adapter(features) if self.adapter else (features, torch.zeros(()))
         # The features the box gives back are constants, so this has the adapter's gradient.
         logits = box.soft_logits(moved, self.context[None], self.names)
-        loss = cross_entropy(logits.double() + added.to(logits.device), images.labels)[0]
+        loss = cross_entropy(double(logits) + added.to(logits.device), images.labels)[0]
         u = sphere(
             self.search.rng("cbbt", "directions", number), s.directions, self.point.w.numel()
         )
@@ -165,7 +165,7 @@ class Training(Walk):
             Encoded(moved.detach().numpy(), images.labels),
             self.point.contexts(self.eps * u),
             self.names,
-            lambda logits: cross_entropy(logits.double() + constant, images.labels),
+            lambda logits: cross_entropy(double(logits) + constant, images.labels),
         )
         gradient = one_sided(losses.numpy(), loss.item(), u, self.eps)
         rate = warmed_up_rate(epoch, self.epochs, s.rate)

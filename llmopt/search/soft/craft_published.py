@@ -41,6 +41,7 @@ of every batch of step 3 and its N images an epoch.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -250,12 +251,13 @@ class Alternation:
         """Steps 1 and 2; returns the (population,) fitness (3)."""
         z = self.cma.ask()
         contexts = self.subspace.contexts(z)
+        head = copy.deepcopy(self.head)  # the original stays on the CPU, where it is trained
 
         @torch.no_grad()
         def fitness(scores: torch.Tensor) -> torch.Tensor:
             loss = cross_entropy(scores, images.labels)
             if self.weight:
-                pair = (scores, self.head(scores))
+                pair = (scores, head.to(scores.device)(scores))
                 target, other = pair if self.settings.consistency == "paper" else reversed(pair)
                 loss = loss + self.weight * kl(target, other)
             return loss

@@ -197,7 +197,7 @@ class Spsa(Walk):
             images,
             self.space.contexts(both),
             self.names,
-            lambda logits: cross_entropy(logits.double(), images.labels),
+            lambda logits: cross_entropy(logits, images.labels),
         ).numpy()
         plus, minus = np.split(losses, 2)
         self.w = self.w - rate * clip(spsa(plus, minus, directions, width))  # (3), (4)

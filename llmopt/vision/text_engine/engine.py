@@ -265,8 +265,7 @@ class TextEngine:
             AccessError: the model's text tower takes no soft prompts.
         """
         table = self._soft_encoder().tower.embedding
-        ids = torch.tensor(self.normal_form(text)[1:-1], dtype=torch.long, device=self.device)
-        return F.embedding(ids, table).float()
+        return F.embedding(index(self.normal_form(text)[1:-1], self.device), table).float()
 
     @cached_property
     def embedding_std(self) -> float:

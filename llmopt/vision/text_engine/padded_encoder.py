@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from llmopt.vision.device import Portion
 from llmopt.vision.text_engine.device import to_device, wide
 
 # Bounds the activations; larger batches have nothing left to gain.
@@ -36,7 +37,7 @@ class PaddedEncoder:
         self._device: torch.device = next(model.parameters()).device
         self._autocast = None if dtype in (torch.float32, torch.float64) else dtype
         tokens = _TOKENS.get(self._device.type, _TOKENS["cuda"])
-        self._batch = max(1, tokens // length)
+        self._batch = Portion(tokens // length, 1, "padded prompt")
 
     def cut(self, row: Sequence[int]) -> tuple[int, ...]:
         """A padded row with its padding, a run of one id at the end, folded into one."""
@@ -50,10 +51,14 @@ class PaddedEncoder:
 
         Each piece is places in ``forms`` and their features (places, d), L2-normalised.
         """
-        for start in range(0, len(forms), self._batch):
-            batch = forms[start : start + self._batch]
+        start = 0
+        while start < len(forms):
+            batch = forms[start : start + self._batch.size]
             rows = [[*form, *[form[-1]] * (self._length - len(form))] for form in batch]
-            yield list(range(start, start + len(batch))), self.features(np.array(rows))
+            with self._batch.halved_if_full():
+                features = self.features(np.array(rows))
+                yield list(range(start, start + len(batch))), features
+                start += len(batch)
 
     def features(self, ids: npt.NDArray[np.int64]) -> Tensor:
         """(n, d) L2-normalised features of padded token ids (n, length)."""

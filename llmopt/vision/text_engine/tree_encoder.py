@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from llmopt.vision.device import Portion
 from llmopt.vision.text_engine.device import to_device, wide
 from llmopt.vision.text_engine.packed import PackedLayer, packed
 from llmopt.vision.text_engine.token_tree import BLOCK, Chunk, TokenTree
@@ -55,7 +56,8 @@ class TreeEncoder:
     Args:
         tower: the weights.
         chunk: nodes computed at once, over all candidates together; bounds memory and sets the
-            size of the matrix products. None takes a size measured for the device.
+            size of the matrix products. None takes a size measured for the device. Halved, and
+            remembered, when the memory of the device does not suffice.
         block: queries that share a list of keys in attention.
     """
 
@@ -69,7 +71,12 @@ class TreeEncoder:
         self._packed = packed(tower.layers)
         wide = self._packed is not tower.layers
         default = _CHUNK_WIDE if wide else _CHUNK.get(self._device.type, _CHUNK["cuda"])
-        self.chunk = chunk or default
+        self._portion = Portion(chunk or default, block, "tokens of text")
+
+    @property
+    def chunk(self) -> int:
+        """Nodes computed at once."""
+        return self._portion.size
 
     def cut(self, row: Sequence[int]) -> tuple[int, ...]:
         """The part of a row of token ids that the feature depends on."""
@@ -82,11 +89,9 @@ class TreeEncoder:
         """
         tree = TokenTree.build(forms)
         places = np.argsort(tree.inverse).tolist()
-        path = self._empty_path()
         start = 0
-        for chunk in tree.chunks(0, len(tree), self.chunk, self.block):
-            features, path = self._run(self._plan(chunk), path, None)
-            stop = start + len(chunk.reads)
+        for features, _ in self._walk(tree, 0, len(tree)):
+            stop = start + features.shape[1]
             yield places[start:stop], features[0]
             start = stop
 
@@ -98,22 +103,38 @@ class TreeEncoder:
             contexts: (B, vectors, e) on the tower's device.
         """
         path = self._empty_path()
-        for chunk in tree.chunks(0, tree.shared, self.chunk, self.block):
-            _, path = self._run(self._plan(chunk), path, None)
+        for _, path in self._walk(tree, 0, tree.shared):  # noqa: B007
+            pass
 
-        size = len(tree) - tree.shared
-        group = max(1, self.chunk // size)
-        chunks = tree.chunks(tree.shared, len(tree), self.chunk, self.block)
-        plans = [self._plan(chunk) for chunk in chunks]
-        for start in range(0, len(contexts), group):
-            candidates = contexts[start : start + group]
-            # Every layer's path is a view here; a chunk never writes into the path it is given.
-            branch = [kv.expand(len(candidates), -1, -1) for kv in path]
-            pieces = []
-            for plan in plans:
-                features, branch = self._run(plan, branch, candidates)
-                pieces.append(features)
-            yield torch.cat(pieces, dim=1)
+        start = 0
+        while start < len(contexts):
+            with self._portion.halved_if_full():
+                group = max(1, self.chunk // (len(tree) - tree.shared))
+                chunks = tree.chunks(tree.shared, len(tree), self.chunk, self.block)
+                plans = [self._plan(chunk) for chunk in chunks]
+                while start < len(contexts):
+                    yield self._under(plans, path, contexts[start : start + group])
+                    start += group
+
+    def _walk(self, tree: TokenTree, start: int, stop: int) -> Iterator[tuple[Tensor, Path]]:
+        """What :meth:`_run` makes of each chunk of a range that holds no soft token."""
+        path = self._empty_path()
+        while start < stop:
+            with self._portion.halved_if_full():
+                for chunk in tree.chunks(start, stop, self.chunk, self.block):
+                    features, path = self._run(self._plan(chunk), path, None)
+                    start += len(chunk.tokens)
+                    yield features, path
+
+    def _under(self, plans: Sequence[_Plan], path: Path, candidates: Tensor) -> Tensor:
+        """(b, rows, d) features of all chunks under each of ``candidates``."""
+        # Every layer's path is a view here; a chunk never writes into the path it is given.
+        branch = [kv.expand(len(candidates), -1, -1) for kv in path]
+        pieces = []
+        for plan in plans:
+            features, branch = self._run(plan, branch, candidates)
+            pieces.append(features)
+        return torch.cat(pieces, dim=1)
 
     def _run(self, plan: _Plan, path: Path, contexts: Tensor | None) -> tuple[Tensor, Path]:
         """(B, reads, d) features read in one chunk, and the path that the next one starts from."""

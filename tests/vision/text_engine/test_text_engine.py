@@ -64,7 +64,7 @@ def test_features_equal_the_models_own(
     texts = [t.replace("{}", c) for t in templates for c in classnames]
     engine = shared_engine(name)
     if isinstance(engine._encoder, TreeEncoder):
-        engine._encoder.chunk = chunk
+        engine._encoder._portion.size = chunk
     before = replace(engine.counts)
     features = engine.encode(texts)
     assert features.dtype == torch.float32
@@ -269,7 +269,7 @@ def test_soft_prompts_equal_the_plain_loop(
     name: str, classnames: list[str], candidates: int, vectors: int, per_class: bool, chunk: int
 ) -> None:
     engine = shared_engine(name)
-    engine._soft_encoder().chunk = chunk
+    engine._soft_encoder()._portion.size = chunk
     own = (len(classnames),) if per_class else ()
     contexts = torch.randn(candidates, *own, vectors, 16, generator=torch.manual_seed(vectors))
     found = engine.encode_soft(contexts, classnames)
@@ -281,7 +281,7 @@ def test_soft_prompts_equal_the_plain_loop(
 @pytest.mark.parametrize("chunk", [BLOCK, 1024])
 def test_soft_gradients_equal_the_plain_loops(per_class: bool, chunk: int) -> None:
     engine = engine_for()
-    engine._soft_encoder().chunk = chunk
+    engine._soft_encoder()._portion.size = chunk
     own = (len(NAMES),) if per_class else ()
     contexts = torch.randn(2, *own, 4, 16, generator=torch.manual_seed(0))
     target = torch.randn(2, len(NAMES), 24, generator=torch.manual_seed(1))
