@@ -14,7 +14,7 @@ SECRETS := $(filter LLMOPT_% LANGSMITH_% LANGCHAIN_% HF_TOKEN %_API_KEY,$(.VARIA
 TEST_ENV := env $(SECRETS:%=-u %) HF_HUB_OFFLINE=1 LANGSMITH_TRACING=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format bench
+.PHONY: help install run test lint format bench wheels
 
 help: ## show this list
 	@echo "usage: make TARGET [ARGS='...'] [PYTHON=python3.12]"
@@ -47,6 +47,14 @@ ifeq ($(NAME),)
 else
 	@"$(BIN)/python" "benchmarks/$(NAME).py" $(ARGS)
 endif
+
+# --no-deps: PyTorch and what comes with it are there already, built for the card's CUDA.
+wheels: $(STAMP) ## pack into .wheels what benchmarks/gpu.py needs where there is no network
+	@rm -rf .wheels
+	@$(PIP) download -q --no-deps --only-binary :all: --python-version 3.12 \
+		--platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 \
+		-c constraints.txt -r benchmarks/gpu_wheels.txt -d .wheels
+	@du -sm .wheels | awk '{ print $$1 " MiB in .wheels"; exit $$1 > 64 }'
 
 # Without build isolation nothing is resolved outside the constraints: an isolated build environment
 # would ignore them.

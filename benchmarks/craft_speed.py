@@ -35,6 +35,7 @@ from torch.nn import functional as F
 from llmopt.heads.residual import Refinement
 from llmopt.images import Image
 from llmopt.search.base import Search
+from llmopt.search.soft.craft import Craft, CraftSettings
 from llmopt.search.soft.craft_published import CraftReleased, CraftReleasedSettings
 from llmopt.search.soft.machinery.cma_search import CmaSearch
 from llmopt.spend.checkpoint import Checkpoints
@@ -48,6 +49,10 @@ from llmopt.vision.metered import MeteredBox
 
 RESULTS = Path(__file__).parent / "results"
 MODEL, SHOTS, BATCH = "ViT-B-32", 16, 256
+PROFILES = {
+    "released": (CraftReleased, CraftReleasedSettings),
+    "llmopt": (Craft, CraftSettings),
+}
 TARGETS = {"ratio": 15.0, "cma": 0.10}
 
 
@@ -57,6 +62,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=20, help="generations between padded rounds")
     parser.add_argument("--candidates", type=int, default=2, help="padded candidates a round")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--profile", choices=PROFILES, default="released")
+    parser.add_argument("--classes", type=int, default=100, help="above 100: ImageNet's names")
+    parser.add_argument("--shots", type=int, default=SHOTS)
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32", choices=measuring.PRECISIONS)
     parser.add_argument("--out", type=Path, default=RESULTS / "craft_speed")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -96,14 +107,14 @@ class RandomWeights(BlackBox):
 
     @cached_property
     def info(self) -> BoxInfo:
-        return BoxInfo(MODEL, "random weights", Access.SOFT, "0" * 64)
+        return BoxInfo("a text tower", "random weights", Access.SOFT, "0" * 64)
 
     def image_features(self, images: Sequence[Image]) -> FloatArray:
         """The same for every view of an image."""
         return self._images[[int(image.name.partition(" ")[0]) for image in images]]
 
     def text_features(self, prompts: Sequence[str]) -> FloatArray:
-        return self.engine.encode(prompts).numpy()
+        return self.engine.encode(prompts).cpu().numpy()
 
     def soft_features(
         self, contexts: torch.Tensor, classnames: Sequence[str], *, grad: bool = False
@@ -111,7 +122,7 @@ class RandomWeights(BlackBox):
         return self.engine.encode_soft(contexts, classnames, grad=grad)
 
     def embed_text(self, text: str) -> FloatArray:
-        return self.engine.embed_text(text).numpy()
+        return self.engine.embed_text(text).cpu().numpy()
 
     @property
     def embedding_std(self) -> float:
@@ -123,17 +134,18 @@ class PaddedLoop:
 
     def __init__(self, bench: measuring.Bench, box: RandomWeights, task: Task) -> None:
         self.bench, self.names = bench, task.classnames
-        self.images = torch.from_numpy(box.image_features(task.train.images))
-        self.labels = torch.from_numpy(task.train.labels)
-        self.start = torch.from_numpy(box.embed_text("a photo of a"))
+        self.images = torch.from_numpy(box.image_features(task.train.images)).to(bench.device)
+        self.labels = torch.from_numpy(task.train.labels).to(bench.device)
+        self.start = torch.from_numpy(box.embed_text("a photo of a")).to(bench.device)
         dice = torch.Generator().manual_seed(2)
-        self.into = 0.2 * torch.randn(self.start.numel(), 512, generator=dice)
-        self.head = Refinement(len(self.names), 256, dice, start="released")
+        into = 0.2 * torch.randn(self.start.numel(), 512, generator=dice)
+        self.into = into.to(bench.device)
+        self.head = Refinement(len(self.names), 256, dice, start="released").to(bench.device)
         self.adam = torch.optim.Adam(self.head.parameters(), lr=1e-3)
 
     def scores(self, z: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Of the images for the context of z."""
-        context = self.start + (self.into @ z).view_as(self.start)
+        context = self.start + (self.into @ z.to(self.into)).view_as(self.start)
         with torch.inference_mode():
             return 100.0 * images @ self.bench.padded_soft(context[None], self.names)[0].T
 
@@ -156,14 +168,15 @@ class PaddedLoop:
         self.adam.zero_grad()
         torch.autograd.backward(loss)
         self.adam.step()
+        self.bench.wait()
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The run, with rounds of the padded loop between its generations."""
-    quiet = argparse.Namespace(device="cpu", precision="fp32", threads=options.threads)
-    bench = measuring.Bench(MODEL, quiet)
-    names = tuple(display_name(name) for name in measuring.caltech101())
-    count = SHOTS * len(names)
+    bench = measuring.Bench(options.model, options)
+    known = measuring.caltech101() if options.classes <= 100 else measuring.IMAGENET_CLASSNAMES
+    names = tuple(display_name(name) for name in known[: options.classes])
+    count = options.shots * len(names)
     labels = np.arange(count, dtype=np.int64) % len(names)
     box = RandomWeights(bench, count)
     task = Task(
@@ -171,7 +184,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         classnames=names,
         train=FewShot(tuple(map(Blank, range(count))), labels),
         val=FewShot((), np.empty(0, dtype=np.int64)),
-        shots=SHOTS,
+        shots=options.shots,
         seed=1,
         start=Template(PLAIN),
         split_sha256="0" * 64,
@@ -198,7 +211,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for part in ("ask", "tell", "draw"):
         setattr(CmaSearch, part, arithmetic.around(getattr(CmaSearch, part)))
 
-    settings = CraftReleasedSettings(budget=options.budget)
+    optimizer, its_settings = PROFILES[options.profile]
+    settings = its_settings(budget=options.budget)
     before = measuring.resident()
     measuring.reset_peak()
     with tempfile.TemporaryDirectory() as folder:
@@ -215,15 +229,19 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             on_progress=padded_round,
         )
         began = time.perf_counter()
-        outcome = CraftReleased(settings).run(search)
+        outcome = optimizer(settings).run(search)
         seconds = time.perf_counter() - began - beside
         journal.close()
     generations = options.budget // settings.population
-    per_epoch = -(-count // BATCH)
+    per_epoch = -(-count // BATCH) if options.profile == "released" else 0
     one, step = statistics.median(evaluations), statistics.median(batches)
     padded = generations * (settings.population * one + per_epoch * step)
     return {
-        "machine": measuring.machine(quiet),
+        "machine": measuring.machine(options),
+        "model": options.model,
+        "profile": options.profile,
+        "classes": len(names),
+        "images": count,
         "stop": outcome.stop_reason,
         "evaluations": options.budget,
         "soft prompts": ledger["soft_prompt_encodings"],
@@ -278,9 +296,10 @@ def markdown(report: dict[str, Any]) -> str:
         f"`{report['command']}`",
         "",
         f"{machine}.",
-        f"{MODEL} text tower with random weights, 100 classes, {SHOTS} shots (1,600 images with "
-        "random features), profile `released`: dimension 512, population 40, an epoch of the head "
-        "each generation.",
+        f"{report['model']} text tower with random weights, {report['classes']} classes, "
+        f"{report['images'] // report['classes']} shots ({report['images']:,} images with random "
+        f"features), profile `{report['profile']}`: dimension 512, population 40, an epoch of the "
+        "head each generation (`llmopt`: 32, 16, a head at the end).",
         "",
         "| | llmopt | padded loop | ratio | target |",
         "|---|---|---|---|---|",
