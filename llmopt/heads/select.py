@@ -291,7 +291,7 @@ def _weighed(found: Evidence, nothing: Evidence, prior: Prior | None) -> Evidenc
         known.append(measured)
     if prior is not None:
         known.append(_USUAL)
-    gain, se = pooled(known)
+    gain, se = pooled(known) if len(known) > 1 else known[0]
     return replace(found, gain=gain, se=se, measured=measured, accuracy_gain=change)
 
 

@@ -212,6 +212,15 @@ def test_the_usual_strength_grows_with_the_shots() -> None:
         assert head.unit(0 * correction, 3.0) == 3.0
 
 
+def test_nothing_is_usual_for_a_head_without_a_prior() -> None:
+    for noise, seed in ((0.5, 0), (1.0, 2), (2.0, 4)):
+        few, _ = world(shots=4, noise=noise, seed=seed)
+        selection = select([Bias()], few, seed)
+        evidence = selection.evidence["bias"]
+        assert evidence.measured == (evidence.gain, evidence.se)
+        assert "usual" not in selection.reason
+
+
 def test_no_heads_fall_back() -> None:
     few, _ = world()
     assert select([], few, seed=0).reason == "no head was asked for"
