@@ -155,7 +155,14 @@ def plan(
     """
     given, named = _given(config, task, optimizer, model, llm, caps, options)
     setup = compose(named, given)
-    return make_plan(setup).timed(measured(setup.config))
+    found = make_plan(setup).timed(measured(setup.config))
+    try:
+        if setup.llm is not None:
+            setup.llm.check()
+    except ConfigError as error:
+        told = f"warning: 'llmopt run' would be refused: {error}"
+        found = dataclasses.replace(found, notes=(*found.notes, told))
+    return found
 
 
 def compare(

@@ -13,6 +13,7 @@ from scripted import Scripted
 
 import llmopt
 from llmopt.errors import ConfigError, DatasetError, UserError
+from llmopt.runs.compose import ModelChoice
 from llmopt.search.soft.bbt import Bbt
 from llmopt.search.text.random import Random
 from llmopt.spend.events import Finished, Note, Progress, Started, Watch
@@ -218,3 +219,20 @@ def test_the_command_line_goes_through_the_front_door() -> None:
         assert "llmopt.api" in used
         rooms = ("runs.engine", "runs.compose", "search", "heads", "vision", "language", "spend")
         assert not [one for one in used for room in rooms if one.startswith(f"llmopt.{room}")]
+
+
+def test_a_key_that_is_missing_is_told_before_anything_takes_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("no model is loaded for a run that cannot be")
+
+    monkeypatch.setattr(ModelChoice, "open", refuse)
+    options: dict[str, Any] = {"llm": "openai:gpt-5-mini", "runs": tmp_path / "runs"}
+    found = llmopt.plan(**options)
+    assert found.notes[-1].startswith("warning: 'llmopt run' would be refused: OPENAI_API_KEY")
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
+        llmopt.run(**options, progress=False)
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    assert not any("would be refused" in note for note in llmopt.plan(**options).notes)

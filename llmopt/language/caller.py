@@ -73,11 +73,7 @@ class Caller:
 
     def close(self) -> None:
         """Close the model's connections; nothing can be asked afterwards."""
-        for name in ("root_client", "_client", "client"):
-            close = getattr(getattr(self._model, name, None), "close", None)
-            if callable(close):
-                close()
-                return
+        wire.close(self._model)
 
     def persist(self, attempt: Callable[[int], R], first: int) -> tuple[R, int]:
         """Try until one try succeeds, and say how many there were with the ``first`` before.

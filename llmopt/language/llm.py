@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from llmopt.language import wire
 from llmopt.language.prices import FREE_PROVIDERS, Price, price_of, require_price
 from llmopt.language.providers import default_spec, open_chat, split_spec, stay
 from llmopt.language.retry import AT_ONCE, RetrySettings
@@ -67,6 +68,15 @@ class Llm:
         if max_usd is None and self.price is not None and not self.free:
             return DEFAULT_MAX_USD
         return max_usd
+
+    def check(self) -> None:
+        """Find out whether it can be opened here, before anything takes time. Sends nothing.
+
+        Raises:
+            ConfigError: as :meth:`open`.
+        """
+        if not self.free and self.model is None:
+            wire.close(self.open(0))
 
     def open(self, seed: int) -> BaseChatModel:
         """The model, ready to be asked. Sends nothing.

@@ -183,3 +183,12 @@ def _looks_random(value: str) -> bool:
 def _count(value: Any) -> int | None:
     sane = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     return int(value) if sane else None
+
+
+def close(model: BaseChatModel) -> None:
+    """Close a model's connections; nothing can be asked afterwards."""
+    for name in ("root_client", "_client", "client"):
+        end = getattr(getattr(model, name, None), "close", None)
+        if callable(end):
+            end()
+            return

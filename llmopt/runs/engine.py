@@ -55,6 +55,8 @@ def start(setup: Setup, watch: Watch | None = None) -> dict[str, Any]:
         LlmoptError: with ``exit_code`` telling whose fault it is.
     """
     watch = watch or Watch()
+    if setup.llm is not None:
+        setup.llm.check()
     found = setup.findings
     box = setup.open_box(watch)
     setup.optimizer.check(box, setup.task)
