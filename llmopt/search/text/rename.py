@@ -1,7 +1,7 @@
 """Words for classes whose names say nothing: ``class_07``, ``n01440764``, a code.
 
-A bank of words for things that pictures show (``prompts/templates/words.txt``) is compared with the
-shots, once, whatever the number of classes. What a class answers to is the word that ranks its
+A bank of words for things that pictures show (``prompts/classnames/words.txt``) is compared with
+the shots, once, whatever the number of classes. What a class answers to is the word that ranks its
 images highest above the others; each class gets another word, all together the best (the
 assignment problem). It costs one text encoding a word and needs no language model.
 
@@ -81,7 +81,7 @@ def bank() -> tuple[str, ...]:
     """All words, those of the first families first."""
     lines = [
         line
-        for line in read_prompt("templates/words.txt").splitlines()
+        for line in read_prompt("classnames/words.txt").splitlines()
         if line.strip() and not line.startswith(("#", "["))
     ]
     words = (word.strip() for line in lines for word in line.split(","))
