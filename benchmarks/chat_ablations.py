@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/chat_ablations.py
     .venv/bin/python benchmarks/chat_ablations.py --llm openai:MODEL --seeds 1 2 3
 
-Each row changes one setting of the default profile. All rows make the same number of calls, few
-enough that the search has not always found the answer: that is where settings differ. Writes
+Each row changes one setting of a conversation without probes, short enough that the search has not
+always found the answer: that is where settings differ. Writes
 ``benchmarks/results/chat_ablations.json`` and ``.md``.
 """
 
@@ -28,11 +28,9 @@ from llmopt.spend.events import Watch
 from llmopt.stats import mean_interval, permutation_test
 from llmopt.vision.base import BlackBox
 
-BASE = {"restarts": 1, "iterations": 6, "pool": 12, "proposals": 6}
+BASE = {"probes": 0, "restarts": 1, "iterations": 6, "pool": 12, "proposals": 6}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "good list only": {"lists": "good"},
-    "good and random lists": {"lists": "good+random"},
     "no memory of earlier turns": {"conversational": False},
     "scores not shown": {"scores": False},
     "lists of 3": {"k": 3},
@@ -73,7 +71,7 @@ def main() -> None:
                 "gain": round(interval.value, 1),
                 "ci95": [round(interval.low, 1), round(interval.high, 1)],
                 "p_against_default": round(against(gains["default"], gains[name]), 3),
-                "llm_calls": results[0]["llm_calls"],
+                "llm_calls": round(sum(r["llm_calls"] for r in results) / len(results), 1),
                 "mean_templates_scored": round(sum(r["scored"] for r in results) / len(results)),
             }
         )

@@ -104,8 +104,8 @@ def main() -> None:
                 llm="openai:slow",
                 llm_base_url=url,
                 llm_settings={"cache": False},
-                settings={"restarts": restarts, "iterations": arguments.iterations,
-                          "parallel": parallel},
+                settings={"probes": 0, "restarts": restarts, "parallel": parallel,
+                          "iterations": arguments.iterations},
             )  # fmt: skip
             before = time.monotonic()
             result = start(compose(config, Given(box=box)))
@@ -131,8 +131,8 @@ def main() -> None:
     (RESULTS / "parallel_chat.json").write_text(json.dumps(data, indent=1) + "\n")
     text = (
         "# Conversations at the same time\n\n"
-        f"`{data['command']}`: {arguments.restarts} conversations of {arguments.iterations} calls "
-        f"with a model that takes {arguments.latency:g} s.\n\n"
+        f"`{data['command']}`: {arguments.restarts} conversations of at most "
+        f"{arguments.iterations} calls with a model that takes {arguments.latency:g} s.\n\n"
         "| | seconds |\n|---|---|\n"
         f"| one conversation | {longest:.2f} |\n"
         f"| {arguments.restarts} with `parallel={arguments.restarts}` | {together:.2f} |\n"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -90,20 +91,23 @@ class _Watch(Watch):
         self._console = console
         self.folder: Path | None = None
         self._ledger: Ledger | None = None
-        self._first: tuple[float, int] | None = None
+        self._step: tuple[float, int] | None = None
+        self._paces: list[float] = []
         self._end: float | None = None
 
     def started(self, folder: Path, ledger: Ledger) -> None:
         self.folder, self._ledger = folder, ledger
-        self._first = self._end = None
+        self._step = self._end = None
+        self._paces = []
 
     def progress(self, progress: Progress) -> None:
-        """Expect the end of the search at the pace it has kept so far, or at the cap on time."""
+        """Expect the end of the search at its median pace so far, or at the cap on time."""
         now = time.monotonic()
-        since, first = self._first = self._first or (now, progress.step)
-        if progress.step > first:
-            pace = (now - since) / (progress.step - first)
-            self._end = now + pace * (progress.steps - progress.step)
+        since, last = self._step = self._step or (now, progress.step)
+        if progress.step > last:
+            self._step = now, progress.step
+            self._paces.append((now - since) / (progress.step - last))  # one that hangs is one
+            self._end = now + median(self._paces) * (progress.steps - progress.step)
             ledger = self._ledger
             if ledger is not None and ledger.caps.seconds is not None:
                 self._end = min(self._end, now + ledger.caps.seconds - ledger.seconds())

@@ -1,21 +1,23 @@
-"""Templates taken apart into phrases, and the vocabulary phrases are drawn from.
+"""Templates taken apart into phrases, the phrases there are, and words that name classes.
 
-The built-in rewriter writes with these, the ``random`` control draws from them, and ``polish``
-takes templates apart with them. Nothing here reads scores.
+The built-in rewriter writes with these, the ``random`` control draws from them, ``chat`` probes
+with them, and ``polish`` takes templates apart with them. Nothing here reads scores.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 
-from llmopt.resources import read_prompt
-from llmopt.template import SLOT
+from llmopt.resources import read_lines
+from llmopt.template import SLOT, Template
 
 _ARTICLE = re.compile(r"^(?:(?P<frame>.*) )?(?P<article>a|an|the|one)(?: (?P<before>.*))?$", re.I)
+_FRAME = re.compile(r"^an? .+ (?:of|with|doing|holding|wearing)$")
 PLAIN_FRAME = "a photo of"
+_WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,19 @@ class Sentence:
             without[f"tail {self.tail}"] = replace(self, tail="")
         return without
 
+    def with_phrase(self, phrase: str) -> Sentence:
+        """With a phrase of the bank of probes, such as ``small {}`` or ``{}, a type of pet``."""
+        left, _, right = (side.strip() for side in phrase.partition(SLOT))
+        article = self.article or "a"
+        if right.startswith(","):
+            tail = ", ".join(filter(None, (self.tail, right.removeprefix(",").strip())))
+            return replace(self, tail=tail)
+        if right:
+            return replace(self, after=f"{self.after} {right}".strip())
+        if _FRAME.search(left):
+            return replace(self, frame=left, article=article)
+        return replace(self, before=(*self.before, left), article=article)
+
     def __len__(self) -> int:
         """Words, the slot counted."""
         return len(str(self).split())
@@ -90,14 +105,24 @@ def phrase_features(part: str, phrase: str) -> frozenset[str]:
 @cache
 def vocabulary() -> dict[str, tuple[str, ...]]:
     """The phrases by part: ``before``, ``after``, ``frame``, ``tail``."""
+    return _sections("builtin/vocabulary.txt")
+
+
+@cache
+def probe_bank() -> dict[str, tuple[str, ...]]:
+    """Short probes by family, the most general family first; ``{}`` stands for the class name."""
+    return _sections("templates/probes.txt")
+
+
+def _sections(name: str) -> dict[str, tuple[str, ...]]:
+    """The lines of a file below ``[section]`` headings."""
     sections: dict[str, list[str]] = {}
-    for raw in read_prompt("builtin/vocabulary.txt").splitlines():
-        row = raw.strip()
+    for row in read_lines(name):
         if row.startswith("[") and row.endswith("]"):
             sections[row[1:-1]] = []
-        elif row and not row.startswith("#"):
+        else:
             list(sections.values())[-1].append(row)
-    return {name: tuple(phrases) for name, phrases in sections.items()}
+    return {heading: tuple(rows) for heading, rows in sections.items()}
 
 
 def _split(words: list[str]) -> Iterator[str]:
@@ -115,3 +140,69 @@ def _split(words: list[str]) -> Iterator[str]:
 @cache
 def _known() -> frozenset[str]:
     return frozenset(vocabulary()["before"])
+
+
+def names_class(
+    template: Template, classnames: Sequence[str], synonyms: bool = False
+) -> str | None:
+    """The first class name that stands in the template as whole words, or None.
+
+    Such a template says the answer for one class and is wrong for all others. Singular and plural
+    are alike: ``two dogs`` names ``dog``.
+
+    Args:
+        template: what is looked at.
+        classnames: names that must not stand in it.
+        synonyms: nor may other common words for the same thing, such as ``puppy``.
+    """
+    index, lengths = _named(tuple(classnames), synonyms)
+    words = _words(template.text).split()
+    spans = [words[end - n : end] for n in lengths for end in range(n, len(words) + 1)]
+    found = {
+        index[key]
+        for *before, last in spans
+        for form in _numbers(last)
+        if (key := (*before, form)) in index
+    }
+    return next((name for name in classnames if name in found), None)
+
+
+@lru_cache(maxsize=8)
+def _named(
+    classnames: tuple[str, ...], synonyms: bool
+) -> tuple[dict[tuple[str, ...], str], frozenset[int]]:
+    """Class names by their words, the last one in either number; and how many words they have."""
+    index: dict[tuple[str, ...], str] = {}
+    for name in classnames:
+        said = {" ".join(_words(name).split())}
+        if synonyms:
+            said |= {other for form in _numbers(min(said)) for other in _synonyms().get(form, ())}
+        for words in (one.split() for one in sorted(said) if one):
+            for form in _numbers(words[-1]):
+                index.setdefault((*words[:-1], form), name)
+    return index, frozenset(map(len, index))
+
+
+_ENDINGS = (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"))
+
+
+def _numbers(word: str) -> frozenset[str]:
+    """A word, and what it may be the plural of."""
+    ones = {
+        word.removesuffix(ending) + instead
+        for ending, instead in _ENDINGS
+        if word.endswith(ending) and not word.endswith(("ss", "us", "is")) and len(word) > 3
+    }
+    return frozenset({word} | ones)
+
+
+@cache
+def _synonyms() -> dict[str, tuple[str, ...]]:
+    """Other words for the same thing, by word."""
+    groups = [tuple(part.strip() for part in row.split(",")) for row in
+              read_lines("classnames/synonyms.txt")]  # fmt: skip
+    return {word: group for group in groups for word in group}
+
+
+def _words(text: str) -> str:
+    return f" {' '.join(_WORD.findall(text.lower()))} "

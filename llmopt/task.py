@@ -110,6 +110,7 @@ class Task:
         provenance: where the split comes from, one line.
         handcrafted: templates that people wrote for these images.
         left_out: images of the sample that could not be read.
+        about: what the pictures are and what matters, for a language model; may be empty.
         test: images that measure what a run found, where they come with the task. They are taken
             away before a search begins.
     """
@@ -125,6 +126,7 @@ class Task:
     provenance: str = ""
     handcrafted: tuple[Template, ...] = field(default=())
     left_out: int = 0
+    about: str = ""
     test: TestSet | None = field(default=None, repr=False)
 
     @classmethod
@@ -138,6 +140,7 @@ class Task:
         test: tuple[Sequence[Any], Sequence[Any]] | None = None,
         template: str = PLAIN,
         name: str = "images",
+        about: str = "",
     ) -> Task:
         """A task of one's own images; nothing need lie on disk.
 
@@ -150,6 +153,7 @@ class Task:
                 no test accuracy.
             template: where the search starts.
             name: of the task, for people.
+            about: what the pictures are and what matters, for a language model.
 
         Raises:
             DatasetError: no images, a label that is no class, a class name that is no text, or
@@ -176,6 +180,7 @@ class Task:
             start=Template(template),
             split_sha256=sha.hexdigest(),
             provenance="images given in Python",
+            about=clean(about),
             test=tests,
         )
 

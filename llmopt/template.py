@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llmopt.errors import TemplateError
@@ -31,7 +31,6 @@ _JOINER = re.compile(
     f"(?<=[{_JOINED}])[\u200c\u200d](?=[\u200c\u200d]*[{_JOINED}])|(?<=[{_VIRAMA}])\u200d"
 )
 _SPACE = re.compile(r"\s+")
-_WORD = re.compile(r"[^\W_]+")
 
 
 def clean(text: str) -> str:
@@ -110,21 +109,6 @@ class Template:
 
     def __str__(self) -> str:
         return self.text
-
-
-def contains_classname(template: Template, classnames: Sequence[str]) -> str | None:
-    """The first class name that stands in the template as whole words, or None.
-
-    Such a template says the answer for one class and is wrong for all others.
-    """
-    words = _words(template.text)
-    return next(
-        (name for name in classnames if _words(name).strip() and _words(name) in words), None
-    )
-
-
-def _words(text: str) -> str:
-    return f" {' '.join(_WORD.findall(text.lower()))} "
 
 
 def _shown(text: str, limit: int = 80) -> str:

@@ -85,10 +85,11 @@ def test_templates_as_a_table(tmp_path: Path, task: llmopt.Task) -> None:
 
 def test_a_chat_model_of_ones_own(tmp_path: Path, task: llmopt.Task) -> None:
     chat = Scripted(script=["- a {}.\n- one {}."] * 20)
-    settings = {"restarts": 1, "iterations": 2, "pool": 2, "polish": False}
+    settings = {"probes": 0, "restarts": 1, "iterations": 2, "pool": 2, "polish": False}
     heard: list[Any] = []
     options: dict[str, Any] = {"runs": tmp_path, "callbacks": [heard.append]}
-    run = llmopt.run(task=task, model=colour_box(), llm=chat, settings=settings, **options)
+    blind = llmopt.FunctionBox("blind", lambda images, texts: np.zeros((len(images), len(texts))))
+    run = llmopt.run(task=task, model=blind, llm=chat, settings=settings, **options)
     assert run.result["optimizer"]["llm"] == "python:Scripted"
     assert run.ledger["llm_calls"] == 2
     # What may cost something is said before it does.
@@ -102,7 +103,10 @@ def test_a_chat_model_of_ones_own(tmp_path: Path, task: llmopt.Task) -> None:
 
 def test_what_has_no_name_is_asked_for_again(tmp_path: Path, task: llmopt.Task) -> None:
     chat = Scripted(script=["- a {}."] * 9)
-    options = {"settings": {"restarts": 1, "iterations": 1, "pool": 2}, "runs": tmp_path}
+    options = {
+        "settings": {"probes": 0, "restarts": 1, "iterations": 1, "pool": 2},
+        "runs": tmp_path,
+    }
     run = llmopt.run(task=task, model=colour_box(), llm=chat, **options)
     first = run.result
     (run.folder / "result.json").unlink()

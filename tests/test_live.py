@@ -61,6 +61,16 @@ def test_a_terminal_shows_the_figures_and_the_time_left(tmp_path: Path, clock: C
     assert "time left 0:02:48" in panel(watch)
 
 
+def test_one_step_that_hung_says_nothing_of_the_others(tmp_path: Path, clock: Clock) -> None:
+    watch = _Live(terminal())
+    watch.started(tmp_path, Ledger(Caps()))
+    watch.progress(at(0))
+    for step, seconds in enumerate((600, 2, 2), start=1):
+        clock.now += seconds
+        watch.progress(at(step))
+    assert "time left 0:03:14" in panel(watch)
+
+
 def test_the_time_left_ends_at_the_cap_and_begins_anew_with_a_run(
     tmp_path: Path, clock: Clock
 ) -> None:

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmopt.errors import TemplateError
-from llmopt.template import PLAIN, SLOT, Template, clean, contains_classname, display_name
+from llmopt.sentences import names_class
+from llmopt.template import PLAIN, SLOT, Template, clean, display_name
 
 # What models, files and attackers write: braces, format codes, control tokens and their halves,
 # invisible and right-to-left characters, composed and decomposed letters.
@@ -169,8 +170,22 @@ def test_case_and_space_do_not_count_in_the_normal_form(left: str, right: str) -
         ("car's {}", "car"),
         ("a {} in the jack o lantern", "jack-o'-lantern"),
         ("a photo of a {}.", None),
+        ("two cars and a {}.", "car"),
+        ("seen from the sides, car sides and a {}.", "car side"),
+        ("buses beside a {}", "bus"),
+        ("a glass of {}", None),
+        ("stories of {}", "story"),
+        ("gloves and {}", "glove"),
     ],
 )
 def test_class_names_inside_are_found_as_whole_words(text: str, found: str | None) -> None:
-    names = ["car side", "car", "jack-o'-lantern", "!!!", "airplane"]
-    assert contains_classname(Template(text), names) == found
+    names = ["car side", "car", "jack-o'-lantern", "!!!", "airplane", "bus", "glas", "story"]
+    names.append("glove")
+    assert names_class(Template(text), names) == found
+
+
+def test_other_words_for_a_class_are_known_too() -> None:
+    assert names_class(Template("two puppies and a {}."), ["Dogs"]) is None
+    assert names_class(Template("two puppies and a {}."), ["Dogs"], synonyms=True) == "Dogs"
+    assert names_class(Template("a {} in a coach."), ["bus"], synonyms=True) == "bus"
+    assert names_class(Template("a red {}."), ["bus"], synonyms=True) is None

@@ -81,7 +81,12 @@ def print_result(result: dict[str, Any], brief: bool = False, verbose: bool = Fa
                 *(percent(row[f"{part}_accuracy"]) for part in ("train", "val", "test")),
                 interval(row["test_accuracy_ci95"]),
             )
-            for name, row in (("start", baseline), ("best", best))
+            for name, row in (
+                ("start", baseline),
+                ("before asking", result.get("before_llm")),
+                ("best", best),
+            )
+            if row is not None
         ],
         title=f"{task['dataset']}, {_shots(task)}, seed {task['seed']}: "
         f"{result['optimizer']['name']} behind {result['model']['name']}",
@@ -93,6 +98,8 @@ def print_result(result: dict[str, Any], brief: bool = False, verbose: bool = Fa
             f"{interval(gain['ci95'], signed=True)}, paired p {_p(gain['p_value'])}",
         )
     say(out, f"\nstart: {baseline['template']}")
+    if before := result.get("before_llm"):
+        say(out, f"best before the language model was asked: {before['template']}")
     for one in best["templates"]:
         weight = f"  (weight {one['weight']:.2f})" if one["weight"] < 1 else ""
         say(out, f"best:  {one['text']}{weight}", "bold")
@@ -100,6 +107,8 @@ def print_result(result: dict[str, Any], brief: bool = False, verbose: bool = Fa
         say(out, f"best:  soft prompt, {best['soft_prompt'].get('tokens', '?')} tokens")
     if best["head"]:
         say(out, f"head:  {best['head'].get('name', best['head'])}")
+    if (why := best.get("why")) and not best["fallback"]:
+        say(out, f"why:   {why}")
     if best["fallback"]:
         tried = best.get("tried", True)
         why = "was convincingly better on the few shots" if tried else "else was tried"
@@ -146,7 +155,7 @@ def _print_summary(out: Console, result: dict[str, Any]) -> None:
         say(out, note, "yellow")
     early = reason.startswith("budget: ")
     cap = reason.removeprefix("budget: ")
-    ended = f"stopped by {reason}"
+    ended = f"stopped: {reason}"
     if early:
         ended = f"ended early at the cap {CAPS[cap].flag if cap in CAPS else cap}"
     elif reason in ("interrupted", CAP_BROKEN):
@@ -155,7 +164,8 @@ def _print_summary(out: Console, result: dict[str, Any]) -> None:
     proposals, calls = summary.pop("proposals", 0), summary.pop("calls", 0)
     if asked := calls + summary.get("refusals", 0):
         told = ", ".join(f"{n} {name}" for name, n in counts(summary).items())
-        said = f"{proposals} proposals in {asked} calls of {result['optimizer']['llm']}"
+        calls = f"{asked} call{'s' * (asked != 1)}"
+        said = f"{proposals} proposals in {calls} of {result['optimizer']['llm']}"
         say(out, f"\n{said}: {told}; {ended}", style)
         if nothing := unaided(result):
             say(out, nothing, "yellow")
@@ -173,6 +183,8 @@ def _print_summary(out: Console, result: dict[str, Any]) -> None:
     head = summary.pop("head", "")
     parts += [f"{name.replace('_', ' ')} {value}" for name, value in summary.items()]
     say(out, "\n" + "; ".join(parts), style)
+    if unasked := unaided(result):
+        say(out, unasked)
     if head:
         say(out, head)
     if gain or se:

@@ -35,7 +35,7 @@ from llmopt.registry import Registry
 from llmopt.task import Labelled
 from llmopt.template import Template
 
-__all__ = ["Dataset", "Which", "dataset_names", "open_dataset"]
+__all__ = ["Dataset", "Which", "about_dataset", "dataset_names", "open_dataset"]
 
 SOURCES: Final[Registry[Callable[[str, str], ListedDataset]]] = Registry(
     "data source",
@@ -56,6 +56,16 @@ SOURCES: Final[Registry[Callable[[str, str], ListedDataset]]] = Registry(
 def dataset_names() -> list[str]:
     """Every name of the registry: the shapes tasks, the digits, the benchmarks."""
     return [*TASKS, "digits", *CATALOG]
+
+
+def about_dataset(name: str) -> str:
+    """What the pictures of a data set of the registry are, one line; empty for others."""
+    key = name.partition(":")[0]
+    if key in TASKS:
+        return "drawings of two simple shapes each; the label is the shape of one of them"
+    if key == "digits":
+        return "handwritten digits, scanned"
+    return CATALOG[key].about if key in CATALOG else ""
 
 
 def open_dataset(name: str, root: Path, *, classnames: str = OWN) -> Dataset:

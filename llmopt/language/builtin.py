@@ -30,12 +30,17 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from llmopt.sentences import Sentence, phrase_features, vocabulary
-from llmopt.template import PLAIN
+from llmopt.template import PLAIN, SLOT
 
 NAME = "builtin"
 
-_SCORED = re.compile(r"^- (?P<text>.*\{\}.*) \(score (?P<score>-?\d+\.\d+), accuracy [\d.]+%\)$")
+_SCORED = re.compile(r"^- (?P<text>.*\{\}.*) \(score (?P<score>-?\d+\.\d+), accuracy [\d.]+%.*\)$")
 _LISTED = re.compile(r"^- (?P<text>.*\{\}.*)$")
+_WORD = re.compile(r"^\* (?P<phrase>[^:;]*\{\}[^:;]*): (?P<change>[+-]\d+\.\d+) ± ")
+_IDLE = re.compile(r"^\* (?P<place>opening|before \{\}|after \{\}|after a comma): (?P<words>.+)$")
+_PLACES = {
+    "opening": "$ {}", "before {}": "$ {}", "after {}": "{} $", "after a comma": "{}, $",
+}  # fmt: skip
 _COUNT = re.compile(r"\b[Ww]rite (\d+)\b")
 
 _PRIOR = 1.0  # standard deviation of a phrase's effect, in standard deviations of the score
@@ -98,21 +103,37 @@ class BuiltinRewriter(BaseChatModel):
 
 
 def read_scores(texts: Sequence[str]) -> dict[str, float]:
-    """Score by template from all messages. In lists without scores, being listed first is good."""
+    """Score by template from all messages. In lists without scores, being listed first is good.
+
+    A word in a table of words stands for the first template of the message with that word in it.
+    """
     scores: dict[str, float] = {}
     listed: dict[str, float] = {}
+    start: tuple[str, float] | None = None
     for text in texts:
         value, in_list = 1.0, False
         for raw in text.splitlines():
             row = raw.strip()
             if match := _SCORED.match(row):
                 scores[match["text"]] = float(match["score"])
+                start = start or (match["text"], float(match["score"]))
+            elif start and (match := _WORD.match(row)):
+                _add(scores, *start, match["phrase"], float(match["change"]))
+            elif start and (match := _IDLE.match(row)):
+                for words in match["words"].split("; "):
+                    _add(scores, *start, _PLACES[match["place"]].replace("$", words), 0.0)
             elif match := _LISTED.match(row):
                 listed[match["text"]] = value
                 in_list = True
             elif in_list and row:
                 value, in_list = -1.0, False
     return scores or listed
+
+
+def _add(scores: dict[str, float], start: str, score: float, phrase: str, change: float) -> None:
+    """What a word does to the start, as the score of a template; one that was seen stays."""
+    if SLOT in phrase:
+        scores.setdefault(str(Sentence.parse(start).with_phrase(phrase)), score + change)
 
 
 def propose(scores: dict[str, float], count: int, rng: np.random.Generator) -> list[str]:

@@ -201,7 +201,7 @@ class Caller:
             return in_thread(call, patience)
         except TooLong:
             raise ServiceTimeout(
-                f"{self._name}: did not answer within {patience:.0f} s", service=self._name
+                f"{self._name}: did not answer within {patience:.3g} s", service=self._name
             ) from None
         except Exception as error:
             failure = failures.as_service_error(error, self._name, self._scrub)

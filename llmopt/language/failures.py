@@ -136,6 +136,13 @@ def as_service_error(
     return failure
 
 
+def never_came_back(error: ServiceError) -> bool:
+    """Whether a call was sent and not answered: only what it cost at most is known."""
+    return isinstance(error, (ServiceTimeout, ConnectionLost)) and not isinstance(
+        error, NotConnected
+    )
+
+
 def may_be_billed(error: ServiceError) -> bool:
     """Whether a failed call may have cost tokens.
 

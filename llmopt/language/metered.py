@@ -9,10 +9,11 @@ Whatever is asked passes :meth:`MeteredChat.ask`, in this order:
 
 So no cap is passed, unless a service takes more than was reserved, after which nothing more is
 sent; and nothing paid for is lost. A machine that dies between intent and answer leaves an intent
-without one; the resumed run counts that call as lost, at its upper bound, and asks again. A failure
-that the search reacts to (the conversation is too long, the content is refused) is part of its
-course and is raised again on resume. Every other failure is only counted: on resume the next try
-follows, so a run that ended with a bad key goes on with a good one.
+without one; the resumed run counts that call as lost, at its upper bound, and asks again. A call
+that timed out or broke off is lost likewise. A failure that the search reacts to (the conversation
+is too long, the content is refused) is part of its course and is raised again on resume. Every
+other failure is only counted: on resume the next try follows, so a run that ended with a bad key
+goes on with a good one.
 """
 
 from __future__ import annotations
@@ -126,6 +127,11 @@ class MeteredChat:
             )
         known = [llm.price, *(price_of(name, llm.settings.price) for name in others)]
         ledger.price_known = ledger.price_known and None not in known
+
+    @property
+    def remote(self) -> bool:
+        """Whether a service answers, which can be asked several things at the same time."""
+        return self._llm.model is None and not self._ours
 
     @property
     def seconds(self) -> float:
@@ -244,8 +250,11 @@ class MeteredChat:
         with self._lock:
             self._seconds += seconds
         used = record["charged"]
-        spare = question.bound.tokens - used.get("llm_tokens_in", 0) - used.get("llm_tokens_out", 0)
+        tokens = ("llm_tokens_in", "llm_tokens_out", "llm_tokens_lost")
+        spare = question.bound.tokens - sum(used.get(name, 0) for name in tokens)
         self._caller.settled(error, max(0, spare))
+        if error is not None and failures.never_came_back(error):
+            self._notify(f"{error}: the call counts as lost{self._calls_used()}")
         if error is not None:
             raise error
         return record
@@ -255,10 +264,12 @@ class MeteredChat:
         try:
             message = self._caller.send(question, number)
         except ServiceError as error:
-            if failures.may_be_billed(error):
-                charged = question.upper
-            elif isinstance(error, NotConnected):
+            if isinstance(error, NotConnected):
                 charged = records.spend(0, 0, 0.0, calls=0)
+            elif failures.never_came_back(error):
+                charged = records.spend(0, 0, 0.0, calls=0) | records.lost(question.upper)
+            elif failures.may_be_billed(error):
+                charged = question.upper
             else:
                 charged = records.spend(0, 0, 0.0)
             return records.failure(error, charged), error
@@ -299,6 +310,11 @@ class MeteredChat:
         """Whether there is a cap that a service can break by what it counts."""
         caps = self._ledger.caps
         return caps.llm_tokens is not None or caps.llm_usd is not None
+
+    def _calls_used(self) -> str:
+        """How many calls are used of those allowed, where there is a cap."""
+        cap, used = self._ledger.caps.llm_calls, self._ledger.spent("llm_calls")
+        return "" if cap is None else f" ({used:.0f} of {cap} calls used)"
 
     def _check_kept(self) -> None:
         """Raise CapBroken once a service took more than was reserved, where a cap is to be kept."""

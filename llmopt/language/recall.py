@@ -72,12 +72,7 @@ class Recall:
             intents.append(records.checked(records.INTENT, intent, self._journal.path))
         # The last intent led to the answer; every other was cut short by the end of its sitting.
         for intent in intents if answer is None else intents[:-1]:
-            lost = intent["bound"]
-            self._ledger.record(
-                llm_calls_lost=1,
-                llm_tokens_lost=lost["llm_tokens_in"] + lost["llm_tokens_out"],
-                llm_usd_lost=lost["llm_usd"],
-            )
+            self._ledger.record(**records.lost(intent["bound"]))
         if answer is not None:
             self._ledger.record(**answer["charged"])
         return answer

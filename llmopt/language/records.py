@@ -78,6 +78,15 @@ def spend(tokens_in: int, tokens_out: int, usd: float, calls: int = 1) -> dict[s
     }
 
 
+def lost(bound: Mapping[str, float]) -> dict[str, float]:
+    """A call that never came back: nothing is known of it but what it cost at most."""
+    return {
+        "llm_calls_lost": 1,
+        "llm_tokens_lost": bound["llm_tokens_in"] + bound["llm_tokens_out"],
+        "llm_usd_lost": bound["llm_usd"],
+    }
+
+
 def answer(message: AIMessage, charged: dict[str, float], estimated: bool) -> dict[str, Any]:
     """The record of a call that was answered."""
     metadata = message.response_metadata or {}

@@ -89,7 +89,11 @@ def run_section(record: Record, number: int, find: FindImages = test_images) -> 
         number=number,
         record=record,
         sentence=f"{sentence(record)} {unaided(result)}".strip(),
-        accuracies=[_accuracies(name, result[name]) for name in ("baseline", "best")],
+        accuracies=[
+            _accuracies(name, result[name])
+            for name in ("baseline", "before_llm", "best")
+            if name in result
+        ],
         templates=found["templates"][:20],
         summary=summary,
         charts=_charts(record, story, names, found["templates"], f"run-{number}"),
@@ -290,7 +294,7 @@ def _steps(story: Story, prefix: str) -> list[Chart]:
 
 def _accuracies(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
     return (
-        {"baseline": "start"}.get(name, name),
+        {"baseline": "start", "before_llm": "before asking"}.get(name, name),
         percent(figures["train_accuracy"]),
         percent(figures["val_accuracy"]),
         percent(figures["test_accuracy"]),

@@ -101,7 +101,9 @@ def run_bounds(setup: Setup, box: BlackBox | None) -> Spend:
 def test_bounds(setup: Setup, box: BlackBox | None) -> Spend:
     """Of measuring the start and what was found on the test images, once."""
     images, classes = len(setup.dataset.split("test")), len(setup.task.classnames)
-    templates = 1 + setup.optimizer.ensemble(setup.task)  # the start's among them
+    # The start's among them, and those of what was best before a language model was asked.
+    optimizer, task = setup.optimizer, setup.task
+    templates = 1 + optimizer.ensemble(task) + optimizer.compared(task)
     bank = _bank(setup, box)
     if together(box):
         sent = _scored(box, images, classes, templates) + _bank_scored(bank, box, images, classes)

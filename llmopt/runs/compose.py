@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmopt.data.base import Dataset, ListedDataset, Which
-from llmopt.data.registry import open_dataset
+from llmopt.data.registry import about_dataset, open_dataset
 from llmopt.data.soundness import Findings, examine
 from llmopt.data.tasks import fewer, make_task, open_test
 from llmopt.errors import AccessError, ConfigError
@@ -27,7 +27,7 @@ from llmopt.search.base import Optimizer
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Caps
 from llmopt.task import Labelled, Task, TestSet
-from llmopt.template import PLAIN, Template
+from llmopt.template import PLAIN, Template, clean
 from llmopt.vision.base import BlackBox
 from llmopt.vision.boxes import LOCAL, split_tag
 
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 OBJECT: Final = "python:"
 """What the name of an object begins with in a config; it has to be given again to go on."""
+
+
+LONGEST_ABOUT: Final = 2_000
+"""Characters of what a language model is told of the pictures."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +250,7 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
         task = make_task(
             dataset, config.shots, config.seed, start, skip_unreadable=config.skip_unreadable
         )
+    task = dataclasses.replace(task, about=_about(config, task))
     return Setup(
         config,
         task,
@@ -258,6 +263,21 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
         config.caps,
         config.skip_unreadable,
     )
+
+
+def _about(config: RunConfig, task: Task) -> str:
+    """What is told of the pictures.
+
+    Raises:
+        ConfigError: it is far too long, as it is sent with every question.
+    """
+    about = clean(config.about) or task.about or about_dataset(config.dataset)
+    if len(about) > LONGEST_ABOUT:
+        raise ConfigError(
+            f"about has {len(about):,} characters, and is sent with every question; say what the "
+            f"pictures are in {LONGEST_ABOUT:,}"
+        )
+    return about
 
 
 def choose_model(config: RunConfig, box: BlackBox | None = None) -> ModelChoice:

@@ -104,6 +104,9 @@ class RunConfig(Settings):
     template: Annotated[str, Option("The start, which every result is measured against.", TASK)] = (
         PLAIN
     )
+    about: Annotated[
+        str, Option("What the pictures show, for the LLM.", TASK, default="the registry's")
+    ] = ""
     optimizer: Annotated[str, Option("chat, describe, random, zeroshot, handcrafted …", SEARCH)] = (
         "chat"
     )

@@ -100,6 +100,7 @@ class _Measured:
 
     Attributes:
         train, val: of both; None without such images.
+        before: of what was best before a language model was asked, on both kinds of images.
         test: on the test images; None if they were not opened.
         ledger: what that took.
         left_out: test images that could not be read.
@@ -107,6 +108,7 @@ class _Measured:
 
     train: tuple[float | None, float | None]
     val: tuple[float | None, float | None]
+    before: tuple[float | None, float | None]
     test: Evaluation | None
     ledger: Ledger
     left_out: int
@@ -212,6 +214,8 @@ def _search(run: _Sitting) -> Outcome:
     if outcome.fallback and not outcome.templates:
         found = _start_result(run.box, task, start)
         outcome = dataclasses.replace(outcome, templates=(found,))
+    if outcome.why:
+        run.watch.note(f"chosen: {outcome.predictor.describe()} ({outcome.why})")
     if run.ledger.stopped:  # wherever in the search it was, there is more to do
         outcome = dataclasses.replace(outcome, stop_reason="interrupted")
     elif run.chat is not None:
@@ -281,10 +285,12 @@ def _measure(run: _Sitting, outcome: Outcome) -> _Measured:
     task, found = run.setup.task, outcome.predictor
     if run.journal.diverged:
         run.watch.warn("this sitting took other steps than the one before; see the journal")
-    started = [_accuracy(run.box, images, run.baseline) for images in (task.train, task.val)]
-    ended = outcome.accuracies or [
-        _accuracy(run.box, images, found) for images in (task.train, task.val)
-    ]
+
+    def both(predictor: Predictor) -> tuple[float | None, float | None]:
+        return _accuracy(run.box, task.train, predictor), _accuracy(run.box, task.val, predictor)
+
+    started, ended = both(run.baseline), outcome.accuracies or both(found)
+    before = both(outcome.before) if outcome.before else (None, None)
     test, spent, skipped = None, Ledger(), 0
     if outcome.stop_reason != "interrupted":
         if len(run.setup.dataset.split("test")):
@@ -297,8 +303,10 @@ def _measure(run: _Sitting, outcome: Outcome) -> _Measured:
             metered = MeteredBox(
                 run.open_box, spent, run.features, _kept(run.folder, run.open_box, "test")
             )
-            test = measure(metered, images, found, run.baseline, len(task.classnames))
-    return _Measured((started[0], ended[0]), (started[1], ended[1]), test, spent, skipped)
+            classes = len(task.classnames)
+            test = measure(metered, images, found, run.baseline, classes, outcome.before)
+    train, val = zip(started, ended, strict=True)
+    return _Measured(train, val, before, test, spent, skipped)
 
 
 def _accuracy(box: MeteredBox, images: Labelled, predictor: Predictor) -> float | None:
@@ -329,6 +337,7 @@ def _write(run: _Sitting, outcome: Outcome, measured: _Measured) -> dict[str, An
         outcome=outcome,
         train=measured.train,
         val=measured.val,
+        before=measured.before,
         evaluation=test,
         found=run.found,
         left_out=measured.left_out,

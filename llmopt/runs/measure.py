@@ -21,18 +21,21 @@ _FEW = 30
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Two predictors on the same images.
+    """Two predictors on the same images, or three.
 
     Attributes:
         labels: (N,) true classes.
         baseline, best: (N,) predicted classes of the start and of what was found.
         classes: K, their number.
+        before: (N,) predicted classes of what was best before a language model was asked; None
+            where none was.
     """
 
     labels: npt.NDArray[np.int64]
     baseline: npt.NDArray[np.int64]
     best: npt.NDArray[np.int64]
     classes: int
+    before: npt.NDArray[np.int64] | None = None
 
     @property
     def baseline_accuracy(self) -> float:
@@ -73,10 +76,17 @@ class Evaluation:
 
 
 def measure(
-    box: MeteredBox, images: Labelled, best: Predictor, baseline: Predictor, classes: int
+    box: MeteredBox,
+    images: Labelled,
+    best: Predictor,
+    baseline: Predictor,
+    classes: int,
+    before: Predictor | None = None,
 ) -> Evaluation:
-    """Predict all images with both predictors."""
-    predicted = [
-        np.asarray(p.scores(box, images).argmax(axis=1), dtype=np.int64) for p in (baseline, best)
-    ]
-    return Evaluation(images.labels, predicted[0], predicted[1], classes)
+    """Predict all images with each predictor."""
+
+    def predict(one: Predictor) -> npt.NDArray[np.int64]:
+        return np.asarray(one.scores(box, images).argmax(axis=1), dtype=np.int64)
+
+    first, then = predict(baseline), predict(best)
+    return Evaluation(images.labels, first, then, classes, predict(before) if before else None)

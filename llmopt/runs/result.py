@@ -19,6 +19,7 @@ from llmopt.runs.measure import Evaluation
 from llmopt.search.base import Optimizer, Outcome
 from llmopt.spend.files import keeping, write_arrays, write_text
 from llmopt.spend.ledger import Ledger
+from llmopt.stats import accuracy_interval
 from llmopt.task import Task
 from llmopt.vision.base import BoxInfo
 
@@ -36,6 +37,7 @@ def build(
     outcome: Outcome,
     train: tuple[float | None, float | None],
     val: tuple[float | None, float | None],
+    before: tuple[float | None, float | None] = (None, None),
     evaluation: Evaluation | None,
     ledger: Ledger,
     evaluation_ledger: Ledger,
@@ -52,6 +54,7 @@ def build(
         llm: the language model it asked, or None.
         remarks: what about that is worth keeping.
         train, val: accuracies of the start and of what was found; None without such images.
+        before: of what was best before a language model was asked, on both.
         evaluation: on the test images, or None if they were not opened (an interrupted run).
         seconds: ``total``, ``llm``, ``black_box``.
         found: what is odd about the data.
@@ -112,12 +115,14 @@ def build(
             "soft_prompt": outcome.predictor.soft_prompt,
             "head": outcome.predictor.head,
             "fallback": outcome.fallback,
+            **{name: told for name in ("why", "source") if (told := getattr(outcome, name))},
             **({} if outcome.tried else {"tried": False}),
             "train_accuracy": train[1],
             "val_accuracy": val[1],
             "test_accuracy": evaluation.best_accuracy if evaluation else None,
             "test_accuracy_ci95": list(evaluation.best_ci95) if evaluation else None,
         },
+        **_before(outcome, before, evaluation),
         "gain": {
             "test_accuracy": gain.difference if gain else None,
             "ci95": list(gain.ci95) if gain else None,
@@ -129,6 +134,25 @@ def build(
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "versions": versions(),
         "machine": machine(info, llm_repeats),
+    }
+
+
+def _before(
+    outcome: Outcome, accuracies: tuple[float | None, float | None], evaluation: Evaluation | None
+) -> dict[str, Any]:
+    """What was best before a language model was asked, if one was."""
+    if outcome.before is None:
+        return {}
+    predicted = evaluation.before if evaluation else None
+    hits = None if evaluation is None or predicted is None else predicted == evaluation.labels
+    return {
+        "before_llm": {
+            "template": outcome.before.describe(),
+            "train_accuracy": accuracies[0],
+            "val_accuracy": accuracies[1],
+            "test_accuracy": None if hits is None else float(hits.mean()),
+            "test_accuracy_ci95": None if hits is None else list(accuracy_interval(hits)),
+        }
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from llmopt.search.base import LANGUAGE_MODEL, NOTHING_LEFT
+
 # Counts of a text search whose names are not yet plurals for people.
 _LABELS: Final = {
     "refusal": "refusals",
@@ -26,16 +28,22 @@ def counts(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def unaided(result: Mapping[str, Any]) -> str:
     """A sentence for a search to which its language model contributed nothing; else empty."""
-    search = result["optimizer"]
+    search, best = result["optimizer"], result["best"]
     summary: Mapping[str, int] = search.get("summary") or {}
+    llm, source = search.get("llm"), best.get("source", "")
     replies, turned_down = summary.get("calls", 0), summary.get("refusals", 0)
-    asked = replies + turned_down
-    if not asked or summary.get("scored"):
-        return ""
+    asked, scored = replies + turned_down, summary.get("scored", 0)
+    if not asked:
+        done = result.get("stop_reason") == NOTHING_LEFT
+        return f"{llm} was not asked: the probes left nothing to gain on the few shots." * done
     refused = turned_down + summary.get("refusal", 0)
-    why = f"it refused every question ({asked} asked)"
-    if refused < asked:
+    if not scored and refused >= asked:
+        why = f"it refused every question ({asked} asked)"
+    elif not scored:
         why = f"not one of its {replies} replies held a new template"
-    source = " What was found comes from llmopt's own pool of templates."
-    kept = result["best"]["fallback"]
-    return f"{search.get('llm')} contributed nothing: {why}.{'' if kept else source}"
+    elif source and source != LANGUAGE_MODEL and not best["fallback"]:
+        why = f"none of its {scored} new templates was better"
+    else:
+        return ""
+    found = f" What was found comes from {source or 'llmopt itself'}."
+    return f"{llm} contributed nothing: {why}.{'' if best['fallback'] else found}"

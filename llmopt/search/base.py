@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from llmopt.spend.ledger import Ledger
     from llmopt.vision.base import BlackBox
     from llmopt.vision.metered import MeteredBox
+
+
+LANGUAGE_MODEL: Final = "the language model"
+"""A template's source: it was asked for."""
+NOTHING_LEFT: Final = "nothing left to gain"
+"""Why a search stops: every image is right, and sure."""
 
 
 @dataclass
@@ -108,6 +114,9 @@ class Outcome:
         accuracies: of the predictor on training and validation images, where the search knows them;
             the second is None without validation images.
         tried: anything but the start was scored; the engine sees to it.
+        why: this predictor and no other, as a sentence for people.
+        source: where its template comes from, such as ``the language model``; empty if it is plain.
+        before: what would have been chosen had no language model been asked; None where none was.
     """
 
     predictor: Predictor
@@ -117,6 +126,9 @@ class Outcome:
     summary: Mapping[str, Any] = field(default_factory=dict)
     accuracies: tuple[float, float | None] | None = None
     tried: bool = True
+    why: str = ""
+    source: str = ""
+    before: Predictor | None = None
 
 
 S = TypeVar("S")
@@ -211,6 +223,10 @@ class Optimizer(ABC, Generic[S]):
     def ensemble(self, task: Task) -> int:
         """Text templates in the predictor it ends with, at most."""
         return 1
+
+    def compared(self, task: Task) -> int:
+        """Text templates in another predictor that is measured beside it, at most; 0 for none."""
+        return 0
 
     def check(self, box: BlackBox, task: Task) -> None:
         """Refuse what the model has no room for, before anything is spent.

@@ -18,7 +18,7 @@ were answered that way; the difference is what was really sent.
 
 A call to the chat model that was in progress when the machine died may have been paid for. A
 resumed run asks again, so that call is no part of what an undisturbed run spends: it stands apart
-as *lost*, at its upper bound. The caps cover both.
+as *lost*, at its upper bound; so does one that timed out or broke off. The caps cover both.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Currency:
             interrupted; what is paid for already may still be looked at.
         price_of: what it pays for, of money. Where none of that was spent it comes to nothing, even
             if the price is unknown.
-        kind: ``spent``; ``lost`` to a sitting that died; ``aside``, told but no cost. Comparisons
-            set what is spent beside accuracy.
+        kind: ``spent``; ``lost``: paid for, perhaps, and never answered; ``aside``, told but no
+            cost. Comparisons set what is spent beside accuracy.
     """
 
     name: str
@@ -104,9 +104,14 @@ CURRENCIES: Final[Mapping[str, Currency]] = _table(
     Currency("llm_tokens_out", "LLM tokens out", cap="llm_tokens"),
     Currency("llm_usd", "LLM cost", "USD", "llm_usd", price_of="llm_calls"),
     Currency("llm_calls_lost", "LLM calls lost", cap="llm_calls", kind="lost"),
-    Currency("llm_tokens_lost", "LLM tokens lost", cap="llm_tokens", kind="lost"),
+    Currency("llm_tokens_lost", "LLM tokens lost (at most)", cap="llm_tokens", kind="lost"),
     Currency(
-        "llm_usd_lost", "LLM cost lost", "USD", "llm_usd", price_of="llm_calls_lost", kind="lost"
+        "llm_usd_lost",
+        "LLM cost lost (at most)",
+        "USD",
+        "llm_usd",
+        price_of="llm_calls_lost",
+        kind="lost",
     ),
     Currency("llm_calls_cached", "LLM calls answered from the cache", kind="aside"),
     Currency("labelled_images", "labelled images", kind="aside"),

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from llmopt.errors import BudgetExhausted
-from llmopt.search.text.conversation import Conversation, Lists
+from llmopt.resources import read_prompt
 from llmopt.spend.journal import read_journal
 from llmopt.spend.ledger import Caps
-from llmopt.testing.world import NAMES, Stage, make_task, stage
+from llmopt.template import PLAIN
+from llmopt.testing.world import Stage, make_task, stage
 
 
 def question(count: int = 3) -> list[Any]:
-    """A turn of the ``chat`` optimizer: messages that ask for templates."""
-    return list(Conversation(NAMES).turn(Lists([]), count))
+    """Messages that ask for templates, as ``chat`` does."""
+    asked = f"- {PLAIN} (score -0.73, accuracy 41.7%)\n\nWrite {count} new templates."
+    return [SystemMessage(read_prompt("meta/system.txt")), HumanMessage(asked)]
 
 
 @contextmanager

@@ -19,7 +19,13 @@ from llmopt.testing.optimizers import Whole, identity, run
 from llmopt.testing.world import make_task
 
 SMALL: dict[tuple[str, str], dict[str, Any]] = {
-    ("chat", "conversation"): {"restarts": 2, "iterations": 2, "pool": 4, "proposals": 3},
+    ("chat", "conversation"): {
+        "probes": 0,
+        "restarts": 2,
+        "iterations": 2,
+        "pool": 4,
+        "proposals": 3,
+    },
     ("chat", "released"): {"restarts": 2, "iterations": 2, "pool": 4},
     ("chat", "paper"): {"restarts": 2, "resets": 2, "iterations": 2, "pool": 4, "k": 2},
     ("describe", "asked"): {"captions": 3, "batch": 2},

@@ -12,7 +12,7 @@ from miniatures import TEST, build
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 
-SMALL = ("--set", "restarts=1", "--set", "iterations=2", "--llm", "builtin")
+SMALL = ("--set", "probes=0", "--set", "restarts=1", "--set", "iterations=2", "--llm", "builtin")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("shared_cache")
 
 LATENCY = 0.05
 OPTIONS = (
-    "--set=restarts=2", "--set=iterations=4", "--set=pool=6", "--set=proposals=3",
+    "--set=probes=0", "--set=restarts=2", "--set=iterations=4", "--set=pool=6", "--set=proposals=3",
     "--llm=openai:scripted", "--llm-set=cache=false", "--quiet",
 )  # fmt: skip
 LOST = ("llm_calls_lost", "llm_tokens_lost", "llm_usd_lost")

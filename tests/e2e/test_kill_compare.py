@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("shared_cache")
 
 FIRST, SECOND = "sk-first-first-first", "sk-second-second"
 OPTIONS = (
-    "--optimizer=chat,restarts=2,iterations=4,pool=6,proposals=3",
+    "--optimizer=chat,probes=0,restarts=2,iterations=4,pool=6,proposals=3",
     "--llm=openai:scripted", "--llm-set=cache=false",
 )  # fmt: skip
 

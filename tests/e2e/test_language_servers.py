@@ -9,7 +9,7 @@ import pytest
 from command_line import Done, done, run
 from hostile_server import HostileServer
 
-SMALL = ("--set", "restarts=1", "--set", "iterations=2", "--set", "pool=2")
+SMALL = ("--set", "probes=0", "--set", "restarts=1", "--set", "iterations=2", "--set", "pool=2")
 
 
 def ask(server: HostileServer, folder: Path, *more: object) -> Done:

@@ -21,7 +21,17 @@ from worlds import COMMAND, llmopt, settled
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 
-LONG = ("run", "--llm", "builtin", "--set", "restarts=2", "--set", "iterations=6")
+LONG = (
+    "run",
+    "--llm",
+    "builtin",
+    "--set",
+    "probes=0",
+    "--set",
+    "restarts=2",
+    "--set",
+    "iterations=6",
+)
 PATIENCE = 300.0
 
 
@@ -170,7 +180,18 @@ def test_a_terminal_sees_a_panel(tmp_path: Path) -> None:
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(
-        [*COMMAND, "run", "--llm", "builtin", "--set", "restarts=1", "--set", "iterations=40"],
+        [
+            *COMMAND,
+            "run",
+            "--llm",
+            "builtin",
+            "--set",
+            "probes=0",
+            "--set",
+            "restarts=1",
+            "--set",
+            "iterations=40",
+        ],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,

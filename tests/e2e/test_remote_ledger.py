@@ -23,7 +23,7 @@ from llmopt.vision.wire import pack_array
 
 RECEIVED = ("black_box_calls", "image_encodings", "text_encodings", "soft_prompt_encodings")
 SETTINGS: dict[str, dict[str, Any]] = {
-    "chat": {"restarts": 2, "iterations": 2, "pool": 4, "proposals": 3, "ensemble": 2},
+    "chat": {"probes": 0, "restarts": 2, "iterations": 2, "pool": 4, "proposals": 3, "ensemble": 2},
     "random": {"evaluations": 7},
     "handcrafted": {"templates": "subset"},
     "craft": {"budget": 24, "population": 8, "dim": 4, "head": "none"},

@@ -25,7 +25,8 @@ def test_no_secret_is_written_or_shown(tmp_path: Path) -> None:
     outputs = []
     with HostileServer(script) as server:
         options = (
-            "--set=restarts=1", "--set=iterations=2", "--set=pool=4", "--set=proposals=2",
+            "--set=probes=0", "--set=restarts=1", "--set=iterations=2", "--set=pool=4",
+            "--set=proposals=2",
             "--llm=openai:scripted", f"--llm-base-url={server.url}", "--llm-set=key_env=MY_KEY",
             "--llm-set=headers=X-Tenant: $TENANT", "-v",
         )  # fmt: skip

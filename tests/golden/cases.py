@@ -78,8 +78,8 @@ def disturbed(name: str, like: str, line: str, signal: str, lines: int) -> Case:
     return Case(name, (Step(line, signal, lines), Step("resume {run} --json")), like)
 
 
-CHAT = "restarts=2 iterations=4 pool=6 proposals=4"
-LONG_CHAT = search("chat", "restarts=3 iterations=12")
+CHAT = "probes=0 restarts=2 iterations=4 pool=6 proposals=4"
+LONG_CHAT = search("chat", "probes=0 restarts=3 iterations=12 proposals=6 polish=false")
 LONG_CRAFT = search("craft", "budget=1600 population=12")
 LONG_CBBT = search("cbbt", "budget=1000")
 CRAFT_PAPER = "profile=paper budget=80 row=eurosat population=16"
@@ -99,6 +99,15 @@ fitness = "accuracy"
 CASES: Final = (
     # ------------------------------------------------------------------ search by words
     case("chat", search("chat", CHAT)),
+    case(
+        "chat-probes",
+        search("chat"),
+        search(
+            "chat",
+            "restarts=2",
+            "--dataset digits --shots 2 --model shapes-tiny --about 'scanned digits'",
+        ),
+    ),
     case("chat-long", LONG_CHAT),
     case("chat-released", search("chat", "profile=released pool=12 iterations=4 tries=3")),
     case("chat-paper", search("chat", "profile=paper pool=9 k=3 iterations=3 restarts=2 resets=2")),
@@ -106,7 +115,7 @@ CASES: Final = (
         "chat-many-ways",
         search(
             "chat",
-            f"{CHAT} lists=good+random conversational=false fitness=accuracy ensemble=3 k=4",
+            f"{CHAT} conversational=false fitness=accuracy ensemble=3 k=4",
             "--shots 4",
         ),
     ),
@@ -162,8 +171,8 @@ CASES: Final = (
     case("cap-queries", search("random", "evaluations=60", "--max-queries 200")),
     case("cap-queries-vectors", search("bbt", "budget=192", "--max-queries 700")),
     # ------------------------------------------------------------------ interruptions
-    disturbed("chat-interrupted", "chat-long", LONG_CHAT, "SIGINT", 20),
-    disturbed("chat-killed", "chat-long", LONG_CHAT, "SIGKILL", 40),
+    disturbed("chat-interrupted", "chat-long", LONG_CHAT, "SIGINT", 8),
+    disturbed("chat-killed", "chat-long", LONG_CHAT, "SIGKILL", 14),
     disturbed("craft-interrupted", "craft-long", LONG_CRAFT, "SIGINT", 15),
     disturbed("craft-killed", "craft-long", LONG_CRAFT, "SIGKILL", 40),
     disturbed("cbbt-terminated", "cbbt-long", LONG_CBBT, "SIGTERM", 20),

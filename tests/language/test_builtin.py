@@ -11,9 +11,10 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from llmopt.language.builtin import BuiltinRewriter, propose, read_scores
 from llmopt.resources import read_lines
 from llmopt.search.text.archive import Scored
-from llmopt.search.text.conversation import Conversation, Lists, line, rephrase
+from llmopt.search.text.conversation import Conversation, Known, line, rephrase
 from llmopt.search.text.published_messages import opening
 from llmopt.search.text.replies import parse_reply
+from llmopt.search.text.words import Words
 from llmopt.template import PLAIN, Template
 from llmopt.testing.world import NAMES
 
@@ -30,6 +31,7 @@ def scored(text: str, logprob: float) -> Scored:
 
 CAPTIONS = read_lines("templates/captions.txt")[:6]
 GOOD = [scored("a small red {}.", -0.512), scored("a small {} on the left.", -0.6)]
+START = scored(PLAIN, -2.0)
 BAD = [scored(text, -3.0 - i / 10) for i, text in enumerate(CAPTIONS)]
 
 
@@ -40,14 +42,16 @@ def ask(messages: list[object], seed: int = 0) -> list[str]:
 
 def turn(count: int = 8, scores: bool = True) -> list[object]:
     talk = Conversation(NAMES, scores=scores)
-    return list(talk.turn(Lists(GOOD, BAD), count))
+    return list(talk.turn("explore", count, Known(START, GOOD, Words())))
 
 
 def test_what_conversations_write_it_reads() -> None:
     texts = [str(m.content) for m in turn()]  # type: ignore[attr-defined]
     read = read_scores(texts)
-    assert read == {one.template.text: one.score for one in [*GOOD, *BAD]}
-    assert list(read) == [one.template.text for one in [*GOOD, *BAD]]
+    assert read == {one.template.text: one.score for one in [START, *GOOD]}
+    assert list(read) == [one.template.text for one in [START, *GOOD]]
+    unscored = read_scores([str(turn(scores=False)[-1].content)])  # type: ignore[attr-defined]
+    assert unscored == {one.template.text: 1.0 for one in GOOD}
 
 
 def test_newer_scores_replace_older_ones() -> None:

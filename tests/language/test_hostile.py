@@ -11,6 +11,7 @@ import json
 import random
 import re
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +118,11 @@ def play(server: HostileServer, path: Path, turns: int, caps: Caps | None = None
     return course, ledger.snapshot()
 
 
+def sent(spent: Mapping[str, float]) -> float:
+    """Calls that were answered, and those that never came back."""
+    return spent["llm_calls"] + spent["llm_calls_lost"]
+
+
 def broken_calls(path: Path) -> list[dict[str, float]]:
     """What was charged of the calls that took more than was reserved."""
     records = (json.loads(line) for line in path.read_text().splitlines())
@@ -142,14 +148,14 @@ def run_scenario(seed: int, folder: Path) -> None:
     with HostileServer(script) as server:
         course, spent = play(server, path, turns, caps)
         assert time.monotonic() - began < 60, f"{where}: it hung"
-        assert settled(server) == spent["llm_calls"], f"{where}: it miscounted"
+        assert settled(server) == sent(spent), f"{where}: it miscounted"
     allowed = (BudgetExhausted, ServiceError)
     assert course.ended_by is None or isinstance(course.ended_by, allowed), where
-    assert caps.llm_calls is None or spent["llm_calls"] <= caps.llm_calls, where
+    assert caps.llm_calls is None or sent(spent) <= caps.llm_calls, where
     broken = broken_calls(path)
-    tokens = spent["llm_tokens_in"] + spent["llm_tokens_out"]
+    tokens = spent["llm_tokens_in"] + spent["llm_tokens_out"] + spent["llm_tokens_lost"]
     tokens -= sum(one["llm_tokens_in"] + one["llm_tokens_out"] for one in broken)
-    usd = spent["llm_usd"] - sum(one["llm_usd"] for one in broken)
+    usd = spent["llm_usd"] + spent["llm_usd_lost"] - sum(one["llm_usd"] for one in broken)
     assert caps.llm_tokens is None or tokens <= caps.llm_tokens, where
     assert caps.llm_usd is None or usd <= caps.llm_usd + 1e-9, where
     assert len(broken) <= 1 or (caps.llm_tokens, caps.llm_usd) == (None, None), where
@@ -171,7 +177,7 @@ def run_scenario(seed: int, folder: Path) -> None:
             resumed, total = play(healthy, path, turns)
             assert resumed.ended_by is None, where
             assert resumed.replies[: len(course.replies)] == course.replies, where
-            assert settled(healthy) == total["llm_calls"] - spent["llm_calls"], where
+            assert settled(healthy) == sent(total) - sent(spent), where
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -194,7 +200,7 @@ def test_every_act_is_survived(act: str, tmp_path: Path) -> None:
         assert len(course.replies) == 1
         refused = act in REFUSED_FORMS or act in SMALL
         expected = 1 if act in GOOD and not refused else 2
-        assert settled(server) == spent["llm_calls"] == expected
+        assert settled(server) == sent(spent) == expected
     assert "wrong" not in course.replies[0].text
 
 
@@ -205,7 +211,8 @@ def test_slow_acts_are_cut_short(act: str, tmp_path: Path) -> None:
         course, spent = play(server, tmp_path / "journal.jsonl", turns=1)
         assert time.monotonic() - began < 15
         assert course.ended_by is None
-        assert settled(server) == spent["llm_calls"] == 2
+        assert settled(server) == sent(spent) == 2
+        assert spent["llm_calls_lost"] == (act in ("hang", "drip for ever"))
 
 
 @pytest.mark.parametrize(

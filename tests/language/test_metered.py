@@ -228,10 +228,19 @@ def test_an_interrupt_ends_a_pause(path: Path) -> None:
 
 def test_a_call_that_takes_too_long_is_left_behind(path: Path) -> None:
     slow = Scripted(latency=1.0)
-    bench = Bench(path, model=slow, attempts=1, call_seconds=0.1)
+    bench = Bench(path, model=slow, attempts=1, call_seconds=0.1, caps=Caps(llm_calls=9))
     with pytest.raises(ServiceTimeout, match="gave up after 1 try"):
         bench.ask()
-    assert bench.spent()["llm_tokens_out"] == 100
+    assert set(bench.spent()) == {"llm_calls_lost", "llm_tokens_lost", "llm_usd_lost"}
+    assert bench.ledger["llm_calls_lost"] == 1
+    assert bench.ledger["llm_tokens_lost"] > 100
+    assert bench.ledger["llm_usd_lost"] > 0
+    (said,) = [line for line in bench.said if "counts as lost" in line]
+    assert "did not answer within 0.1 s" in said
+    assert said.endswith("lost (1 of 9 calls used)")
+    again = Bench(path, "- a {}")
+    assert again.chat.ask([HumanMessage("hello")]).calls == 2
+    assert again.ledger["llm_calls_lost"] == 1
     time.sleep(1.0)  # its thread ends within the test
 
 

@@ -14,7 +14,7 @@ from llmopt.errors import ConfigError, ServiceError
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
 
-SMALL = {"restarts": 1, "iterations": 4}
+SMALL = {"probes": 0, "restarts": 1, "iterations": 4, "proposals": 2}
 
 
 @pytest.fixture
@@ -35,13 +35,13 @@ def stopped(tmp_path: Path) -> Path:
 
 def test_a_run_goes_on_with_another_model_and_cap(stopped: Path) -> None:
     found = done(
-        "resume", stopped, "--llm", "builtin", "--llm-base-url", "", "--max-llm-calls", 3, "--json"
+        "resume", stopped, "--llm", "builtin", "--llm-base-url", "", "--max-llm-calls", 1, "--json"
     ).json
     assert found["status"] == "complete"
     assert found["optimizer"]["llm"] == "builtin"
     assert found["stop_reason"] == "budget: llm_calls"
     kept = run_folder.read_run_config(stopped)
-    assert (kept.llm, kept.llm_base_url, kept.max_llm_calls) == ("builtin", "", 3)
+    assert (kept.llm, kept.llm_base_url, kept.max_llm_calls) == ("builtin", "", 1)
     journal = (stopped / "journal.jsonl").read_text()
     assert '"kind": "changed"' in journal
     # It is what it is: other caps come too late.

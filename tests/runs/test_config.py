@@ -170,13 +170,13 @@ def test_assignments() -> None:
 
 def test_settings_are_typed_from_text() -> None:
     settings = make_optimizer(
-        "chat", {"k": "4", "polish": "no", "scores": "Yes", "lists": "good"}
+        "chat", {"k": "4", "polish": "no", "scores": "Yes", "fitness": "accuracy"}
     ).settings
-    assert (settings.k, settings.polish, settings.scores, settings.lists) == (
+    assert (settings.k, settings.polish, settings.scores, settings.fitness) == (
         4,
         False,
         True,
-        "good",
+        "accuracy",
     )
     for wrong in ({"k": "four"}, {"polish": "maybe"}, {"k": "4.5"}):
         with pytest.raises(ConfigError, match="in the settings of 'chat' must be"):

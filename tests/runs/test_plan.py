@@ -41,11 +41,18 @@ def most(plan: Plan) -> dict[str, float | None]:
 
 
 def test_a_plan_bounds_what_chat_may_spend(data: Path, tmp_path: Path) -> None:
-    settings = {"restarts": 2, "iterations": 3, "pool": 5, "proposals": 4, "polish": False}
+    settings = {
+        "probes": 0,
+        "restarts": 2,
+        "iterations": 3,
+        "pool": 5,
+        "proposals": 4,
+        "polish": False,
+    }
     found = plan(data, settings=settings)
     bounds = most(found)
     assert bounds["image_encodings"] == 2 * 2 * K
-    assert bounds["text_encodings"] == bounds["queries"] == (2 * (5 + 3 * 4) + 9) * K
+    assert bounds["text_encodings"] == bounds["queries"] == (5 + 2 * 3 * 4 + 17) * K
     assert bounds["llm_calls"] == 6
     assert found.needed == K
     assert found.config.model == "RN50-quickgelu"
@@ -59,7 +66,7 @@ def test_no_run_spends_more_than_its_bounds(tmp_path: Path, name: str, access: A
 
     small: dict[str, dict[str, Any]] = {
         "random": {"evaluations": 12},
-        "chat": {"restarts": 2, "iterations": 2, "pool": 4},
+        "chat": {"probes": 0, "restarts": 2, "iterations": 2, "pool": 4},
         "handcrafted": {"templates": "subset"},
     }
     kind = OPTIMIZERS.get(name)

@@ -9,10 +9,11 @@ import pytest
 from llmopt.runs.told import counts, unaided
 
 
-def result(fallback: bool = False, **summary: Any) -> dict[str, Any]:
+def result(fallback: bool = False, source: str = "", **summary: Any) -> dict[str, Any]:
     return {
+        "stop_reason": "iterations",
         "optimizer": {"llm": "openai:m", "summary": summary},
-        "best": {"fallback": fallback},
+        "best": {"fallback": fallback, "source": source},
     }
 
 
@@ -29,10 +30,22 @@ def result(fallback: bool = False, **summary: Any) -> dict[str, Any]:
     ],
 )
 def test_what_a_model_contributed(summary: dict[str, int], said: str) -> None:
-    source = " What was found comes from llmopt's own pool of templates."
+    source = " What was found comes from the hand-crafted templates."
     nothing = f"openai:m contributed nothing: {said}" if said else ""
-    assert unaided(result(**summary)) == (nothing + source if said else "")
+    found = result(source="the hand-crafted templates", **summary)
+    if summary.get("scored"):
+        nothing = "openai:m contributed nothing: none of its 1 new templates was better."
+        assert unaided(found) == nothing + source
+        assert unaided(result(source="the language model", **summary)) == ""
+        return
+    assert unaided(found) == (nothing + source if said else "")
     assert unaided(result(fallback=True, **summary)) == nothing
+
+
+def test_a_model_that_was_not_asked() -> None:
+    unasked = {**result(probes=300), "stop_reason": "nothing left to gain"}
+    said = "openai:m was not asked: the probes left nothing to gain on the few shots."
+    assert unaided(unasked) == said
 
 
 def test_counts_under_names_for_people() -> None:

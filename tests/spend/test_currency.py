@@ -129,7 +129,7 @@ def test_costs_are_told_of_what_was_bought() -> None:
     told = nothing.snapshot()
     assert [phrase(name, told[name]) for name in worth_telling(told)] == [
         "1 LLM calls lost",
-        "LLM cost lost unknown",
+        "LLM cost lost (at most) unknown",
     ]
 
 

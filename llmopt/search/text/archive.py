@@ -118,15 +118,19 @@ class Archive:
                 new[form] = template
         return list(new.values())
 
-    def score(self, templates: Sequence[Template]) -> list[Scored]:
+    def score(self, templates: Sequence[Template], stream: str = "") -> list[Scored]:
         """Score templates on the training images and keep them; without those that dropped out.
+
+        Args:
+            templates: not scored before.
+            stream: of the journal, if not the archive's own.
 
         Raises:
             BudgetExhausted: a cap does not pay for all of them; those it paid for are kept.
         """
         task = self._search.task
         try:
-            templates = self._race(templates)
+            templates = self._race(templates, stream)
             if not templates:
                 return []
             judged = self._search.box.score_templates(task.train, templates, task.classnames, judge)
@@ -134,7 +138,7 @@ class Archive:
             # An interrupted run will be resumed and must then meet its own steps again, whole.
             if len(templates) > 1 and spent.currency != "interrupted":
                 for template in templates:  # what is left may pay for some
-                    self.score([template])
+                    self.score([template], stream)
             raise
         scored = [
             _scored(t, one, task.train, self._fitness)
@@ -144,7 +148,7 @@ class Archive:
             self._scored[self._form(one.template)] = one
         self._search.event(
             "scored",
-            self._stream,
+            stream or self._stream,
             templates=[
                 {
                     "text": one.template.text,
@@ -168,7 +172,7 @@ class Archive:
         """The best so far."""
         return self.ranked()[0]
 
-    def _race(self, templates: Sequence[Template]) -> Sequence[Template]:
+    def _race(self, templates: Sequence[Template], stream: str) -> Sequence[Template]:
         if self._best is None or not templates:
             return templates
         by_accuracy = self._fitness == "accuracy"
@@ -183,7 +187,7 @@ class Archive:
         if out := [one for one in templates if one not in staying]:
             self.dropped |= {self._form(one): one for one in out}
             texts = [one.text for one in out]
-            self._search.event("dropped", self._stream, templates=texts)
+            self._search.event("dropped", stream or self._stream, templates=texts)
         return staying
 
     def _form(self, template: Template) -> Hashable:

@@ -1,303 +1,332 @@
-"""Hill climbing with a chat model: all of ``chat`` but what is said.
+"""The turns of all conversations of ``chat``, and what becomes of them.
 
-Several restarts, each a climb of its own: a pool of templates, then turn after turn in which the
-model sees some of what was scored and proposes more. The final choice is among few finalists and
-the start, on training and validation images together (:mod:`llmopt.search.text.selection`).
-
-Counts as queries: K text encodings and N * K pairs per new template; every call to the chat model,
-usable or not.
+Conversations are held in step: each is asked its next question, at the same time where the model is
+remote; when all have answered, the templates are scored, one conversation after the other. So what
+is known at the next turn, and the result, do not depend on who answers first.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from annotated_types import Ge
 
 from llmopt.errors import BudgetExhausted, ContentRefused, ContextOverflow
-from llmopt.resources import read_lines, read_prompt
-from llmopt.search.base import Optimizer, Outcome, Search
-from llmopt.search.text.aliases import PROPOSED, find_aliases
-from llmopt.search.text.archive import Archive, Fitness, Scored
-from llmopt.search.text.conversation import Lists, rephrase
-from llmopt.search.text.polishing import POLISH, distinct, polish
-from llmopt.search.text.replies import MAX_CHARS, ParsedReply, parse_reply
-from llmopt.search.text.selection import FINALISTS, choose, second_look
+from llmopt.search.base import Search
+from llmopt.search.text.archive import Archive, Fitness, Scored, ranked
+from llmopt.search.text.conversation import Batch, Conversation, Known, rephrase
+from llmopt.search.text.feedback import confusions, rejections, sheets, wins_and_losses
+from llmopt.search.text.policy import (
+    DONE,
+    Over,
+    Purpose,
+    Turn,
+    gained,
+    next_purpose,
+    nothing_left,
+)
+from llmopt.search.text.probes import start_of
+from llmopt.search.text.replies import ParsedReply, parse_reply
+from llmopt.search.text.selection import FINALISTS
+from llmopt.search.text.words import Words, word_table
 from llmopt.settings import Settings
-from llmopt.spend.currency import Spend
 from llmopt.spend.events import Progress
-from llmopt.task import Task
 from llmopt.template import Template
 from llmopt.vision.base import Access
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
+    from llmopt.language.metered import MeteredChat
+
+_TOO_LONG = "the model takes no conversation of this length"
+
 
 @dataclass(frozen=True)
-class ClimbSettings(Settings):
-    """Settings of a climb.
+class ChatSettings(Settings):
+    """Settings of ``chat``.
 
     Attributes:
-        restarts: climbs, each with a fresh pool.
-        iterations: turns of each.
-        pool: templates a climb starts from, the user's start among them.
+        probes: templates scored before the first question, at most; 0 for a pool instead.
+        pool: without probes, captions that the search starts from, the user's start among them.
+        restarts: conversations at most; a second one is held only where images are still wrong.
+        iterations: turns of each, at most.
         proposals: templates asked for in a turn.
-        k: length of each list shown.
-        lists: ``good``, ``good+bad`` or ``good+random``.
+        k: lines in the list of the best templates.
+        conversational: send the history along; without it every turn stands alone.
+        scores: show scores beside the templates.
+        confusions: how many confused pairs of classes are named; 0 for none.
+        images: contact sheets of wrong images shown in each turn, one for each confused pair of
+            classes, for models that can see; 0 for none.
         fitness: what candidates rank by, ``likelihood`` or ``accuracy``.
-        tries: replies without a usable template before a climb gives up.
+        tries: replies without a usable template before a conversation gives up.
         finalists: candidates of the final choice, the start not counted.
         ensemble: combine up to this many finalists; 1 is a single template.
         polish: at the end, take phrases out of the best template as long as it does not suffer.
         aliases: at the end, ask for other names of up to this many confused classes, and use
             those that help.
-        parallel: climbs at the same time; the result does not depend on it.
+        parallel: questions in progress at the same time; 0 is one for each conversation with a
+            remote model, else one. The result does not depend on it.
     """
 
+    probes: Annotated[int, Ge(0)] = 400
+    pool: Annotated[int, Ge(1)] = 12
     restarts: Annotated[int, Ge(1)] = 2
     iterations: Annotated[int, Ge(0)] = 10
-    pool: Annotated[int, Ge(1)] = 12
-    proposals: Annotated[int, Ge(1)] = 8
+    proposals: Annotated[int, Ge(1)] = 16
     k: Annotated[int, Ge(1)] = 6
-    lists: Literal["good", "good+bad", "good+random"] = "good+bad"
+    conversational: bool = True
+    scores: bool = True
+    confusions: Annotated[int, Ge(0)] = 5
+    images: Annotated[int, Ge(0)] = 0
     fitness: Fitness = "likelihood"
     tries: Annotated[int, Ge(1)] = 3
     finalists: Annotated[int, Ge(1)] = FINALISTS
     ensemble: Annotated[int, Ge(1)] = 1
     polish: bool = True
     aliases: Annotated[int, Ge(0)] = 0
-    parallel: Annotated[int, Ge(1)] = 1
+    parallel: Annotated[int, Ge(0)] = 0
 
 
 @dataclass
-class Climb:
-    """One climb, and what it came to.
+class Talk:
+    """One conversation, and what it came to.
 
     Attributes:
-        restart: its number, from 0.
-        stream: of the journal.
-        archive: what it has scored.
-        rng: for its draws.
-        counts: proposals, duplicates, calls …
-        stop_reason: ``iterations``, or what ended it before.
+        number: from 0.
+        conversation: what was said.
+        known: the templates it knows: those of the opening, and its own.
+        turns: held so far.
+        last: what became of the last one.
+        fruitless: replies in a row without a new template.
+        over: why it ended; empty while it goes on.
     """
 
-    restart: int
-    stream: str
-    archive: Archive
-    rng: np.random.Generator
+    number: int
+    conversation: Conversation
+    known: list[Scored]
+    turns: list[Turn] = field(default_factory=list)
+    last: Batch | None = None
+    fruitless: int = 0
+    over: str = ""
+
+    @property
+    def stream(self) -> str:
+        """Of the journal."""
+        return f"conversation-{self.number + 1}"
+
+    def best(self) -> Scored:
+        """The best template it knows."""
+        return max(self.known, key=lambda one: one.rank)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked in a turn of a conversation."""
+
+    talk: Talk
+    purpose: Purpose
+    messages: list[BaseMessage]
+
+
+@dataclass
+class Reply:
+    """What came of it.
+
+    Attributes:
+        text: None where the model declined twice.
+        counts: calls, refusals and compactions.
+        over: why the conversation cannot go on; empty if it can.
+        spent: the cap that ended it.
+    """
+
+    text: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
-    stop_reason: str = "iterations"
-
-    def take(self, parsed: ParsedReply, most: int) -> list[Template]:
-        """The new templates of a reply, at most so many; all of its proposals are counted."""
-        new = self.archive.fresh(parsed.templates)[:most]
-        self.counts["proposals"] += len(parsed.templates) + len(parsed.rejected)
-        self.counts["scored"] += len(new)
-        self.counts["duplicates"] += len(parsed.templates) - len(new)
-        for rejection in parsed.rejected:
-            reason = rejection.reason
-            self.counts["duplicates" if reason == "duplicate" else reason] += 1
-        return new
-
-    def give_up(self, replies: int) -> None:
-        """Stop: so many replies in a row held no new template."""
-        self.stop_reason = f"{replies} replies in a row without a new template"
+    over: str = ""
+    spent: BudgetExhausted | None = None
 
 
-C = TypeVar("C", bound=ClimbSettings)
+@dataclass
+class Climbing:
+    """All conversations of a search.
 
+    Attributes:
+        search: task, black box and chat model.
+        settings: of ``chat``.
+        archive: what was scored; it holds the opening.
+        counts: proposals, duplicates, calls …, added to.
+    """
 
-class Climbing(Optimizer[C]):
-    """Hill climbing with a chat model; :meth:`converse` says what happens in a climb."""
+    search: Search
+    settings: ChatSettings
+    archive: Archive
+    counts: Counter[str]
 
-    name = "chat"
-    FORMS: ClassVar = {
-        "conversation": "llmopt.search.text.chat:Chat",
-        "released": "llmopt.search.text.chat_published:ChatReleased",
-        "paper": "llmopt.search.text.chat_published:ChatPaper",
-    }
-    access = Access.LABELS
-    needs_chat = True
-
-    @abstractmethod
-    def converse(self, search: Search, climb: Climb) -> None:
-        """All turns of one climb, whose pool is scored.
+    def climb(self) -> str:
+        """All conversations, turn by turn; why they ended.
 
         Raises:
-            BudgetExhausted, ContextOverflow: the climb ends here.
+            BudgetExhausted: a cap allows nothing more.
         """
+        s, task, archive = self.settings, self.search.task, self.archive
+        start, opened = start_of(archive, task), archive.ranked()
+        held = s.restarts if opened[0].accuracy < 1 else 1
+        talks = [
+            Talk(
+                n,
+                Conversation(task.classnames, task.about, s.scores, s.conversational, s.k),
+                opened,
+            )
+            for n in range(held)
+        ]
+        self._report(0, held)
+        for iteration in range(s.iterations):
+            if nothing_left(archive.best()):
+                return DONE.reason
+            words = word_table(
+                archive.ranked(), start, len(task.classnames), archive.dropped.values()
+            )
+            going = [talk for talk in talks if not talk.over]
+            found = [self._question(talk, start, words) for talk in going]
+            asked = [question for question in found if question is not None]
+            if not asked:
+                break
+            for question, reply in zip(asked, self._ask_all(asked, iteration), strict=True):
+                self._hear(question, reply)
+            self._report((iteration + 1) * held, held)
+        over = [talk.over for talk in talks if talk.over]
+        return over[0] if len(over) == len(talks) else "iterations"
 
-    def bounds(self, task: Task) -> Spend:
-        """Upper bounds: every proposal new, every climb at its full length."""
-        s = self.settings
-        templates = s.restarts * (s.pool + s.iterations * s.proposals) + s.polish * POLISH
-        images = len(task.train) + len(task.val)
-        classes = len(task.classnames)
-        return Spend(
-            image_encodings=images,
-            text_encodings=templates * classes
-            # On training and validation images: the names as they are, each other one, the choice.
-            + (2 * classes * (2 + s.aliases * PROPOSED) if s.aliases else 0)
-            + second_look(task, min(s.finalists + 1, templates)),
-            pairs_scored=templates * classes * images,
-            llm_calls=s.restarts * s.iterations + s.aliases,
+    def _question(self, talk: Talk, start: Scored, words: Words) -> Question | None:
+        """What to ask next in a conversation; None where it is over."""
+        s, task = self.settings, self.search.task
+        best = talk.best()
+        purpose = next_purpose(best, words, talk.turns, talk.number)
+        if isinstance(purpose, Over):
+            talk.over = purpose.reason
+            return None
+        known = Known(
+            start,
+            ranked(talk.known),
+            words,
+            confusions(best, task, s.confusions),
+            sheets(best, task, s.images),
+            talk.number,
         )
+        messages = talk.conversation.turn(purpose, s.proposals, known, talk.last)
+        return Question(talk, purpose, messages)
 
-    def ensemble(self, task: Task) -> int:
-        """As many as the setting allows."""
-        return self.settings.ensemble
+    def _ask_all(self, asked: Sequence[Question], turn: int) -> list[Reply]:
+        """The replies to all questions of a turn, in order."""
+        chat = self.search.chat
+        assert chat is not None  # the engine sees to it
+        most = self.settings.parallel or (len(asked) if chat.remote else 1)
+        if most == 1 or len(asked) == 1:
+            return [self._ask(chat, one, turn) for one in asked]
+        with ThreadPoolExecutor(most) as pool:
+            return list(pool.map(lambda one: self._ask(chat, one, turn), asked))
 
-    def talk(self, task: Task) -> tuple[int, int]:
-        """Turns whose history is sent along, and bytes of the longest turn."""
-        wording = len(read_prompt("meta/system.txt")) + len(read_prompt("meta/next.txt"))
-        names = sum(len(name.encode()) + 2 for name in task.classnames)
-        listed = 2 * self.settings.k + 4 * self.settings.proposals + 10
-        return 1, wording + 4 * names + listed * (MAX_CHARS + 40)
-
-    def run(self, search: Search) -> Outcome:
-        """Climb, then choose."""
-        s = self.settings
-        restarts = range(s.restarts)
-        if s.parallel == 1:
-            climbs = [self._climb(search, restart) for restart in restarts]
-        else:
-            with ThreadPoolExecutor(s.parallel) as pool:
-                climbs = list(pool.map(lambda restart: self._climb(search, restart), restarts))
-        found = distinct(one for climb in climbs for one in climb.archive.ranked())
-        if s.polish and found:
-            found = polish(search, found, s.fitness)
-        choice = choose(search, found, finalists=s.finalists, ensemble=s.ensemble)
-        predictor = choice.predictor
-        counts = sum((climb.counts for climb in climbs), Counter())
-        if s.aliases:
-            names = find_aliases(search, predictor.templates[0], s.aliases, counts)
-            predictor = dataclasses.replace(predictor, classnames=tuple(names))
-        reasons = [climb.stop_reason for climb in climbs if climb.stop_reason != "iterations"]
-        return Outcome(
-            predictor,
-            stop_reason=reasons[0] if reasons else "iterations",
-            fallback=choice.fallback,
-            templates=choice.templates,
-            summary=dict(counts),
-        )
-
-    def _climb(self, search: Search, restart: int) -> Climb:
-        """One climb: pool, then turn after turn."""
-        s = self.settings
-        stream = f"restart-{restart + 1}"
-        archive = Archive(search, stream, s.fitness, best=max(s.k, s.finalists))
-        climb = Climb(restart, stream, archive, search.rng("chat", restart))
-        try:
-            archive.score(archive.fresh([search.task.start, *draw_pool(s.pool - 1, climb.rng)]))
-            self.converse(search, climb)
-        except BudgetExhausted as spent:
-            climb.stop_reason = spent.stop_reason
-        except ContextOverflow:
-            climb.stop_reason = "the model takes no conversation of this length"
-        climb.counts["dropped_early"] = len(archive.dropped)
-        self.report(search, climb, s.iterations)
-        return climb
-
-    def shown(self, climb: Climb) -> Lists:
-        """The lists of a turn."""
-        return lists_of(climb.archive, self.settings.k, self.settings.lists, climb.rng)
-
-    def ask(
-        self,
-        search: Search,
-        climb: Climb,
-        messages: list[BaseMessage],
-        turn: int,
-        shorten: Callable[[], list[BaseMessage] | None] = lambda: None,
-    ) -> str | None:
-        """One question; asked once more in other words where it is declined.
-
-        Args:
-            search: its chat model is asked.
-            climb: whose counts are added to.
-            messages: the conversation.
-            turn: its number.
-            shorten: the conversation with less of its history, where it grew too long; None where
-                nothing can be left out.
-
-        Returns:
-            the reply; None where the model declined twice.
-
-        Raises:
-            ContextOverflow: it is too long, and nothing can be left out.
-        """
-        assert search.chat is not None  # the engine sees to it
+    def _ask(self, chat: MeteredChat, question: Question, turn: int) -> Reply:
+        """One question; asked once more in other words where it is declined."""
+        talk, reply = question.talk, Reply()
+        messages = question.messages
         again: list[BaseMessage] = []
         while True:
             try:
-                reply = search.chat.ask([*messages, *again], stream=climb.stream, turn=turn)
+                told = chat.ask([*messages, *again], stream=talk.stream, turn=turn)
             except ContextOverflow:
-                climb.counts["compactions"] += 1
-                shorter = shorten()
+                reply.counts["compactions"] += 1
+                shorter = talk.conversation.compact()
                 if shorter is None:
-                    raise
+                    reply.over = _TOO_LONG
+                    return reply
                 messages = shorter
             except ContentRefused:
-                climb.counts["refusals"] += 1
+                reply.counts["refusals"] += 1
                 if again:
-                    return None
+                    return reply
                 again = [rephrase(self.settings.proposals)]
+            except BudgetExhausted as spent:
+                reply.spent = spent
+                return reply
             else:
-                climb.counts["calls"] += 1
-                return reply.text
+                reply.counts["calls"] += 1
+                reply.text = told.text
+                return reply
 
-    def parse(self, search: Search, reply: str | None) -> ParsedReply:
-        """The templates of a reply that this task and black box can use."""
-        if reply is None:
-            return ParsedReply()  # the model declined, and was counted
-        names = search.task.classnames
-        return parse_reply(reply, names, lambda template: search.box.check(template, names))
+    def _hear(self, question: Question, reply: Reply) -> None:
+        """Score what a reply proposes, and keep what is to be said of it.
 
-    def report(self, search: Search, climb: Climb, iteration: int) -> None:
-        """Tell where a climb stands."""
-        if not len(climb.archive):
+        Raises:
+            BudgetExhausted: nothing more can be scored, or the run is interrupted.
+        """
+        s, talk, task, box = self.settings, question.talk, self.search.task, self.search.box
+        self.counts.update(reply.counts)
+        talk.over = reply.over
+        if reply.spent is not None:
+            talk.over = reply.spent.stop_reason
+            if reply.spent.currency == "interrupted":
+                raise reply.spent
+        if talk.over:
             return
-        best = climb.archive.best()
-        search.on_progress(
+        parsed = ParsedReply()  # the model declined, and was counted
+        if reply.text is not None:
+            names = task.classnames
+            talk.conversation.heard(reply.text)
+            parsed = parse_reply(reply.text, names, lambda template: box.check(template, names))
+        before, met = talk.best(), {one.template for one in talk.known}
+        fresh = self.archive.fresh(parsed.templates)
+        new = fresh[: s.proposals]
+        count_proposals(self.counts, parsed, new, surplus=len(fresh) - len(new))
+        self.archive.score(new, talk.stream)
+        found = [one for t in parsed.templates if (one := self.archive.find(t)) is not None]
+        results = [one for one in found if one.template not in met]
+        repeated = [one.template for one in found if one.template in met]
+        talk.known = [*talk.known, *results]
+        talk.last = Batch(
+            results,
+            before,
+            wins_and_losses(results, before, task),
+            rejections(parsed, repeated, [one for one in new if self.archive.find(one) is None]),
+        )
+        if results:
+            talk.fruitless = 0
+            talk.turns.append(Turn(question.purpose, any(gained(before, r) for r in results)))
+            return
+        talk.fruitless += 1
+        if talk.fruitless >= s.tries:
+            talk.over = f"{talk.fruitless} replies in a row without a new template"
+
+    def _report(self, turn: int, held: int) -> None:
+        """Tell where the search stands."""
+        best = self.archive.best()
+        self.search.on_progress(
             Progress(
-                step=climb.restart * self.settings.iterations + iteration,
-                steps=self.settings.restarts * self.settings.iterations,
+                step=turn,
+                steps=held * self.settings.iterations,
                 best=best.template.text,
                 train_accuracy=best.accuracy,
-                val_accuracy=_validation_accuracy(search, best.template),
+                val_accuracy=_validation_accuracy(self.search, best.template),
                 score=best.fitness,
-                note=f"conversation {climb.restart + 1} of {self.settings.restarts}",
+                note=f"{held} conversation{'s' * (held > 1)}",
             )
         )
 
 
-def draw_pool(size: int, rng: np.random.Generator) -> list[Template]:
-    """Caption-like templates, deliberately uninformative, as the paper starts from."""
-    captions = read_lines("templates/captions.txt")
-    picks = rng.choice(len(captions), size=min(size, len(captions)), replace=False)
-    return [Template(captions[i]) for i in picks]
-
-
-def lists_of(archive: Archive, k: int, kind: str, rng: np.random.Generator) -> Lists:
-    """The lists of a turn; they never overlap, however small the archive."""
-    ranked = archive.ranked()
-    k = max(1, min(k, len(ranked) // 2))
-    good, rest = ranked[:k], ranked[k:]
-    if kind == "good" or not rest:
-        return Lists(good)
-    if kind == "good+random":
-        picks = rng.choice(len(rest), size=min(k, len(rest)), replace=False)
-        return Lists(good, [rest[i] for i in picks], "Other templates, in no order:")
-    return Lists(good, rest[: -k - 1 : -1])
+def count_proposals(
+    counts: Counter[str], parsed: ParsedReply, new: Sequence[Template], surplus: int
+) -> None:
+    """Add up what became of the proposals of a reply."""
+    counts["proposals"] += len(parsed.templates) + len(parsed.rejected)
+    counts["scored"] += len(new)
+    counts["surplus"] += surplus
+    counts["duplicates"] += len(parsed.templates) - len(new) - surplus
+    for rejection in parsed.rejected:
+        counts["duplicates" if rejection.reason == "duplicate" else rejection.reason] += 1
 
 
 def _validation_accuracy(search: Search, template: Template) -> float | None:

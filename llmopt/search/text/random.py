@@ -33,7 +33,7 @@ class RandomSettings(Settings):
         finalists: candidates of the final choice.
     """
 
-    evaluations: Annotated[int, Ge(1)] = 208
+    evaluations: Annotated[int, Ge(1)] = 744
     fitness: Fitness = "likelihood"
     finalists: Annotated[int, Ge(1)] = FINALISTS
 

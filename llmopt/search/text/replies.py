@@ -4,7 +4,8 @@ A reply is outside text of any shape: a list with bullets or numbers, quoted lin
 JSON, a table, a lecture, a refusal, or noise. :func:`parse_reply` keeps every usable template, says
 what was wrong with each of the others, and never raises.
 
-It works in three steps: cut away what is not the answer (reasoning, fences), find the candidate
+It works in three steps: cut away what is not the answer (reasoning, all before the last line
+``Templates:``, fences), find the candidate
 texts (JSON strings, table cells, list items, or else plain lines with a slot), and tidy each one
 until nothing is left to strip. A template that came out of a reply goes in and out again unchanged.
 """
@@ -21,7 +22,8 @@ from dataclasses import dataclass
 
 from llmopt.errors import TemplateError
 from llmopt.language.reasoning import strip_reasoning
-from llmopt.template import SLOT, Template, clean, contains_classname
+from llmopt.sentences import names_class
+from llmopt.template import SLOT, Template, clean
 
 # No prompt of a contrastive model holds more than 77 tokens; far longer texts are not templates.
 MAX_CHARS = 400
@@ -71,7 +73,7 @@ def parse_reply(
             :class:`~llmopt.errors.TemplateError` to reject a template (as ``too_long``, or as the
             error's own ``reason`` attribute).
     """
-    answer = _unwrapped(strip_reasoning(text)[:_MAX_READ])
+    answer = _last_list(_unwrapped(strip_reasoning(text)[:_MAX_READ]))
     templates: dict[str, Template] = {}
     rejected: list[Rejection] = []
     for candidate in _candidates(answer):
@@ -112,7 +114,7 @@ def _judge(
         return _reject(candidate, "slots", f"{fault}; write exactly one {{}} and no other brace")
     if template.text.strip(" .,;:!?'\"") == SLOT:
         return _reject(candidate, "malformed", "it has no words besides its '{}'")
-    if (name := contains_classname(template, classnames)) is not None:
+    if (name := names_class(template, classnames)) is not None:
         return _reject(
             candidate, "classname", f"it names the class '{name}'; write only {{}} for the class"
         )
@@ -183,6 +185,17 @@ def _candidates(answer: str) -> Iterator[str]:
                 plain += [t for t in texts if SLOT in t]
     # Prose around a list may mention the slot too; without a list, such lines are the proposals.
     yield from marked if any(SLOT in t for t in marked) or not plain else plain
+
+
+_LAST_LIST = re.compile(r"^[^\w\n]*templates[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
+
+
+def _last_list(answer: str) -> str:
+    """What stands below the last line ``Templates:``, which a model writes after its thoughts."""
+    last = answer
+    for found in _LAST_LIST.finditer(answer):
+        last = answer[found.end() :]
+    return last if SLOT in last else answer
 
 
 def _lines(segment: str) -> Iterator[str]:

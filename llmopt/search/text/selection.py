@@ -4,27 +4,34 @@ The search picked its finalists on the training images, so their scores there ar
 are shrunk towards each other by their standard errors (:func:`llmopt.stats.shrink`), and a finalist
 replaces the start only if its paired gain is convincing: it exceeds its standard error and takes
 away a twentieth of the start's loss, as less is a change of confidence only. Otherwise the start is
-kept. Among finalists that the images cannot tell apart, the one with the fewest words is taken.
+kept. Among finalists that the images cannot tell apart, the one with the fewest and plainest words
+is taken, the nearest to the start among those.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from llmopt.errors import BudgetExhausted
 from llmopt.predictor import TextPredictor
+from llmopt.resources import read_lines
 from llmopt.search.base import Search, TemplateResult
 from llmopt.search.text.archive import Scored
+from llmopt.sentences import probe_bank
 from llmopt.stats import log_likelihoods, settled, shrink
 from llmopt.task import FloatArray, Task
 from llmopt.template import Template
 
 FINALISTS = 8
 _LEAST = 0.05  # of the start's loss that a gain must take away
+_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 _SHARE = 0.2  # of the gain over the start that a simpler template may give up
 
 
@@ -36,11 +43,13 @@ class Choice:
         predictor: the chosen template, or templates.
         fallback: the start was kept because nothing was convincingly better.
         templates: the finalists and the start, best first.
+        why: it was chosen, as a sentence.
     """
 
     predictor: TextPredictor
     fallback: bool
     templates: tuple[TemplateResult, ...]
+    why: str = ""
 
 
 def choose(
@@ -82,7 +91,9 @@ def choose(
         range(len(templates)), key=lambda j: (bool(convincing[j]), shrunk[j]), reverse=True
     )
     fallback = not convincing.any()
-    winner = 0 if fallback else _simplest(order, templates, likelihoods, convincing)
+    winner, why = 0, "nothing was convincingly better than the start on the few shots"
+    if not fallback:
+        winner, why = _plainest(order, templates, likelihoods, convincing)
     order.remove(winner)
     order.insert(0, winner)
 
@@ -95,7 +106,7 @@ def choose(
     results = tuple(
         _result(templates[j], train[j], val[j], search, weights.get(j, 0.0)) for j in order
     )
-    return Choice(predictor, fallback, results)
+    return Choice(predictor, fallback, results, why)
 
 
 def second_look(task: Task, templates: int) -> int:
@@ -137,16 +148,52 @@ def greedy_ensemble(
     return {j: members.count(j) / len(members) for j in dict.fromkeys(members)}
 
 
-def _simplest(
+def _plainest(
     order: Sequence[int],
     templates: Sequence[Template],
     likelihoods: npt.NDArray[np.float64],
     convincing: npt.NDArray[np.bool_],
-) -> int:
-    """The finalist with the fewest words among those as good as the best on the same images."""
-    best = order[0]
+) -> tuple[int, str]:
+    """The plainest finalist among those as good as the best on the same images, and why it is."""
+    best, start = order[0], templates[0]
     equal = [j for j in order if convincing[j] and as_good(*likelihoods[[j, best, 0]])]
-    return min([best, *equal], key=lambda j: templates[j].length[0])
+    if len(equal) < 2:
+        return best, "no other finalist is as good on the few shots"
+    winner = min(equal, key=lambda j: plainness(templates[j], start))
+    few = f"the few shots cannot tell {len(equal)} finalists apart"
+    return winner, f"{few}; this one has the fewest and plainest words, and is nearest to the start"
+
+
+def plainness(template: Template, start: Template) -> tuple[int, int, int]:
+    """Smaller is plainer: words, those of them that no usual template has, steps from the start."""
+    words = _words(template)
+    odd = len([word for word in words if word not in plain_words()])
+    gone, come = Counter(_words(start)), Counter(words)
+    steps = ((gone - come) + (come - gone)).total()
+    return template.length[0], odd, steps
+
+
+@cache
+def plain_words() -> frozenset[str]:
+    """The words of usual templates and of the bank of probes."""
+    bank = [phrase for family in probe_bank().values() for phrase in family]
+    usual = [*bank, *read_lines("templates/generic.txt"), *read_lines("templates/clip_subset.txt")]
+    return frozenset(word for text in usual for word in _WORD.findall(text.lower()))
+
+
+def _words(template: Template) -> list[str]:
+    return _WORD.findall(template.text.lower())
+
+
+def is_better(after: npt.NDArray[np.float64], before: npt.NDArray[np.float64]) -> bool:
+    """Whether the likelihoods of the same (N,) images rose by more than noise, and worth telling.
+
+    Less than a twentieth of what was to be gained is a change of confidence only.
+    """
+    gains = after - before
+    error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
+    least = max(float(error), _LEAST * -float(before.mean()))
+    return bool(settled(gains.mean()) > settled(least))
 
 
 def as_good(

@@ -7,7 +7,8 @@ import pytest
 
 from llmopt.errors import ConfigError
 from llmopt.resources import read_lines
-from llmopt.search.text.chat import Chat, ChatSettings
+from llmopt.search.text.chat import Chat
+from llmopt.search.text.climbing import ChatSettings
 from llmopt.search.text.random import Random, RandomSettings, draw_template
 from llmopt.sentences import Sentence, vocabulary
 from llmopt.spend.ledger import Caps

@@ -339,3 +339,14 @@ def test_round_trip_of_lists(texts: list[str], frame: str) -> None:
 def test_round_trip_of_json(texts: list[str], keyed: bool) -> None:
     reply = json.dumps({"templates": texts} if keyed else texts)
     assert [t.text for t in parse_reply(reply).templates] == texts
+
+
+@pytest.mark.parametrize("marker", ["Templates:", "**Templates:**", "## Templates", "templates"])
+def test_only_the_last_list_counts_where_thoughts_come_before_it(marker: str) -> None:
+    thoughts = "Perhaps size matters:\n- a small {}.\nOr rather the place.\n\n"
+    reply = f"{thoughts}{marker}\n- a {{}} on the left.\n- an upper {{}}.\n"
+    found = parse_reply(reply)
+    assert [t.text for t in found.templates] == ["a {} on the left.", "an upper {}."]
+    twice = parse_reply(f"{marker}\n- a draft of {{}}.\nNo.\n{reply}")
+    assert twice.templates == found.templates
+    assert [t.text for t in parse_reply(f"- a small {{}}.\n{marker}").templates] == ["a small {}."]
