@@ -25,11 +25,14 @@ from llmopt.runs.config import RunConfig, optimizer_of
 from llmopt.search import OPTIMIZERS, make_optimizer
 from llmopt.search.base import Optimizer
 from llmopt.spend.events import Watch
+from llmopt.spend.files import default_cache_dir
 from llmopt.spend.ledger import Caps
 from llmopt.task import Labelled, Task, TestSet
 from llmopt.template import PLAIN, Template, clean
 from llmopt.vision.base import BlackBox
 from llmopt.vision.boxes import LOCAL, split_tag
+from llmopt.vision.feature_cache import FeatureCache
+from llmopt.vision.precision import AUTO, settle
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -88,7 +91,7 @@ class ModelChoice:
     pretrained: str = ""
     address: str = ""
     device: str = "auto"
-    precision: str = "auto"
+    precision: str = AUTO
     batch_size: int | None = None
     box: BlackBox | None = None
 
@@ -96,6 +99,12 @@ class ModelChoice:
     def title(self) -> str:
         """The address of a remote box, or the model's name."""
         return self.address or self.model
+
+    @property
+    def undecided(self) -> bool:
+        """Whether its precision is found out when a run begins."""
+        open_clip = self.box is None and not self.address
+        return open_clip and self.precision == AUTO and self.model != "shapes-tiny"
 
     def look(self) -> BlackBox | None:
         """The box, where it is open already or remote; None for a model that is still to be loaded.
@@ -147,6 +156,7 @@ class Setup:
         head_views: augmented views of each training image for them.
         caps: what may not be passed.
         skip_unreadable: leave damaged test images out.
+        precision_why: what decided the precision, where nobody asked for one.
     """
 
     config: RunConfig
@@ -159,6 +169,7 @@ class Setup:
     head_views: int
     caps: Caps
     skip_unreadable: bool = False
+    precision_why: str = ""
 
     @property
     def name(self) -> str:
@@ -183,6 +194,24 @@ class Setup:
             )
         heads_for(self.heads, box.info)
         return box
+
+    def settled(self, watch: Watch) -> Setup:
+        """With the black box open, in the precision that ``auto`` comes to after a closer look.
+
+        For the beginning of a run. Where that is another than the rule's, the config keeps it: who
+        goes on with the run, or takes up what it found, computes in the precision it began with.
+        """
+        config, box, why = self.config, self.open_box(watch), ""
+        if self.model.undecided and box.info.precision == "fp32":
+            watch.stage("looking whether bf16 predicts as fp32")
+            other = dataclasses.replace(self.model, precision="bf16")
+            features = FeatureCache(default_cache_dir(), watch.images, watch.warn)
+            box, why = settle(box, lambda: other.open(watch), self.task, features)
+            watch.note(f"precision {why}")
+            if box.info.precision == other.precision:
+                config = dataclasses.replace(config, precision=other.precision)
+        model = dataclasses.replace(self.model, box=box)
+        return dataclasses.replace(self, config=config, model=model, precision_why=why)
 
     @cached_property
     def findings(self) -> Findings:

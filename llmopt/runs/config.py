@@ -126,7 +126,10 @@ class RunConfig(Settings):
         str, Option("A remote black box instead: a URL, or KIND:ADDRESS.", MODEL)
     ] = ""
     device: Annotated[str, Option("cpu, cuda …", MODEL)] = "auto"
-    precision: Annotated[str, Option("full, fp64, fp32, fp16, bf16.", MODEL)] = "auto"
+    precision: Annotated[
+        str,
+        Option("full, fp64, fp32, fp16, bf16.", MODEL, default="auto: see README, With your own"),
+    ] = "auto"
     batch_size: Annotated[
         int | None, Option("Images at a time.", MODEL, default="auto", ge=1, free=True)
     ] = None

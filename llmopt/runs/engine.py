@@ -58,6 +58,7 @@ def start(setup: Setup, watch: Watch | None = None) -> dict[str, Any]:
     if setup.llm is not None:
         setup.llm.check()
     found = setup.findings
+    setup = setup.settled(watch)
     box = setup.open_box(watch)
     setup.optimizer.check(box, setup.task)
     return _run(run_folder.create(setup.config), setup, found, box, watch)
@@ -349,6 +350,7 @@ def _write(run: _Sitting, outcome: Outcome, measured: _Measured) -> dict[str, An
             "black_box": run.box.seconds,
         },
         llm_repeats=run.setup.llm is None or run.setup.llm.free,
+        precision_why=run.setup.precision_why,
     )
     run_result.save(folder, result, outcome, test, run.setup.task.classnames)
     if outcome.stop_reason != "interrupted":  # nothing will be asked again

@@ -16,6 +16,7 @@ from llmopt.runs.speed import Speed
 from llmopt.search.text.racing import few
 from llmopt.spend.currency import CAPS, Spend, amount, label
 from llmopt.vision.base import BlackBox
+from llmopt.vision.precision import announced
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
         f"{len(task.classnames)} classes",
         "The test images are measured once at the end: that comes apart, and no cap holds it.",
         *_about(box, len(task.train)),
+        *([announced()] if setup.model.undecided else []),
     ]
     notes += [
         f"The cap on {label(name)} ends this search before its last iteration."

@@ -45,6 +45,7 @@ def build(
     found: Findings = NOTHING_ODD,
     left_out: int = 0,
     llm_repeats: bool = True,
+    precision_why: str = "",
     remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The result of a run.
@@ -60,6 +61,7 @@ def build(
         found: what is odd about the data.
         left_out: test images that could not be read.
         llm_repeats: the language model, if there is one, answers the same messages alike.
+        precision_why: what decided the precision of the black box, where nobody asked for one.
     """
     interrupted = outcome.stop_reason == "interrupted"
     gain = evaluation.gain if evaluation else None
@@ -133,7 +135,7 @@ def build(
         "evaluation": evaluation_ledger.snapshot(),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "versions": versions(),
-        "machine": machine(info, llm_repeats),
+        "machine": machine(info, llm_repeats, precision_why),
     }
 
 

@@ -28,6 +28,7 @@ from llmopt.vision.boxes import split_tag
 from llmopt.vision.device import Portion, choose, whole_fp32
 from llmopt.vision.device import name as device_name
 from llmopt.vision.model_files import SCHEMAS, WEIGHTS, check_model, no_foreign_code
+from llmopt.vision.precision import HALF, by_rule
 
 ensure_operators()
 import open_clip  # noqa: E402
@@ -38,13 +39,12 @@ from llmopt.vision.text_engine.device import wide  # noqa: E402
 from llmopt.vision.text_engine.engine import TextEngine  # noqa: E402
 from llmopt.vision.vocabulary import Vocabulary  # noqa: E402
 
-PRECISIONS = {
+_DTYPES = {
     "fp64": torch.float64,
     "fp32": torch.float32,
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
-HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class OpenClipBlackBox(BlackBox):
@@ -60,7 +60,8 @@ class OpenClipBlackBox(BlackBox):
         precision: ``auto`` (fp32 on CPU, fp16 on GPU; fp64 for ``shapes-tiny``, fp32 on MPS, which
             has no fp64), ``full`` (the same, but fp32 on GPU), ``fp64`` (on any machine the same
             features to the last bit of float32), ``fp32``, ``fp16``, ``bf16``.
-        batch_size: images encoded at a time; None is 256 on a GPU and 64 on a CPU. Halved, and
+        batch_size: images encoded at a time; None is 256 on a GPU and 64 on a CPU, or 16 where the
+            tower is convolutional: its activations then stay in the processor's cache. Halved, and
             remembered, when the memory of the device does not suffice.
 
     Raises:
@@ -78,13 +79,16 @@ class OpenClipBlackBox(BlackBox):
     ) -> None:
         self.device = choose("cpu" if (name, device) == (shapes_tiny.NAME, "auto") else device)
         on_gpu = self.device.type != "cpu"
-        self.precision = _precision(precision, self.device.type, name)
+        self.precision = by_rule(precision, self.device.type, name == shapes_tiny.NAME)
         self.half = self.precision in HALF
-        self._batch = Portion(batch_size or (256 if on_gpu else 64), 1, "image")
         self._name, self._pretrained = name, pretrained
         model, self._preprocess, self._tokenizer = load_model(name, pretrained, self.precision)
+        self._format = _format(model, self.precision, on_gpu)
+        in_cache = 16 if self._format is torch.channels_last else 64
+        self._batch = Portion(batch_size or (256 if on_gpu else in_cache), 1, "image")
         with self._able_to_compute():
-            self._model = model.eval().requires_grad_(False).to(self.device)
+            self._model = model.eval().requires_grad_(False)
+            self._model.to(self.device, memory_format=self._format)
             self._check_weights()
             half = self.precision if self.half else None
             self.engine = TextEngine(self._model, self._tokenizer, precision=half, cache_bytes=0)
@@ -173,10 +177,13 @@ class OpenClipBlackBox(BlackBox):
 
     def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, d) float32, L2-normalised, on the device."""
-        pixels = pixels.to(self.device, PRECISIONS[self.precision], non_blocking=True)
+        dtype, mixed = _DTYPES[self.precision], self.half
+        pixels = pixels.to(self.device, dtype, True, memory_format=self._format)
         # Some towers mix precisions: open_clip keeps norms, scales and pools in fp32.
-        half = HALF.get(self.precision)
-        with whole_fp32(), torch.autocast(self.device.type, half, enabled=half is not None):
+        with (
+            whole_fp32(),
+            torch.autocast(self.device.type, dtype if mixed else None, enabled=mixed),
+        ):
             features = wide(self._model.encode_image(pixels))
         return torch.nn.functional.normalize(features, dim=-1).float()
 
@@ -338,14 +345,13 @@ def _unloadable(name: str, pretrained: str, error: Exception) -> str:
     )
 
 
-def _precision(precision: str, device: str, name: str) -> str:
-    if precision in ("auto", "full"):
-        if name == shapes_tiny.NAME:
-            return "fp32" if device == "mps" else "fp64"  # which MPS has not
-        return "fp32" if device == "cpu" or precision == "full" else "fp16"
-    if precision not in PRECISIONS:
-        raise ModelError(
-            f"unknown precision '{precision}'{nearest(precision, PRECISIONS)}; "
-            f"use auto, full, {', '.join(PRECISIONS)}"
-        )
-    return precision
+def _format(model: Any, precision: str, on_gpu: bool) -> torch.memory_format:
+    """How pixels and weights lie: channels last where that makes convolutions faster.
+
+    By kind of tower, so that it is the same in every run (``benchmarks/results/cpu_images.md``); a
+    tower whose one convolution cuts patches gains nothing. Kernels for fp64 have no such form, and
+    on a GPU fp32 gains nothing.
+    """
+    convolutions = sum(isinstance(part, torch.nn.Conv2d) for part in model.visual.modules())
+    gains = precision in HALF or (precision == "fp32" and not on_gpu)
+    return torch.channels_last if gains and convolutions > 1 else torch.preserve_format

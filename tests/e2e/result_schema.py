@@ -72,6 +72,7 @@ RESULT: dict[str, Any] = {
         "threads": int,
         "device": (str, type(None)),
         "precision": (str, type(None)),
+        "precision_because": (str, type(None)),
         "tf32": (bool, type(None)),
         "same_elsewhere": bool,
         "because": str,

@@ -322,9 +322,8 @@ def test_models_are_listed_shown_and_exported(tmp_path: Path, open_clip: ModuleT
     ]
     model = open_clip.create_model(f"local-dir:{tmp_path / 'export'}")
     assert model.token_embedding.weight.shape == (49408, 96)
-    result = done(
-        "run", "--optimizer", "zeroshot", "--model", f"local-dir:{tmp_path / 'export'}", "--json"
-    ).json
+    exported = ("--model", f"local-dir:{tmp_path / 'export'}", "--precision", "fp32")
+    result = done("run", "--optimizer", "zeroshot", *exported, "--json").json
     embedded = done("run", "--optimizer", "zeroshot", "--json").json
     assert result["best"]["test_accuracy"] == embedded["best"]["test_accuracy"]
 

@@ -22,15 +22,15 @@ NARROWEST: Final = 256
 MOST_BYTES: Final = 512 * 2**20
 """Of packed weights; a tower with more stays as it is."""
 
-# Of the largest number, that rounding explains.
-_TOLERANCE = 1e-5
+# Of the largest number, that rounding explains, by the precision of the weights.
+_TOLERANCE: Final = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 
 
 class PackedLayer:
     """A :class:`~llmopt.vision.text_engine.towers.Layer` with packed weights.
 
     Args:
-        layer: in fp32, on a CPU.
+        layer: in fp32 or bf16, on a CPU.
     """
 
     def __init__(self, layer: Layer) -> None:
@@ -58,7 +58,8 @@ class PackedLayer:
 def packed(layers: Sequence[Layer]) -> Sequence[Layer | PackedLayer]:
     """The layers with packed weights, or as they are where that does not work or does not pay."""
     weights = [w.weight for layer in layers for w in (layer.qkv, layer.out, layer.up, layer.down)]
-    fits = all(w.dtype == torch.float32 and w.device.type == "cpu" for w in weights)
+    dtype = weights[0].dtype
+    fits = dtype in _TOLERANCE and all(w.dtype == dtype and w.device.type == "cpu" for w in weights)
     width = layers[0].qkv.weight.shape[1]
     if not fits or width < NARROWEST or sum(w.nbytes for w in weights) > MOST_BYTES:
         return layers
@@ -66,14 +67,15 @@ def packed(layers: Sequence[Layer]) -> Sequence[Layer | PackedLayer]:
         with torch.inference_mode():
             faster = [PackedLayer(layer) for layer in layers]
             x = torch.randn(1, 8, width, generator=torch.Generator().manual_seed(0))
+            attended = x.to(dtype)
             pairs = [
                 (faster[0].project(x), layers[0].project(x)),
-                (faster[0].finish(x, x.clone()), layers[0].finish(x, x.clone())),
+                (faster[0].finish(x, attended), layers[0].finish(x, attended)),
             ]
             apart = [float((a - b).abs().max() / b.abs().max()) for a, b in pairs]
     except (AttributeError, RuntimeError, TypeError):  # another PyTorch, or built without oneDNN
         return layers
-    return faster if max(apart) <= _TOLERANCE else layers
+    return faster if max(apart) <= _TOLERANCE[dtype] else layers
 
 
 def _pack(linear: Linear) -> Any:
@@ -82,5 +84,6 @@ def _pack(linear: Linear) -> Any:
 
 def _product(x: Tensor, weight: Any, linear: Linear, then: str = "none") -> Tensor:
     product = torch.ops.mkldnn._linear_pointwise
-    found: Tensor = product(x.contiguous(), weight, linear.bias, then, [], "none")
+    x = x.to(linear.weight.dtype).contiguous()
+    found: Tensor = product(x, weight, linear.bias, then, [], "none")
     return found
