@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +136,13 @@ class Clock:
     """Seconds spent in watched functions, each without the watched ones inside of it.
 
     A profiler would slow Python code and leave compiled code alone, and so shift the shares.
+
+    Args:
+        now: seconds on what counts: the wall clock, or that of the processor.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self.now = now
         self.seconds: dict[str, float] = {}
         self._inside = [0.0]  # seconds of watched calls in each call that is under way
 
@@ -152,11 +157,11 @@ class Clock:
         @functools.wraps(function)
         def watched(*args: Any, **kwargs: Any) -> Any:
             self._inside.append(0.0)
-            before = time.perf_counter()
+            before = self.now()
             try:
                 return function(*args, **kwargs)
             finally:
-                spent = time.perf_counter() - before
+                spent = self.now() - before
                 self.seconds[name] += spent - self._inside.pop()
                 self._inside[-1] += spent
 
