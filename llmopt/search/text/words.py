@@ -1,8 +1,9 @@
 """What is known of words: by how much each changes the score, and how sure that is.
 
 Every template that was scored says something of the words in it. The change of the log-likelihood
-against the start is taken, image by image, as the sum of the effects of a template's words (ridge
-regression), so a word's effect has a mean over the images and a paired standard error. Means are
+against the start is taken, image by image, as the sum of the effects of a template's words, so a
+word's effect has a mean over the images and a paired standard error. A word that was tried alone
+has the effect it had there; what is left goes to the others (ridge regression). Means are
 shrunk towards each other before a word is said to help or to hurt
 (:func:`llmopt.stats.posterior`), as the best of many is lucky.
 """
@@ -23,7 +24,7 @@ from llmopt.sentences import probe_bank
 from llmopt.stats import posterior, settled
 from llmopt.template import SLOT, Template
 
-_RIDGE = 0.1  # a word seen once keeps 10/11 of what it was seen to do
+_RIDGE = 0.1  # a word seen once, in company, keeps 10/11 of what it was seen to do
 _SURE = 2.0  # standard deviations from nothing
 _LEAST = 0.03  # nats; less is no difference to speak of
 _TIED = 4  # words with the very same scores that are no accident
@@ -107,7 +108,7 @@ def word_table(
         row[[place[text] for text in present]] = 1
         row[[place[text] for text in had]] -= 1
     y = np.stack([one.likelihoods for one in rows]) - start.likelihoods
-    effects = x.T @ np.linalg.solve(x @ x.T + _RIDGE * np.eye(len(x)), y)  # (words, images)
+    effects = _effects(x, y)
     images = y.shape[1]
     changes = effects.mean(axis=1)
     errors = effects.std(axis=1, ddof=1) / np.sqrt(images) if images > 1 else np.abs(changes)
@@ -142,6 +143,21 @@ def word_table(
         unknown,
         left,
     )
+
+
+def _effects(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(W, N) what each word does to each image.
+
+    Args:
+        x: (T, W) words that a template has and the start has not, 1; the other way round, -1.
+        y: (T, N) changes against the start.
+    """
+    alone = np.abs(x).sum(axis=1) == 1
+    times = np.abs(x[alone]).sum(axis=0)
+    effects: npt.NDArray[np.float64] = x[alone].T @ y[alone] / np.maximum(times, 1)[:, None]
+    left, rest = y[~alone] - x[~alone] @ effects, x[~alone] * (times == 0)
+    effects += rest.T @ np.linalg.solve(rest @ rest.T + _RIDGE * np.eye(len(rest)), left)
+    return effects
 
 
 def _tied(texts: Sequence[str], shortest: dict[str, Scored], start: Scored) -> tuple[str, ...]:

@@ -159,6 +159,16 @@ def test_a_word_is_judged_against_the_same_sentence_without_it() -> None:
     assert table.idle == ("old {}",)
 
 
+def test_a_word_takes_no_credit_from_one_that_was_tried_alone() -> None:
+    start = scored("a photo of a {}.", [-2.0, -2.1, -1.9, -2.0])
+    good = [-1.0, -1.1, -0.9, -1.05]
+    company = [scored(f"a photo of a red {word} {{}}.", good) for word in ("cheap", "neat")]
+    table = word_table([start, scored("a photo of a red {}.", good), *company], start, 2)
+    assert [word.text for word in table.helped] == ["red {}"]
+    assert table.helped[0].change == 0.99
+    assert {"cheap", "neat"} <= {*table.idle, *table.unknown}
+
+
 def test_words_with_the_very_same_scores_may_be_unknown() -> None:
     same = [
         scored(f"a photo of a {w} {{}}.", [-1.01, -1.13, -0.9, -1.0])
