@@ -33,7 +33,10 @@ def predict(
     trust_config: o.TrustConfig = None,
     json: o.Json = False,
 ) -> None:
-    """Name the likeliest classes of images, one line an image: image, class, probability."""
+    """Name the likeliest classes of images, with what a run found.
+
+    One line an image: image, class, probability.
+    """
     from llmopt.classifier import load
     from llmopt.cli.show import print_json
     from llmopt.errors import ConfigError

@@ -52,7 +52,10 @@ def resume(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Go on where a run stopped, paying for nothing twice; other caps or another model hold on."""
+    """Go on where a run stopped, paying for nothing twice.
+
+    Other caps, or another language model or address, hold for the rest of it.
+    """
     from llmopt import api
     from llmopt.live import watching
 

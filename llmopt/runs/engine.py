@@ -215,14 +215,14 @@ def _search(run: _Sitting) -> Outcome:
     if outcome.fallback and not outcome.templates:
         found = _start_result(run.box, task, start)
         outcome = dataclasses.replace(outcome, templates=(found,))
-    if outcome.why:
-        run.watch.note(f"chosen: {outcome.predictor.describe()} ({outcome.why})")
     if run.ledger.stopped:  # wherever in the search it was, there is more to do
         outcome = dataclasses.replace(outcome, stop_reason="interrupted")
     elif run.chat is not None:
         run.chat.check_answered()
         if run.chat.cap_broken:  # whatever a part of the search ended with
             outcome = dataclasses.replace(outcome, stop_reason=CAP_BROKEN)
+    if outcome.why:
+        run.watch.note(f"chosen: {outcome.predictor.describe()} ({outcome.why})")
     return dataclasses.replace(outcome, tried=_encoded(run.ledger) > before)
 
 

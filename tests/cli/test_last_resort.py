@@ -24,7 +24,7 @@ from llmopt.screen import printable
 pytestmark = pytest.mark.usefixtures("shared_cache")
 
 CHAT = (
-    "run", "--llm", "builtin", "--set", "restarts=1", "--set", "iterations=1",
+    "run", "--llm", "builtin", "--set", "probes=0", "--set", "restarts=1", "--set", "iterations=1",
 )  # fmt: skip
 ZERO = ("run", "--optimizer", "zeroshot")
 SOFT = (

@@ -96,4 +96,5 @@ def check(value: Any, schema: Any, where: str = "result") -> None:
             check(item, schema[0], f"{where}[{index}]")
     else:
         assert isinstance(value, schema), f"{where} is {value!r}"
-        assert isinstance(value, bool) <= (schema is bool), f"{where} is {value!r}"
+        kinds = schema if isinstance(schema, tuple) else (schema,)
+        assert isinstance(value, bool) <= (bool in kinds), f"{where} is {value!r}"

@@ -48,7 +48,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--optimizer chat --set restarts=two", ["'restarts'", "a whole number", "'two'"]),
         ("--optimizer chat --set restarts=0", ["restarts=0 must be 1 or more"]),
         ("--optimizer chat --set profile=relased", ["did you mean 'released'"]),
-        ("--optimizer chat --set lists=bad", ["lists='bad' must be one of"]),
+        ("--optimizer chat --set lists=bad", ["works in: released, paper"]),
+        ("--optimizer chat --set profile=paper --set lists=bad", ["lists='bad' must be one of"]),
         ("--set restarts", ["'restarts' is not of the form KEY=VALUE"]),
         ("--set shots=4", ["it is an option of its own: --shots 4"]),
         ("--optimizer zip --set tokens=4", ["works in: released (--set profile=NAME)"]),
@@ -233,7 +234,7 @@ def test_the_smallest_budget_that_pays() -> None:
 def test_a_service_that_is_not_there_leaves_a_run_to_resume(tmp_path: Path) -> None:
     arguments = [
         "run", "--llm", "openai:some-model", "--llm-base-url", "http://127.0.0.1:9/v1",
-        "--llm-set", "attempts=2", "--llm-set", "first_pause=0", "--json",
+        "--llm-set", "attempts=2", "--llm-set", "first_pause=0", "--set", "probes=0", "--json",
     ]  # fmt: skip
     ended = run(*arguments)
     assert ended.code == 4

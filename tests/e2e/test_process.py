@@ -21,17 +21,11 @@ from worlds import COMMAND, llmopt, settled
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 
+# A form that asks as often as it is told to.
 LONG = (
-    "run",
-    "--llm",
-    "builtin",
-    "--set",
-    "probes=0",
-    "--set",
-    "restarts=2",
-    "--set",
-    "iterations=6",
-)
+    "run", "--llm=builtin", "--set=profile=paper", "--set=restarts=2", "--set=resets=1",
+    "--set=iterations=6", "--set=pool=9", "--set=k=3",
+)  # fmt: skip
 PATIENCE = 300.0
 
 
@@ -180,18 +174,7 @@ def test_a_terminal_sees_a_panel(tmp_path: Path) -> None:
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(
-        [
-            *COMMAND,
-            "run",
-            "--llm",
-            "builtin",
-            "--set",
-            "probes=0",
-            "--set",
-            "restarts=1",
-            "--set",
-            "iterations=40",
-        ],
+        [*COMMAND, "run", "--llm=builtin", "--shots=2", "--set=probes=0", "--set=proposals=2"],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
@@ -219,7 +202,7 @@ def test_a_terminal_sees_a_panel(tmp_path: Path) -> None:
     assert process.wait(timeout=PATIENCE) == 0
     text = shown.decode(errors="replace")
     assert "\x1b[" in text
-    for part in ("llmopt", "best", "train", "val", "queries", "LLM calls", "conversation 1 of 1"):
+    for part in ("llmopt", "best", "train", "val", "queries", "LLM calls", "2 conversations"):
         assert part in text
     assert "\x1b" not in out
-    assert "gain on test" in out
+    assert "8 proposals in 4 calls of builtin" in out

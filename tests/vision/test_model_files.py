@@ -120,7 +120,7 @@ def test_a_local_black_box_honours_device_and_precision(vit: Path) -> None:
         config = RunConfig(blackbox=address, device="cpu", precision="bf16", batch_size=7)
         box = choose_model(config).open(Watch())
         assert isinstance(box, OpenClipBlackBox)
-        assert (box.precision, box.device.type, box._batch_size) == ("bf16", "cpu", 7)
+        assert (box.precision, box.device.type, box._batch.size) == ("bf16", "cpu", 7)
     tagged = choose_model(RunConfig(blackbox="open_clip:RN50-quickgelu@openai"))
     assert (tagged.model, tagged.pretrained, tagged.address) == ("RN50-quickgelu", "openai", "")
 
