@@ -128,7 +128,7 @@ def runs(
     filter: o.Filter = None,
     json: o.Json = False,
 ) -> None:
-    """List run folders, or delete some: what was asked, how it went, what it cost."""
+    """List run folders, or delete some: what was asked, how it went, its cost."""
     from llmopt.cli.listings import RUNS, print_runs
     from llmopt.cli.show import print_json
     from llmopt.figures import plain
