@@ -199,7 +199,7 @@ def _last_resort(error: BaseException) -> int:
     where = "could not be written"
     number = "unknown"
     with contextlib.suppress(Exception):
-        from llmopt.language.scrub import Scrubber
+        from llmopt.remote.scrub import Scrubber
         from llmopt.spend.files import default_cache_dir
 
         trace = Scrubber()("".join(traceback.format_exception(error)))

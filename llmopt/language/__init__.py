@@ -1,1 +1,1 @@
-"""The language model: providers, replies, retries, prices and the built-in rewriter."""
+"""The language model: providers, questions, replies, prices and the built-in rewriter."""

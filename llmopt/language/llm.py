@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from llmopt.language import wire
 from llmopt.language.prices import FREE_PROVIDERS, Price, price_of, require_price
 from llmopt.language.providers import default_spec, open_chat, split_spec, stay
-from llmopt.language.retry import AT_ONCE, RetrySettings
 from llmopt.language.settings import LlmSettings
+from llmopt.remote.retry import AT_ONCE, RetrySettings
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -26,14 +26,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmopt.errors import CapBroken, ContextOverflow, LlmoptError, NotConnected, ServiceError
-from llmopt.language import failures, records, wire
+from llmopt.language import records, wire
 from llmopt.language.billing import bill
 from llmopt.language.caller import Caller
 from llmopt.language.prices import call_bound, price_of
 from llmopt.language.reasoning import strip_reasoning
 from llmopt.language.recall import Recall
 from llmopt.language.records import Question
-from llmopt.language.scrub import Scrubber
+from llmopt.remote import failures
+from llmopt.remote.scrub import Scrubber
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -224,11 +225,11 @@ class MeteredChat:
 
     def _attempt(self, question: Question, number: int) -> dict[str, Any]:
         """One try: the record of its answer, journaled and settled; or the failure, likewise."""
-        self._caller.wait(question.bound.tokens)
+        self._caller.line.wait(question.bound.tokens)
         with self._ledger.reserve(**question.upper) as reservation:
             try:
                 self._check_kept()  # what others took is known only now
-                self._caller.check()
+                self._caller.line.check()
                 intent = {
                     "model": self._llm.spec,
                     "bound": question.upper,

@@ -3,7 +3,7 @@
 ``builtin`` and ``replay:FILE`` are ours, ``openai:MODEL`` and every compatible server come from
 ``langchain-openai``, and any other ``provider:MODEL`` from LangChain's own resolver where that is
 installed, or from a plug-in. Retries of the clients are switched off:
-:mod:`llmopt.language.retry` does them.
+:mod:`llmopt.remote.retry` does them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from llmopt.errors import ConfigError, nearest
-from llmopt.language.scrub import Scrubber
 from llmopt.language.settings import LlmSettings
 from llmopt.registry import Registry
+from llmopt.remote.scrub import Scrubber
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from openai import DefaultHttpxClient
 
 from llmopt.errors import MalformedResponse
-from llmopt.language.failures import INSIDE, status_in
+from llmopt.remote.failures import INSIDE, status_in
 
 if TYPE_CHECKING:
     from httpx2 import Request, Response

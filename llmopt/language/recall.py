@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from llmopt.language.cache import ResponseCache
-    from llmopt.language.scrub import Scrubber
+    from llmopt.remote.scrub import Scrubber
     from llmopt.spend.journal import Journal
     from llmopt.spend.ledger import Ledger
 

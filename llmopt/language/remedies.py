@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from llmopt.language import failures
+from llmopt.remote import failures
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

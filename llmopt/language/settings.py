@@ -11,8 +11,8 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Interval
 
 from llmopt.errors import ConfigError
-from llmopt.language.retry import RetrySettings
-from llmopt.language.scrub import looks_secret
+from llmopt.remote.retry import RetrySettings
+from llmopt.remote.scrub import looks_secret
 from llmopt.settings import Settings
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmopt.language.scrub import looks_secret
+from llmopt.remote.scrub import looks_secret
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -210,7 +210,7 @@ class RunConfig(Settings):
 
     def _hold_no_secret(self) -> None:
         """Refuse secrets: options are written into the run folder and printed."""
-        from llmopt.language.scrub import in_address, is_key
+        from llmopt.remote.scrub import in_address, is_key
 
         if self.llm_base_url and not self.llm_base_url.startswith(("http://", "https://")):
             raise ConfigError("--llm-base-url must begin with http:// or https://")

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from llmopt.errors import AccessError, TemplateError
 from llmopt.images import Image
+from llmopt.remote.retry import RetrySettings
 from llmopt.task import FloatArray
 from llmopt.template import Template, clean
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     import torch
 
     from llmopt.vision.vocabulary import Vocabulary
+
+LONGEST_PAUSE = 30.0
+"""Seconds no own pause before another try exceeds; a service may ask for longer ones."""
 
 
 class Access(IntEnum):
@@ -108,6 +112,13 @@ class BlackBox(ABC):
     holds_images: bool = False
     half: bool = False
     pause: float = 0.5
+
+    @property
+    def retry(self) -> RetrySettings:
+        """The patience with its faults that may pass."""
+        return RetrySettings(
+            attempts=5, deadline=1800.0, first_pause=self.pause, longest_pause=LONGEST_PAUSE
+        )
 
     @property
     @abstractmethod

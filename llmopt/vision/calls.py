@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.errors import ModelError
+from llmopt.errors import ModelError, ServiceError
+from llmopt.remote.line import Line
 from llmopt.vision.base import Access, BlackBox
-from llmopt.vision.patience import patiently
 
 if TYPE_CHECKING:
     from llmopt.spend.ledger import Ledger
@@ -36,6 +36,7 @@ class Calls:
 
     def __init__(self, box: BlackBox, ledger: Ledger, kept: KeptAnswers | None = None) -> None:
         self._box, self._ledger, self._kept = box, ledger, kept
+        self._line = Line(box.info.name, box.retry, ledger)
         self.seconds = 0.0
 
     def split(self, items: Sequence[T], most: int) -> list[Sequence[T]]:
@@ -56,13 +57,21 @@ class Calls:
 
         def once() -> T:
             nonlocal unpaid
+            self._line.wait(0)
+            self._line.check()
             if unpaid:
                 self._ledger.charge(**cost())
             unpaid = True
-            with self._timing():
-                return ask()
+            try:
+                with self._timing():
+                    found = ask()
+            except ServiceError as error:
+                self._line.failed(error)
+                raise
+            self._line.answered()
+            return found
 
-        return patiently(once, self._box.pause)
+        return self._line.persist(once)
 
     def each(
         self,

@@ -91,7 +91,7 @@ def _small_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that these few images and prompts take several."""
     monkeypatch.setattr(HttpBlackBox, "images_per_call", 4)
     monkeypatch.setattr(HttpBlackBox, "prompts_per_call", 8)
-    monkeypatch.setattr("llmopt.vision.patience._LONGEST", 0.001)
+    monkeypatch.setattr("llmopt.vision.base.LONGEST_PAUSE", 0.001)
 
 
 def asked(root: Path, box: RemoteBox, optimizer: str, **options: Any) -> Any:

@@ -533,7 +533,7 @@ def test_one_limiter_paces_all(tmp_path: Path) -> None:
     """600 requests a minute are 10 a second once the first minute's stock is gone."""
     bench = Bench(tmp_path / "j.jsonl", requests_per_minute=600)
     for _ in range(598):
-        bench.chat._caller.wait(1)
+        bench.chat._caller.line.wait(1)
     began = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: bench.ask(str(n), stream=str(n)), range(8)))

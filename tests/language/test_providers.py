@@ -22,11 +22,11 @@ LOCAL = "http://127.0.0.1:9/v1"
 
 
 def test_importing_the_room_is_cheap() -> None:
-    modules = (
-        "cache failures limits llm metered prices providers reasoning retry scrub settings wire"
-    )
+    language = ["cache", "llm", "metered", "prices", "providers", "reasoning", "settings", "wire"]
+    remote = ["failures", "limits", "line", "retry", "scrub"]
+    modules = [f"llmopt.language.{m}" for m in language] + [f"llmopt.remote.{m}" for m in remote]
     code = (
-        f"import sys; [__import__('llmopt.language.' + m) for m in '{modules}'.split()]; "
+        f"import sys; [__import__(m) for m in {modules}]; "
         "heavy = {'langchain_core', 'langchain_openai', 'openai', 'torch', 'httpx'}; "
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )

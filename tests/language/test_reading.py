@@ -9,8 +9,8 @@ import pytest
 from fuzz import fuzz
 from hypothesis import strategies as st
 
-from llmopt.language.failures import status_in
 from llmopt.language.reading import error_inside
+from llmopt.remote.failures import status_in
 
 
 @pytest.mark.parametrize(

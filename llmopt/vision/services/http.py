@@ -32,11 +32,11 @@ from llmopt.errors import (
     ServiceUnavailable,
 )
 from llmopt.images import Image
+from llmopt.remote import waits
 from llmopt.task import FloatArray
 from llmopt.vision import answers
 from llmopt.vision.answers import WIDEST, numbers, places
 from llmopt.vision.base import Access, BlackBox, BoxInfo
-from llmopt.vision.patience import patiently
 from llmopt.vision.wire import (
     MOST_BYTES,
     TOKEN_VARIABLE,
@@ -190,7 +190,8 @@ class HttpBlackBox(BlackBox):
 
     @cached_property
     def _told(self) -> dict[str, Any]:
-        return patiently(lambda: self._once("GET", "info", None, "what it is", _SHORT), self.pause)
+        retrying = self.retry.retrying(time.sleep)
+        return retrying(lambda: self._once("GET", "info", None, "what it is", _SHORT))
 
     def _pairs(
         self,
@@ -328,7 +329,8 @@ class HttpBlackBox(BlackBox):
             self._held.clear()
             self._prompts.clear()
         if status == 429:
-            return RateLimited(text, status=status)
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            return RateLimited(text, status=status, retry_after=waits.asked(headers))
         if status in (408, 409, 425) or status >= 500:
             return ServiceUnavailable(text, status=status)
         return BadRequest(text, status=status)

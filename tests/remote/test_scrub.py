@@ -13,7 +13,7 @@ import pytest
 from fuzz import fuzz
 from hypothesis import strategies as st
 
-from llmopt.language.scrub import MASK, Scrubber, in_address, is_key, looks_secret
+from llmopt.remote.scrub import MASK, Scrubber, in_address, is_key, looks_secret
 
 
 @pytest.mark.parametrize(

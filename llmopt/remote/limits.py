@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from llmopt.language import waits
+from llmopt.remote import waits
 
 _MINUTE = 60.0
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from llmopt.language.limits import RateLimiter
+from llmopt.remote.limits import RateLimiter
 
 
 class Clock:

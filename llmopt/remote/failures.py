@@ -1,4 +1,4 @@
-"""From whatever a chat model raises to one typed failure.
+"""From whatever a client of a service raises to one typed failure.
 
 LangChain, the providers' own clients and the HTTP libraries below them all have exceptions of their
 own, and few agree. They are told apart here by status, error code, class name and words, so that no
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -29,7 +30,26 @@ from llmopt.errors import (
     ServiceTimeout,
     ServiceUnavailable,
 )
-from llmopt.language import waits
+from llmopt.remote import waits
+
+
+@dataclass(frozen=True)
+class Ways:
+    """What people change where a service does not know what it is asked for.
+
+    Attributes:
+        named: the options that name it.
+        address: the option that takes another address.
+        path: what the client adds to an address.
+    """
+
+    named: str
+    address: str
+    path: str = ""
+
+
+CHAT: Final = Ways("--llm and --llm-base-url", "--llm-base-url", "/chat/completions")
+BOX: Final = Ways("--blackbox", "--blackbox")
 
 _MAX_MESSAGE = 300
 _MAX_READ = 20_000
@@ -103,7 +123,7 @@ _STUMBLES = (
 
 
 def as_service_error(
-    error: BaseException, service: str, scrub: Callable[[str], str]
+    error: BaseException, service: str, scrub: Callable[[str], str], ways: Ways = CHAT
 ) -> ServiceError:
     """The failure behind an exception that a call to ``service`` raised.
 
@@ -122,11 +142,11 @@ def as_service_error(
     if len(detail) > _MAX_MESSAGE:
         detail = detail[: _MAX_MESSAGE - 1] + "…"
     if kind is Redirected:
-        detail = scrub(_target(error))
+        detail = scrub(_target(error, ways))
     elif kind is MalformedResponse:
         said = (meaning for pattern, meaning in _STUMBLES if pattern.search(detail))
         detail = next((f"{meaning}; {type(error).__name__}" for meaning in said), detail)
-    text = f"{service}: {_sentence(kind, status)}{f' ({detail})' if detail else ''}"
+    text = f"{service}: {_sentence(kind, status, ways)}{f' ({detail})' if detail else ''}"
     if issubclass(kind, RetryableError):
         text += f"; it asks to wait {waits.human(pause)}" if pause else ""
         failure: ServiceError = kind(text, service=service, status=status, retry_after=pause)
@@ -214,7 +234,7 @@ def _rejected(
     return ServiceModelNotFound if status == 404 else BadRequest
 
 
-def _sentence(kind: type[ServiceError], status: int | None) -> str:
+def _sentence(kind: type[ServiceError], status: int | None, ways: Ways) -> str:
     said = {
         RateLimited: "asks for fewer requests",
         ServiceUnavailable: "could not answer now",
@@ -225,7 +245,7 @@ def _sentence(kind: type[ServiceError], status: int | None) -> str:
         MalformedResponse: "the answer could not be read",
         AuthenticationFailed: "the key is missing, wrong or lacks permission; check it",
         QuotaExhausted: "the account is out of credit; top it up, then resume",
-        ServiceModelNotFound: "does not know this model or address; check --llm and --llm-base-url",
+        ServiceModelNotFound: f"does not know this model or address; check {ways.named}",
         ContextOverflow: "the conversation is too long for the model",
         ContentRefused: "refuses the content",
         BadRequest: "rejects the request",
@@ -297,7 +317,7 @@ def _names(error: BaseException) -> set[str]:
     return {base.__name__ for base in type(error).__mro__}
 
 
-def _target(error: BaseException) -> str:
+def _target(error: BaseException, ways: Ways) -> str:
     """Where a redirect leads, without what may be secret in it, and what to do about it."""
     response = getattr(error, "response", None)
     try:
@@ -305,8 +325,8 @@ def _target(error: BaseException) -> str:
         place = f"{to.scheme}://{to.netloc.rpartition('@')[2]}{to.path}"[:_MAX_MESSAGE]
     except (AttributeError, KeyError, ValueError):
         return "it does not say where"
-    base = place.removesuffix("/chat/completions")
-    return f"{place}; if you trust it, give that address: --llm-base-url {base}"
+    base = place.removesuffix(ways.path)
+    return f"{place}; if you trust it, give that address: {ways.address} {base}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

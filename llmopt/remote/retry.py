@@ -12,9 +12,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
-
-import tenacity
+from typing import TYPE_CHECKING, Final
 
 from llmopt.errors import (
     AuthenticationFailed,
@@ -25,6 +23,9 @@ from llmopt.errors import (
     ServiceError,
     ServiceModelNotFound,
 )
+
+if TYPE_CHECKING:
+    import tenacity
 
 _HOPELESS: Final = (AuthenticationFailed, QuotaExhausted, Redirected, ServiceModelNotFound)
 
@@ -59,6 +60,7 @@ class RetrySettings:
 
     def retrying(self, sleep: Callable[[float], None]) -> tenacity.Retrying:
         """A tenacity controller; raises the last failure when it gives up."""
+        import tenacity
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None

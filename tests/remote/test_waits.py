@@ -9,7 +9,7 @@ import pytest
 from fuzz import fuzz
 from hypothesis import strategies as st
 
-from llmopt.language import waits
+from llmopt.remote import waits
 
 HEADERS = st.sampled_from(
     ["retry-after", "retry-after-ms", "date", "x-ratelimit-reset-tokens", "x-ratelimit-reset",

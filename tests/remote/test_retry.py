@@ -10,7 +10,7 @@ from llmopt.errors import (
     RateLimited,
     ServiceUnavailable,
 )
-from llmopt.language.retry import CircuitBreaker, RetrySettings
+from llmopt.remote.retry import CircuitBreaker, RetrySettings
 
 
 def tries(settings: RetrySettings, error: Exception) -> tuple[int, list[float]]:

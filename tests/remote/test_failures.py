@@ -10,8 +10,9 @@ from fuzz import fuzz
 from hypothesis import strategies as st
 
 from llmopt import errors
-from llmopt.language import failures, remedies, room
-from llmopt.language.scrub import Scrubber
+from llmopt.language import remedies, room
+from llmopt.remote import failures
+from llmopt.remote.scrub import Scrubber
 
 SCRUB = Scrubber(["the-secret-value"], environ={})
 
