@@ -13,9 +13,9 @@ from rich.text import Text
 
 from llmopt.errors import CAP_BROKEN
 from llmopt.figures import interval, percent, points
-from llmopt.runs.told import counts, unaided
+from llmopt.runs.told import STAGES, counts, stages, unaided
 from llmopt.screen import UNSEEN, Screen, printable, wrapped
-from llmopt.spend.currency import CAPS, amount, briefly, label, worth_telling
+from llmopt.spend.currency import CAPS, Spend, amount, briefly, label, worth_telling
 from llmopt.tables import print_table, text_columns
 
 if TYPE_CHECKING:
@@ -151,6 +151,10 @@ def _print_next(out: Console, result: dict[str, Any]) -> None:
 def _print_summary(out: Console, result: dict[str, Any]) -> None:
     """What the search did, and why it ended."""
     summary, reason = dict(result["optimizer"]["summary"]), result["stop_reason"]
+    if rows := stages(summary):
+        out.print()
+        print_table(out, text_columns(*STAGES, words=("spent", "why")), rows)
+        del summary["stages"]
     for note in result["optimizer"].get("notes", ()):
         say(out, note, "yellow")
     early = reason.startswith("budget: ")
@@ -218,6 +222,15 @@ def print_plan(plan: Plan) -> None:
         rows.append((row.label, row.most_text, row.cap_text, amount(row.name, test or None, "")))
     columns = text_columns("spend", "at most", "cap", "test, apart")
     print_table(out, columns, rows, title=plan.title)
+    if plan.stages:
+        out.print()
+        names = [n for n in Spend() if any(most[n] for most in plan.stages.values())]
+        columns = text_columns("stage, at most", *map(label, names))
+        told = [
+            (stage, *(amount(n, most[n] or None, "") for n in names))
+            for stage, most in plan.stages.items()
+        ]
+        print_table(out, columns, told)
     for note in plan.notes:
         say(out, note)
 

@@ -64,6 +64,7 @@ class BuiltinRewriter(BaseChatModel):
     """
 
     llmopt_local: ClassVar[bool] = True
+    llmopt_knows: ClassVar[bool] = False
     seed: int = 0
 
     @property

@@ -119,6 +119,7 @@ class MeteredChat:
         self._asked: Counter[str] = Counter()
         self._seconds = 0.0
         self._ours = wire.is_local(model)
+        self._knows = getattr(type(model), "llmopt_knows", True) is True
         self._broken = ""
         self._raised = False
         if others := self._recall.others:
@@ -133,6 +134,11 @@ class MeteredChat:
     def remote(self) -> bool:
         """Whether a service answers, which can be asked several things at the same time."""
         return self._llm.model is None and not self._ours
+
+    @property
+    def knows(self) -> bool:
+        """Whether it can be asked what things look like, as the built-in rewriter cannot."""
+        return self._knows
 
     @property
     def seconds(self) -> float:

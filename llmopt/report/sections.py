@@ -16,7 +16,7 @@ from llmopt.report.story import AXES, Story, Turn, read_story
 from llmopt.report.words import helpful_words
 from llmopt.runs.config import RunConfig
 from llmopt.runs.load import read_found
-from llmopt.runs.told import counts, unaided
+from llmopt.runs.told import counts, stages, unaided
 from llmopt.spend.currency import amount, label, worth_telling
 
 ROWS: Final = 300  # of a data table; the journal holds the rest
@@ -36,6 +36,7 @@ class RunSection:
         accuracies: a row for start and best: name, train, val, test, interval.
         templates: of ``prompts.json``, the run's own first.
         summary: what became of the proposals.
+        stages: what each stage of the search brought and cost.
         charts: in order; those with a ``tab`` share a place.
         mistakes: pairs of classes that changed most.
         gained, lost: images that start and best see differently.
@@ -54,6 +55,7 @@ class RunSection:
     accuracies: list[tuple[str, ...]]
     templates: list[dict[str, Any]]
     summary: list[tuple[str, str]]
+    stages: list[tuple[str, ...]] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
     gained: list[Example] = field(default_factory=list)
@@ -96,6 +98,7 @@ def run_section(record: Record, number: int, find: FindImages = test_images) -> 
         ],
         templates=found["templates"][:20],
         summary=summary,
+        stages=stages(result["optimizer"].get("summary") or {}),
         charts=_charts(record, story, names, found["templates"], f"run-{number}"),
         mistakes=changes.mistakes(record, names),
         gained=gained,

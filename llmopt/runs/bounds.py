@@ -98,6 +98,17 @@ def run_bounds(setup: Setup, box: BlackBox | None) -> Spend:
     return received(bounds + more, task, box)
 
 
+def stage_bounds(setup: Setup, box: BlackBox | None) -> dict[str, Spend]:
+    """Of each stage of a search that has some, and of the head with the last look at the shots."""
+    parts = setup.optimizer.parts(setup.task)
+    if not parts:
+        return {}
+    found = {name: received(spent, setup.task, box) for name, spent in parts.items()}
+    whole = run_bounds(setup, box)
+    search = received(setup.optimizer.bounds(setup.task), setup.task, box)
+    return {**found, "head": Spend(**{name: whole[name] - search[name] for name in whole})}
+
+
 def test_bounds(setup: Setup, box: BlackBox | None) -> Spend:
     """Of measuring the start and what was found on the test images, once."""
     images, classes = len(setup.dataset.split("test")), len(setup.task.classnames)

@@ -252,8 +252,9 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
         }
     )
     config = config.resolved()
-    heads = head_names(config.head) if config.head else ()
     optimizer = given.optimizer or optimizer_of(config)
+    head = config.head or optimizer.head
+    heads = head_names(head) if head else ()
     if optimizer.full_precision and config.precision == "auto":
         config = dataclasses.replace(config, precision="full")
     llm = None

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 PAPER_MODEL = ("RN50-quickgelu", "openai")
 """The backbone the papers use."""
 
-DESCRIBE: Final = "describe"
-"""The optimizer that ``descriptions`` is for."""
+DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {"auto": {}, "describe": {"profile": "file"}}
+"""The optimizers that ``descriptions`` is for, and what else that sets."""
 
 PANELS = TASK, SEARCH, MODEL, LLM, LIMITS, OUTPUT = (
     "Task", "Search", "Black box", "Language model", "Hard caps", "Output",
@@ -187,7 +187,7 @@ class RunConfig(Settings):
     ] = 0
     descriptions: Annotated[
         str,
-        Option("A file that describes the classes, for --optimizer describe.", SEARCH, path=True),
+        Option("A file that describes the classes, for auto and describe.", SEARCH, path=True),
     ] = ""
     init_from: Annotated[str, Option("Start at the best template of this run folder.", SEARCH)] = ""
     skip_unreadable: Annotated[
@@ -394,10 +394,10 @@ def optimizer_of(config: RunConfig) -> Optimizer[Any]:
             )
     settings = dict(config.settings)
     if config.descriptions:
-        if config.optimizer != DESCRIBE:
+        if config.optimizer not in DESCRIBED:
             raise ConfigError(
-                f"--descriptions {config.descriptions} is for --optimizer {DESCRIBE}, "
-                f"not '{config.optimizer}'"
+                f"--descriptions {config.descriptions} is for --optimizer "
+                f"{' and '.join(DESCRIBED)}, not '{config.optimizer}'"
             )
-        settings |= {"profile": "file", "file": config.descriptions}
+        settings |= {**DESCRIBED[config.optimizer], "file": config.descriptions}
     return make_optimizer(config.optimizer, settings, config.head)

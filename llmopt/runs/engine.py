@@ -25,7 +25,7 @@ from llmopt.runs.compose import Setup
 from llmopt.runs.interrupt import graceful_interrupt
 from llmopt.runs.measure import Evaluation, measure
 from llmopt.runs.plan import make_plan
-from llmopt.search.base import Outcome, Search, TemplateResult
+from llmopt.search.base import Outcome, Search, Stage, TemplateResult
 from llmopt.search.text.archive import Scored
 from llmopt.spend.checkpoint import Checkpoints
 from llmopt.spend.currency import amount
@@ -254,27 +254,28 @@ def _start_result(box: MeteredBox, task: Task, scores: FloatArray) -> TemplateRe
 
 def _fit_head(run: _Sitting, outcome: Outcome) -> Outcome:
     """What was found with a head on it, if one is convincing on images left out of its fit."""
-    setup = run.setup
+    setup, task = run.setup, run.setup.task
     if not setup.heads or outcome.stop_reason == "interrupted":
         return outcome
     run.watch.stage("fitting heads")
+    before = run.ledger.state()
     try:
         predictor, selection = with_head(
-            outcome.predictor,
-            setup.heads,
-            run.box,
-            setup.task,
-            setup.task.seed,
-            views=setup.head_views,
+            outcome.predictor, setup.heads, run.box, task, task.seed, views=setup.head_views
         )
-    except BudgetExhausted as spent:
-        run.watch.note(f"no head was fitted: {spent}")
+    except BudgetExhausted as error:
+        run.watch.note(f"no head was fitted: {error}")
         return outcome
     run.journal.event("head", reason=selection.reason)
     run.watch.note(selection.reason)
-    fallback = outcome.fallback and selection.fallback
+    spent = run.ledger.since(before)
+    stage = Stage("head", not selection.fallback, selection.reason, spent=spent)
     return dataclasses.replace(
-        outcome, predictor=predictor, fallback=fallback, accuracies=selection.accuracies
+        outcome,
+        predictor=predictor,
+        fallback=outcome.fallback and selection.fallback,
+        accuracies=selection.accuracies,
+        summary=outcome.after(stage),
     )
 
 

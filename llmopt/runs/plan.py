@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from math import ceil, inf
 from typing import Any
 
 from llmopt.errors import BudgetTooSmall
-from llmopt.runs.bounds import outside, run_bounds, start_bounds, test_bounds, together
+from llmopt.runs.bounds import (
+    outside,
+    run_bounds,
+    stage_bounds,
+    start_bounds,
+    test_bounds,
+    together,
+)
 from llmopt.runs.compose import Setup
 from llmopt.runs.config import RunConfig
 from llmopt.runs.speed import Speed
@@ -55,6 +63,7 @@ class Plan:
         least: what scoring the start takes, without which there is no result at all.
         notes: what is worth knowing before starting.
         seconds: that the search takes at most at a measured speed; None where none is known.
+        stages: of a search that has some, what each takes at most, by name.
     """
 
     title: str
@@ -64,6 +73,7 @@ class Plan:
     least: Spend
     notes: tuple[str, ...]
     seconds: float | None = None
+    stages: Mapping[str, Spend] = field(default_factory=dict)
 
     def timed(self, speed: Speed) -> Plan:
         """With the time it takes at that speed, in a note too."""
@@ -123,13 +133,22 @@ class Plan:
         return {
             "schema": 1,
             "upper_bounds": {row.name: row.most for row in self.rows},
-            "evaluation": {name: int(most) for name, most in self.test.items() if most},
+            "evaluation": _amounts(self.test),
             "caps": {row.name: row.cap for row in self.rows if row.cap is not None},
             "needed_queries": self.needed,
+            **(
+                {"stages": {n: _amounts(most) for n, most in self.stages.items()}}
+                if self.stages
+                else {}
+            ),
             "seconds": self.seconds,
             "notes": list(self.notes),
             "config": dataclasses.asdict(self.config),
         }
+
+
+def _amounts(most: Spend) -> dict[str, int]:
+    return {name: int(value) for name, value in most.items() if value}
 
 
 def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
@@ -175,7 +194,8 @@ def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
     )
     least = start_bounds(task, box)
     test = test_bounds(setup, box)
-    return Plan(title, setup.config, tuple(rows), test, least, tuple(notes))
+    stages = stage_bounds(setup, box)
+    return Plan(title, setup.config, tuple(rows), test, least, tuple(notes), stages=stages)
 
 
 def _about(box: BlackBox | None, images: int) -> list[str]:

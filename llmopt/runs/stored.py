@@ -63,6 +63,18 @@ class Model(_Stored):
     weights_sha256: str
 
 
+class Stage(_Stored):
+    """As :class:`llmopt.search.base.Stage`."""
+
+    name: str
+    kept: bool
+    why: str
+    gain_nats: float | None
+    se: float | None
+    accuracy: Annotated[list[Share], Field(min_length=2, max_length=2)] | None
+    spent: dict[str, Amount]
+
+
 class Summary(_Stored):
     """Counts of a search; each has some of its own."""
 
@@ -70,6 +82,7 @@ class Summary(_Stored):
     calls: Count = 0
     gain_nats: float = 0.0
     gain_se: float = 0.0
+    stages: list[Stage] = []
 
 
 class Optimizer(_Stored):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from llmopt.figures import percent
 from llmopt.search.base import LANGUAGE_MODEL, NOTHING_LEFT
+from llmopt.spend.currency import briefly
 
 # Counts of a text search whose names are not yet plurals for people.
 _LABELS: Final = {
@@ -20,10 +22,35 @@ def counts(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The counts of a search that are not zero, under names for people."""
     said: dict[str, Any] = {}
     for name, value in summary.items():
+        if name == "stages":
+            continue
         label = _LABELS.get(name, name.replace("_", " "))
         if value not in (None, "", 0):
             said[label] = said[label] + value if label in said else value
     return said
+
+
+STAGES: Final = ("stage", "kept", "on the few shots", "spent", "why")
+"""Headings of :func:`stages`."""
+
+
+def stages(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What each stage of a search brought, cost, and why it was kept; rows of texts."""
+    return [
+        (
+            one["name"],
+            "yes" if one["kept"] else "no",
+            " → ".join(map(percent, one["accuracy"] or ())),
+            briefly(one["spent"]),
+            one["why"]
+            + (
+                ""
+                if one["gain_nats"] is None
+                else f": {one['gain_nats']:+.2f} ± {one['se']:.2f} nats"
+            ),
+        )
+        for one in summary.get("stages", ())
+    ]
 
 
 def unaided(result: Mapping[str, Any]) -> str:

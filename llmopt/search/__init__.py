@@ -27,6 +27,7 @@ OPTIMIZERS: Final[Registry[type[Optimizer[Any]]]] = Registry(
         "rename": "llmopt.search.text.rename:Rename",
         "describe": "llmopt.search.text.describe:Asked",
         "handcrafted": "llmopt.search.text.handcrafted:Handcrafted",
+        "auto": "llmopt.search.text.auto:Auto",
         "craft": "llmopt.search.soft.craft:Craft",
         "carrot": "llmopt.search.soft.craft:Craft",
         "cbbt": "llmopt.search.soft.cbbt:Cbbt",

@@ -130,6 +130,47 @@ class Outcome:
     source: str = ""
     before: Predictor | None = None
 
+    def after(self, stage: Stage) -> Mapping[str, Any]:
+        """The summary of a search in stages with one more; of another, as it is."""
+        if "stages" not in self.summary:
+            return self.summary
+        return {**self.summary, "stages": [*self.summary["stages"], stage.to_json()]}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage of a search in several stages came to.
+
+    Attributes:
+        name: of the stage.
+        kept: what it found was taken.
+        why: it was kept, or not, or left out.
+        gain, se: in log-likelihood of the few shots over what was known before, nats an image, and
+            its standard error; None where nothing was found, or that is not known.
+        accuracies: on the few shots, before and after; fractions; None likewise.
+        spent: what it cost, by currency.
+    """
+
+    name: str
+    kept: bool
+    why: str
+    gain: float | None = None
+    se: float | None = None
+    accuracies: tuple[float, float] | None = None
+    spent: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a result's summary holds it."""
+        return {
+            "name": self.name,
+            "kept": self.kept,
+            "why": self.why,
+            "gain_nats": self.gain if self.gain is None else round(self.gain, 6),
+            "se": self.se if self.se is None else round(self.se, 6),
+            "accuracy": None if self.accuracies is None else list(self.accuracies),
+            "spent": dict(self.spent),
+        }
+
 
 S = TypeVar("S")
 
@@ -157,6 +198,7 @@ class Optimizer(ABC, Generic[S]):
         HEADLESS: settings that turn its own head off, if it has one.
         full_precision: whether its steps are too small for a model that computes in half precision.
         starts_at_template: whether a soft prompt begins as the words of the task's start template.
+        head: the head that follows it where ``--head`` names none, such as ``auto``.
     """
 
     name: ClassVar[str]
@@ -169,6 +211,7 @@ class Optimizer(ABC, Generic[S]):
     HEADLESS: ClassVar[Mapping[str, Any]] = {}
     full_precision: ClassVar[bool] = False
     starts_at_template: ClassVar[bool] = False
+    head: ClassVar[str] = ""
 
     def __init__(self, settings: S | None = None, **given: Any) -> None:
         if settings is not None and given:
@@ -219,6 +262,10 @@ class Optimizer(ABC, Generic[S]):
         Each image and each prompt counts once, as a box that gives features gets them; what another
         box gets is worked out from that (:mod:`llmopt.runs.bounds`).
         """
+
+    def parts(self, task: Task) -> Mapping[str, Spend]:
+        """The bounds of each of its stages by name; empty for a search that has none."""
+        return {}
 
     def ensemble(self, task: Task) -> int:
         """Text templates in the predictor it ends with, at most."""

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from types import TracebackType
+from typing import Any
 
 from llmopt.errors import BudgetExhausted
 from llmopt.spend.currency import CAPS, CURRENCIES, covered, is_money
@@ -155,6 +157,19 @@ class Ledger:
         with self._changed:
             return float(limit) - self._under(self._spent, cap) - self._under(self._reserved, cap)
 
+    @contextmanager
+    def within(self, **most: float) -> Iterator[None]:
+        """Tighter caps for a part of a run: no more than ``most`` from here on, by cap."""
+        whole = self.caps
+        tighter: dict[str, Any] = {
+            cap: self.spent(cap) + min(more, self.room(cap)) for cap, more in most.items()
+        }
+        self.caps = replace(whole, **tighter)
+        try:
+            yield
+        finally:
+            self.caps = whole
+
     def spent(self, cap: str) -> float:
         """What counts against ``cap`` so far."""
         with self._changed:
@@ -181,6 +196,12 @@ class Ledger:
         """All counts, for a checkpoint."""
         with self._changed:
             return dict(self._spent)
+
+    def since(self, state: dict[str, float]) -> dict[str, float]:
+        """What was spent since a state, by currency; what is told aside is left out."""
+        now = self.state()
+        spent = {n: now[n] - state[n] for n, one in CURRENCIES.items() if one.kind != "aside"}
+        return {name: value for name, value in spent.items() if value}
 
     def set_state(self, state: dict[str, float]) -> None:
         """Take the counts of a checkpoint."""

@@ -30,6 +30,7 @@ SMALL: dict[tuple[str, str], dict[str, Any]] = {
     ("chat", "paper"): {"restarts": 2, "resets": 2, "iterations": 2, "pool": 4, "k": 2},
     ("describe", "asked"): {"captions": 3, "batch": 2},
     ("describe", "file"): {"file": str(Path(__file__).parent / "descriptions.json")},
+    ("auto", ""): {"budget": 48},
     ("random", ""): {"evaluations": 12},
     ("handcrafted", ""): {"templates": "subset"},
     ("craft", "llmopt"): {"budget": 102, "head": "bias"},
@@ -50,6 +51,7 @@ NAMES = [name for name in OPTIMIZERS.names() if OPTIMIZERS.get(name).name == nam
 CASES = [(name, form, SMALL.get((name, form), {})) for name in NAMES for form in forms(name)]
 # What takes another way through the code.
 CASES += [
+    ("auto", "", {"budget": 40, "soft": 34}),
     ("craft", "llmopt", {"budget": 60, "population": 8, "restarts": 1, "views": 2, "head": "none"}),
     ("craft", "released", {"budget": 60, "population": 10, "dim": 9, "row": "imagenet"}),
     ("craft", "released", {"budget": 60, "population": 10, "dim": 8, "head": "none"}),

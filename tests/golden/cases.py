@@ -126,6 +126,11 @@ CASES: Final = (
         search("chat", CHAT, "--dataset shapes-red --seed 7 --template 'a red thing, a {}.'"),
     ),
     case("chat-head", search("chat", CHAT, "--shots 4 --head auto")),
+    case(
+        "auto",
+        search("auto"),
+        search("auto", "budget=64 soft=34", "--dataset digits --shots 2 --model shapes-tiny"),
+    ),
     case("random", search("random", "evaluations=40")),
     case("random-accuracy", search("random", "evaluations=24 fitness=accuracy", "--shots 2")),
     case("zeroshot", search("zeroshot")),
@@ -189,6 +194,7 @@ CASES: Final = (
     # ------------------------------------------------------------------ what is said of runs
     case("plan-chat", "plan --json"),
     case("plan-chat-released", "plan --set profile=released --max-llm-calls 20 --json"),
+    case("plan-auto", "plan --optimizer auto --json"),
     case("plan-craft", "plan --optimizer craft --shots 4 --json"),
     case("plan-cbbt", "plan --optimizer cbbt --set profile=released --set epochs=5 --json"),
     case("plan-random-head", "plan --optimizer random --head auto --shots 4 --json"),

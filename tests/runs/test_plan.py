@@ -82,6 +82,17 @@ def test_no_run_spends_more_than_its_bounds(tmp_path: Path, name: str, access: A
             assert s.ledger[currency] <= bounds[currency], currency
 
 
+def test_the_stages_of_auto_are_planned_one_by_one(data: Path) -> None:
+    found = plan(data, optimizer="auto")
+    assert list(found.stages) == ["rename", "chat", "describe", "head"]
+    whole = most(found)
+    for name in ("text_encodings", "llm_calls", "black_box_calls", "pairs_scored"):
+        assert sum(one[name] for one in found.stages.values()) >= (whole[name] or 0)
+    told = found.to_json()["stages"]
+    assert told["chat"]["llm_calls"] == found.stages["chat"]["llm_calls"] > 0
+    assert "stages" not in plan(data).to_json()
+
+
 def test_a_cap_below_the_start_template_is_refused(data: Path) -> None:
     plan(data, max_queries=K).refuse_unpayable()
     plan(data).refuse_unpayable()

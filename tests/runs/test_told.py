@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmopt.runs.told import counts, unaided
+from llmopt.runs.told import counts, stages, unaided
+from llmopt.search.base import Stage
 
 
 def result(fallback: bool = False, source: str = "", **summary: Any) -> dict[str, Any]:
@@ -53,3 +54,14 @@ def test_counts_under_names_for_people() -> None:
         {"refusals": 2, "refusal": 4, "classname": 1, "too_long": 3, "slots": 0, "head": "x"}
     )
     assert found == {"refusals": 6, "naming a class": 1, "too long": 3, "head": "x"}
+
+
+def test_stages_as_rows() -> None:
+    held = Stage("chat", True, "likelier", 0.5, 0.125, (0.25, 1.0), {"text_encodings": 1200})
+    summary = {"probes": 3, "stages": [held.to_json(), Stage("soft", False, "left out").to_json()]}
+    assert stages(summary) == [
+        ("chat", "yes", "25.0 % → 100.0 %", "1,200 prompts", "likelier: +0.50 ± 0.12 nats"),
+        ("soft", "no", "", "", "left out"),
+    ]
+    assert counts(summary) == {"probes": 3}
+    assert stages({}) == []

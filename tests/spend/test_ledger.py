@@ -33,6 +33,22 @@ def test_reserve_and_settle() -> None:
     assert ledger["llm_calls"] == 1
 
 
+def test_a_part_has_tighter_caps_and_leaves_the_others_as_they_were() -> None:
+    ledger = Ledger(Caps(queries=100))
+    ledger.charge(text_encodings=10)
+    with ledger.within(queries=30, llm_calls=2):
+        assert (ledger.room("queries"), ledger.room("llm_calls")) == (30, 2)
+        with pytest.raises(BudgetExhausted):
+            ledger.charge(text_encodings=31)
+        ledger.charge(text_encodings=30, llm_calls=2)
+    assert (ledger.room("queries"), ledger.room("llm_calls")) == (60, float("inf"))
+    with ledger.within(queries=1000):
+        assert ledger.room("queries") == 60
+    state = ledger.state()
+    ledger.charge(llm_calls=1, cache_hits=5)
+    assert ledger.since(state) == {"llm_calls": 1}
+
+
 def test_what_is_never_settled_stays_charged() -> None:
     ledger = Ledger(Caps(llm_calls=5))
     with pytest.raises(RuntimeError), ledger.reserve(llm_calls=1, llm_usd=0.5):

@@ -9,10 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
-from pydantic import Field
+from describer import Describer
 
 import llmopt
 from llmopt.data.shapes import ShapesDataset
@@ -23,25 +20,6 @@ from llmopt.task import Task
 
 SHAPES = ShapesDataset("shapes-solid").classnames
 CODES = [f"class_{k:02d}" for k in range(len(SHAPES))]
-
-
-class Describer(BaseChatModel):
-    """Says what it is told to of each class that it is asked for."""
-
-    said: dict[str, list[str]]
-    seen: list[str] = Field(default_factory=list)
-
-    @property
-    def _llm_type(self) -> str:
-        return "describer"
-
-    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
-        text = str(messages[-1].content)
-        self.seen.append(text)
-        names = [line for line in text.splitlines() if line in self.said]
-        lists = [f"**{n}:**\n" + "\n".join(f"- {one}" for one in self.said[n]) for n in names]
-        message = AIMessage("Here they are.\n\n" + "\n\n".join(lists))
-        return ChatResult(generations=[ChatGeneration(message=message)])
 
 
 def task(names: Sequence[str] = CODES, shots: int = 2) -> Task:
@@ -164,7 +142,7 @@ def test_a_run_is_loaded_and_scored_again(filed: Path) -> None:
     ("options", "message"),
     [
         ({"optimizer": "describe", "llm": "builtin"}, "built-in rewriter does not know"),
-        ({"optimizer": "chat", "descriptions": "x"}, "is for --optimizer describe"),
+        ({"optimizer": "chat", "descriptions": "x"}, "is for --optimizer auto and describe"),
         ({"optimizer": "describe", "settings": {"profile": "file"}}, "--descriptions FILE"),
         ({"optimizer": "describe", "descriptions": "/no/file"}, "No such file"),
     ],

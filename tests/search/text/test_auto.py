@@ -1,0 +1,64 @@
+"""Everything in one search: each stage is kept where it convinces, and told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from describer import Describer
+
+import llmopt
+from llmopt.data.shapes import ShapesDataset
+from llmopt.task import Task
+
+SHAPES = ShapesDataset("shapes-small").classnames
+CODES = [f"class_{k:02d}" for k in range(len(SHAPES))]
+
+
+def task(names: list[str], shots: int = 4) -> Task:
+    """Images of shapes-small, the first of each class; a third as many to validate."""
+    data = ShapesDataset("shapes-small")
+    (images, labels), (more, marks) = data.split("train"), data.split("test")
+    places = [np.flatnonzero(np.asarray(labels) == k) for k in range(len(names))]
+    train = [i for own in places for i in own[:shots]]
+    return Task.from_images(
+        [images[i] for i in train],
+        [int(labels[i]) for i in train],
+        names,
+        test=(list(more[:300]), [int(k) for k in marks[:300]]),
+    )
+
+
+def run(runs: Path, names: list[str], **options: Any) -> llmopt.Run:
+    options = {"llm": "builtin", "model": "shapes-tiny", "optimizer": "auto", **options}
+    return llmopt.run(task=task(names), runs=runs, **options)
+
+
+def test_codes_and_a_property_without_a_language_model(tmp_path: Path) -> None:
+    found = run(tmp_path, CODES)
+    assert found.result["baseline"]["test_accuracy"] < 0.2
+    assert found.result["best"]["test_accuracy"] > 0.8
+    stages = found.result["optimizer"]["summary"]["stages"]
+    assert [stage["name"] for stage in stages] == ["rename", "chat", "describe", "head"]
+    assert [stage["kept"] for stage in stages[:3]] == [True, True, False]
+    assert "left out" in stages[2]["why"]
+    assert "small" in found.templates[0].text
+    assert found.predictor.innermost.classnames[0] == "circle"
+
+
+def test_a_model_that_knows_describes(tmp_path: Path) -> None:
+    said = {name: [f"a photo of a small {name}."] for name in SHAPES}
+    found = run(tmp_path, list(SHAPES), llm=Describer(said=said))
+    stages = found.result["optimizer"]["summary"]["stages"]
+    assert stages[2]["name"] == "describe"
+    assert stages[2]["spent"]["llm_calls"] >= 2
+    assert found.result["best"]["test_accuracy"] >= found.result["baseline"]["test_accuracy"]
+
+
+@pytest.mark.parametrize("cap", [13, 300, 1500])
+def test_a_cap_ends_it_with_the_best_so_far(tmp_path: Path, cap: int) -> None:
+    found = run(tmp_path, CODES, max_queries=cap)
+    assert found.ledger["text_encodings"] <= cap
+    assert found.result["best"]["test_accuracy"] >= found.result["baseline"]["test_accuracy"] - 0.02
