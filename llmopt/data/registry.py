@@ -4,6 +4,7 @@
 name                what it is
 =================== ===========================================================================
 ``shapes-small`` …  the generated shapes world
+``shapes-codes`` …  harder worlds of the same pictures (:mod:`llmopt.data.worlds`)
 ``caltech101`` …    a benchmark below the data root (:mod:`llmopt.data.benchmarks.catalog`)
 ``digits``          scikit-learn's digits (:mod:`llmopt.data.sources.digits`)
 ``folder:PATH``     one's own images, a folder per class (:mod:`llmopt.data.sources.folder`)
@@ -30,6 +31,7 @@ from llmopt.data.benchmarks.handcrafted import templates_for
 from llmopt.data.classnames import OWN, with_classnames
 from llmopt.data.shapes import TASKS, ShapesDataset
 from llmopt.data.views import HALVES, HalfDataset, among_imagenet
+from llmopt.data.worlds import WORLDS, open_world
 from llmopt.errors import DatasetError, nearest
 from llmopt.registry import Registry
 from llmopt.task import Labelled
@@ -47,15 +49,15 @@ SOURCES: Final[Registry[Callable[[str, str], ListedDataset]]] = Registry(
         "wds": "llmopt.data.sources.tars:open_tars",
         "hub": "llmopt.data.sources.hub:open_hub",
     },
-    reserved=(*TASKS, "digits", *CATALOG),
+    reserved=(*TASKS, *WORLDS, "digits", *CATALOG),
     error=DatasetError,
 )
 """What stands before the colon: functions of the whole name and of what follows the colon."""
 
 
 def dataset_names() -> list[str]:
-    """Every name of the registry: the shapes tasks, the digits, the benchmarks."""
-    return [*TASKS, "digits", *CATALOG]
+    """Every name of the registry: the shapes tasks and worlds, the digits, the benchmarks."""
+    return [*TASKS, *WORLDS, "digits", *CATALOG]
 
 
 def about_dataset(name: str) -> str:
@@ -63,6 +65,8 @@ def about_dataset(name: str) -> str:
     key = name.partition(":")[0]
     if key in TASKS:
         return "drawings of two simple shapes each; the label is the shape of one of them"
+    if key in WORLDS:
+        return WORLDS[key].about
     if key == "digits":
         return "handwritten digits, scanned"
     return CATALOG[key].about if key in CATALOG else ""
@@ -88,6 +92,8 @@ def open_dataset(name: str, root: Path, *, classnames: str = OWN) -> Dataset:
         return with_classnames(SOURCES.get(kind)(name, rest), classnames)
     if kind in TASKS:
         whole: Dataset = with_classnames(_shapes(kind), classnames)
+    elif kind in WORLDS:
+        whole = with_classnames(open_world(kind), classnames)
     elif kind == "digits":
         from llmopt.data.sources.digits import open_digits
 
