@@ -14,7 +14,7 @@ SECRETS := $(filter LLMOPT_% LANGSMITH_% LANGCHAIN_% HF_TOKEN %_API_KEY,$(.VARIA
 TEST_ENV := env $(SECRETS:%=-u %) HF_HUB_OFFLINE=1 LANGSMITH_TRACING=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format bench wheels
+.PHONY: help install run test lint format docs bench wheels
 
 help: ## show this list
 	@echo "usage: make TARGET [ARGS='...'] [PYTHON=python3.12]"
@@ -37,6 +37,10 @@ lint: $(STAMP) ## ruff, its formatter in check mode, mypy, the order of the room
 format: $(STAMP) ## rewrite the code as ruff likes it
 	@"$(BIN)/ruff" check --fix-only --quiet .
 	@"$(BIN)/ruff" format .
+
+docs: $(STAMP) ## build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" build --quiet
+	@echo "site/index.html"
 
 bench: $(STAMP) ## list the benchmarks; NAME=shapes runs one, ARGS goes to it
 ifeq ($(NAME),)

@@ -1,6 +1,7 @@
 """Where the natural-language files lie.
 
-That is ``prompts/`` in a checkout and ``llmopt/_prompts`` in an installed wheel.
+That is ``prompts/`` and ``docs/`` in a checkout, ``llmopt/_prompts`` and ``llmopt/_docs`` in an
+installed wheel.
 """
 
 from __future__ import annotations
@@ -12,9 +13,19 @@ from pathlib import Path
 @cache
 def prompts_root() -> Path:
     """The folder that holds ``meta/``, ``templates/`` and ``classnames/``."""
+    return _root("prompts")
+
+
+@cache
+def docs_root() -> Path:
+    """The folder that holds the pages of the documentation."""
+    return _root("docs")
+
+
+def _root(name: str) -> Path:
     here = Path(__file__).resolve().parent
-    packaged = here / "_prompts"
-    return packaged if packaged.is_dir() else here.parent / "prompts"
+    packaged = here / f"_{name}"
+    return packaged if packaged.is_dir() else here.parent / name
 
 
 def read_prompt(name: str) -> str:

@@ -236,7 +236,7 @@ def describe(cls: Any) -> list[Setting]:
     """Every field of settings, with what annotations and docstrings say of it."""
     meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        meanings |= _attributes(base.__doc__ or "")
+        meanings |= attributes(base.__doc__ or "")
     found = []
     for one in dataclasses.fields(cls):
         hint, _ = _fields(cls)[one.name]
@@ -252,7 +252,7 @@ def describe(cls: Any) -> list[Setting]:
     return found
 
 
-def _attributes(docstring: str) -> dict[str, str]:
+def attributes(docstring: str) -> dict[str, str]:
     """The entries below ``Attributes:``, by name; one entry may speak of several names."""
     _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
     found: dict[str, str] = {}

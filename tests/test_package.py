@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import entry_points, version
+from pathlib import Path
 
 import pytest
+import yaml
 
 import llmopt
 from llmopt.resources import prompts_root, read_lines, read_prompt
 
+CHECKOUT = Path(__file__).resolve().parents[1]
 HEAVY = {
     "langchain", "langchain_core", "langchain_openai", "open_clip", "openai", "pydantic",
     "scipy", "timm", "torch", "torchvision",
@@ -61,6 +64,15 @@ def test_version_and_command_are_those_of_the_distribution() -> None:
     assert llmopt.__version__ == version("llmopt")
     (command,) = entry_points(group="console_scripts", name="llmopt")
     assert command.value == "llmopt.cli.app:main"
+
+
+def test_citation_is_of_this_version_and_names_the_papers() -> None:
+    cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == llmopt.__version__
+    methods = " ".join(paper["notes"] for paper in cited["references"])
+    for name in ("chat", "describe", "craft", "cbbt", "zip", "bbt", "coop", "gda", "tip-f"):
+        assert f" {name}" in methods
+    assert all(author["family-names"] for one in cited["references"] for author in one["authors"])
 
 
 def test_prompts_are_found() -> None:

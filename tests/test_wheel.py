@@ -26,10 +26,9 @@ def call(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built by the pinned build backend, without network."""
+    """The wheel, built from the source archive by the pinned backend, without network."""
     out = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, CHECKOUT]
-    call(*build, cwd=out)
+    call(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, CHECKOUT, cwd=out)
     (built,) = out.glob("*.whl")
     return built
 
@@ -49,11 +48,20 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_wheel_holds_package_prompts_and_weights_and_nothing_else(wheel: Path) -> None:
+def test_package_index_would_take_wheel_and_sources(wheel: Path) -> None:
+    built = sorted(wheel.parent.iterdir())
+    assert [path.suffix for path in built] == [".whl", ".gz"]
+    told = call(sys.executable, "-m", "twine", "--no-color", "check", *built, cwd=wheel.parent)
+    assert told.count("PASSED") == 2
+
+
+def test_wheel_holds_package_prompts_pages_and_weights_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    for path in (CHECKOUT / "prompts").rglob("*.txt"):
-        assert f"llmopt/_prompts/{path.relative_to(CHECKOUT / 'prompts').as_posix()}" in names
+    for folder, kind in (("prompts", "*.txt"), ("docs", "*.md")):
+        for path in (CHECKOUT / folder).rglob(kind):
+            inside = path.relative_to(CHECKOUT / folder).as_posix()
+            assert f"llmopt/_{folder}/{inside}" in names
     assert "llmopt/py.typed" in names
     assert [n for n in names if n.startswith("llmopt/assets/") and n.endswith(".safetensors")]
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"llmopt"}

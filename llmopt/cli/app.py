@@ -65,7 +65,7 @@ COMMANDS = {
     "models": ("models", "Black boxes and their access level."),
     "optimizers": ("methods", "Ways of searching, and their settings."),
     "heads": ("methods", "Heads that can be fitted, and their settings."),
-    "docs": ("docs", "Explain a word that llmopt prints: likelihood, nats, waypoint …"),
+    "docs": ("docs", "Show a page of the documentation, or explain a word: likelihood, nats …"),
 }
 """Commands by name: the module of this package, and the line of the overview."""
 

@@ -1,16 +1,13 @@
-"""``llmopt docs``: the words llmopt prints, explained."""
+"""``llmopt docs``: pages of the documentation, and the words llmopt prints, explained."""
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from llmopt.cli import options as o
-
-GLOSSARY: Final = Path(__file__).with_name("glossary.toml")
+from llmopt.cli.reference import PAGES, glossary, page
 
 
 def register(app: typer.Typer) -> None:
@@ -19,53 +16,81 @@ def register(app: typer.Typer) -> None:
 
 
 def docs(
-    term: Annotated[
-        list[str] | None, typer.Argument(help="A word; all are named if left out.")
+    topic: Annotated[
+        list[str] | None, typer.Argument(help="A page or a word; all are named if left out.")
     ] = None,
     json: o.Json = False,
 ) -> None:
-    """Explain a word that llmopt prints: likelihood, nats, waypoint …"""
-    from llmopt.cli.show import console, print_json, say
+    """Show a page of the documentation, or explain a word: likelihood, nats …"""
+    from llmopt.cli.show import console, print_json, print_text, say
 
-    entries = glossary()
-    found = {
-        name: entries[name] for name in ([_find(" ".join(term), entries)] if term else entries)
-    }
-    if json:
-        print_json({name: entry["text"] for name, entry in found.items()})
-        return
+    entries, pages = glossary(), guides()
     out = console()
-    if not term:
-        say(out, ", ".join(found))
-        say(out, "llmopt docs TERM explains one.")
-    for name, entry in found.items() if term else ():
-        also = ", ".join(entry.get("also", ()))
+    if not topic:
+        if json:
+            print_json({name: entry["text"] for name, entry in entries.items()} | pages)
+            return
+        for title, names in (("pages", pages), ("reference", PAGES), ("words", entries)):
+            say(out, f"{title}: {', '.join(names)}")
+        say(out, "llmopt docs TOPIC shows one.")
+        return
+    name = _find(" ".join(topic), entries, [*pages, *PAGES])
+    text = _text(name, pages)
+    if json:
+        print_json({name: text or entries[name]["text"]})
+    elif not text:
+        also = ", ".join(entries[name].get("also", ()))
         say(out, name + (f"  (also: {also})" if also else ""), "bold")
-        say(out, entry["text"])
+        say(out, entries[name]["text"])
+        if more := entries[name].get("page"):
+            say(out, f"more: llmopt docs {more}")
+    elif out.is_terminal:
+        from rich.markdown import Markdown
+
+        from llmopt.screen import printable
+
+        out.print(Markdown(printable(text)))
+    else:
+        print_text(text)
 
 
-def glossary() -> dict[str, dict[str, Any]]:
-    """Every term: ``text``, and ``also``, other names for it."""
-    entries = tomllib.loads(GLOSSARY.read_text(encoding="utf-8"))
-    return {name: entry | {"text": entry["text"].strip()} for name, entry in entries.items()}
+def guides() -> dict[str, str]:
+    """Titles of the pages that people wrote, by name."""
+    from llmopt.resources import docs_root
+
+    found = {}
+    for file in sorted(docs_root().glob("*.md")):
+        with file.open(encoding="utf-8") as lines:
+            found[file.stem] = next(lines).removeprefix("# ").strip()
+    return found
 
 
-def _find(asked: str, entries: dict[str, dict[str, Any]]) -> str:
-    """The term that a word stands for.
+def _text(name: str, pages: dict[str, str]) -> str:
+    """A page as Markdown; empty if there is none of that name."""
+    from llmopt.resources import docs_root
+
+    if name in pages:
+        return (docs_root() / f"{name}.md").read_text(encoding="utf-8")
+    return page(name) if name in PAGES else ""
+
+
+def _find(asked: str, entries: dict[str, dict[str, Any]], pages: list[str]) -> str:
+    """The page or the term that a word stands for.
 
     Raises:
-        ConfigError: it is not explained; the nearest is suggested.
+        ConfigError: there is none; the nearest is suggested.
     """
     from llmopt.errors import ConfigError, nearest
 
     names = {
         _plain(word): name for name, entry in entries.items() for word in entry.get("also", ())
     }
-    names |= {_plain(name): name for name in entries}
+    names |= {_plain(name): name for name in (*pages, *entries)}
     if _plain(asked) in names:
         return names[_plain(asked)]
     raise ConfigError(
-        f"'{asked}' is not explained{nearest(_plain(asked), names)}; 'llmopt docs' names the terms"
+        f"nothing is said of '{asked}'{nearest(_plain(asked), names)}; 'llmopt docs' names pages "
+        "and words"
     )
 
 

@@ -61,7 +61,7 @@ def show_optimizer(name: Name, json: o.Json = False) -> None:
     """Show an optimizer's settings: defaults, ranges and where it comes from."""
     from llmopt.search import forms
 
-    found = {profile: _about(kind) for profile, kind in forms(name).items()}
+    found = {profile: about(kind) for profile, kind in forms(name).items()}
     for profile, kind in forms(name).items():
         found[profile] |= {"access": str(kind.access), "asks a language model": kind.needs_chat}
     _show(name, found, "--set", json)
@@ -78,7 +78,7 @@ def list_heads(json: o.Json = False) -> None:
         {
             "name": name,
             "does": _first_line(kind),
-            "looks at": _looks_at(kind),
+            "looks at": looks_at(kind),
         }
         for name, kind in HEADS.usable().items()
     ]
@@ -95,10 +95,10 @@ def show_head(name: Name, json: o.Json = False) -> None:
     from llmopt.heads import HEADS
 
     kind = HEADS.get(name)
-    _show(name, {"": _about(kind) | {"looks at": _looks_at(kind)}}, "", json)
+    _show(name, {"": about(kind) | {"looks at": looks_at(kind)}}, "", json)
 
 
-def _looks_at(kind: type[Any]) -> str:
+def looks_at(kind: type[Any]) -> str:
     """What a head is made of."""
     from llmopt.vision.base import Access
 
@@ -111,7 +111,7 @@ def _first_line(kind: type[Any]) -> str:
     return (inspect.getdoc(kind) or "").partition("\n")[0].replace("``", "'")
 
 
-def _about(kind: type[Any]) -> dict[str, Any]:
+def about(kind: type[Any]) -> dict[str, Any]:
     """A method in one form: what it is, where it comes from, its settings."""
     from llmopt.figures import plain
     from llmopt.settings import describe
@@ -143,7 +143,12 @@ def _show(name: str, found: Mapping[str, dict[str, Any]], flag: str, json: bool)
             needs["asks"] = "a language model (--llm)"
         say(out, "; ".join(f"{what} {value}" for what, value in needs.items()))
         rows = [
-            (one["name"], _text(one["default"]), one["values"], one["meaning"].replace("``", "'"))
+            (
+                one["name"],
+                typed(one["default"]),
+                one["values"],
+                one["meaning"].replace("``", "'"),
+            )
             for one in form["settings"]
         ]
         words = ("values", "meaning")
@@ -153,8 +158,8 @@ def _show(name: str, found: Mapping[str, dict[str, Any]], flag: str, json: bool)
         print_table(out, columns, rows)
 
 
-def _text(value: Any) -> str:
+def typed(value: Any) -> str:
     """A default as it is typed."""
     if isinstance(value, (list, tuple)):
-        return ",".join(map(_text, value))
+        return ",".join(map(typed, value))
     return str(value).lower() if value is None or isinstance(value, bool) else f"{value}"

@@ -1,5 +1,8 @@
 """What the JSON files of a run folder must hold, as types; what else they hold is let pass.
 
+The reference of ``result.json`` is made from here: fields with a default are there only where there
+is something to say.
+
 They are checked whenever they are read: a folder may come from elsewhere, or have been edited.
 """
 
@@ -23,7 +26,15 @@ class _Stored(BaseModel):
 
 
 class Template(_Stored):
-    """As :class:`llmopt.search.base.TemplateResult`."""
+    """A template with what is known of it.
+
+    Attributes:
+        text: it has exactly one ``{}``.
+        weight: of its scores in the predictor; all of them sum to 1.
+        train_accuracy: on the training images.
+        train_logprob: mean log-likelihood of the right class there, in nats.
+        val_accuracy: on the validation images; null without any.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -42,7 +53,21 @@ class Prompts(_Stored):
 
 
 class Task(_Stored):
-    """What was asked."""
+    """What was asked.
+
+    Attributes:
+        dataset: as it was named.
+        classes: how many.
+        shots: labelled training images a class.
+        seed: of the few-shot sample and of every random choice.
+        train_images: labelled images the search looked at.
+        val_images: labelled images the last choice looked at too.
+        test_images: measured on once, at the end.
+        split_sha256: of the images and labels of all three.
+        split: where they come from.
+        notes: what is odd about the data.
+        skipped: what was left out, by reason.
+    """
 
     dataset: str
     classes: Count
@@ -52,10 +77,20 @@ class Task(_Stored):
     val_images: Count
     test_images: Count
     split_sha256: str
+    split: str = ""
+    notes: list[str] = []
+    skipped: dict[str, Count] = {}
 
 
 class Model(_Stored):
-    """The black box."""
+    """The black box.
+
+    Attributes:
+        name: its architecture, folder or address.
+        pretrained: tag of its weights.
+        access: what it let out: labels, scores, features or soft.
+        weights_sha256: of its weights, where they are known.
+    """
 
     name: str
     pretrained: str
@@ -76,7 +111,14 @@ class Stage(_Stored):
 
 
 class Summary(_Stored):
-    """Counts of a search; each has some of its own."""
+    """Counts of a search; each has some of its own.
+
+    Attributes:
+        proposals: templates that a language model proposed.
+        calls: how often it was asked.
+        gain_nats: of log-likelihood on the few shots, over the start.
+        gain_se: the standard error of that.
+    """
 
     proposals: Count = 0
     calls: Count = 0
@@ -86,7 +128,14 @@ class Summary(_Stored):
 
 
 class Optimizer(_Stored):
-    """The search."""
+    """The search.
+
+    Attributes:
+        name: as it was named.
+        settings: all of them, defaults too.
+        llm: the language model it asked, or null.
+        notes: what is worth keeping of that.
+    """
 
     name: str
     settings: dict[str, Any]
@@ -96,7 +145,14 @@ class Optimizer(_Stored):
 
 
 class Measured(_Stored):
-    """Accuracies, fractions."""
+    """Accuracies.
+
+    Attributes:
+        train_accuracy: null where nobody looked; so are the others.
+        val_accuracy: the same of validation images.
+        test_accuracy: the same of test images.
+        test_accuracy_ci95: Wilson's interval of it.
+    """
 
     train_accuracy: Share | None
     val_accuracy: Share | None
@@ -105,23 +161,49 @@ class Measured(_Stored):
 
 
 class Baseline(Measured):
-    """The start."""
+    """The start.
+
+    Attributes:
+        template: what every gain is measured against.
+    """
 
     template: str
 
 
+class Before(Baseline):
+    """What was best before a language model was asked, if one was."""
+
+
 class Best(Measured):
-    """What was found."""
+    """What was found.
+
+    Attributes:
+        templates: those of the predictor.
+        soft_prompt: size and origin of a soft prompt; its vectors are in predictor.safetensors.
+        head: the head that was fitted, and why.
+        fallback: nothing was convincingly better, so the start was kept.
+        tried: anything but the start was scored.
+        why: this one and no other.
+        source: where its template comes from.
+    """
 
     templates: list[Template]
     soft_prompt: dict[str, Any] | None
     head: dict[str, Any] | None
     fallback: bool
     tried: bool = True
+    why: str = ""
+    source: str = ""
 
 
 class Gain(_Stored):
-    """Of the best over the start."""
+    """Of the best over the start, on the same test images.
+
+    Attributes:
+        test_accuracy: the difference.
+        ci95: its interval, over images.
+        p_value: of a paired test (McNemar's).
+    """
 
     test_accuracy: Difference | None
     ci95: Annotated[list[Difference], Field(min_length=2, max_length=2)] | None
@@ -129,7 +211,13 @@ class Gain(_Stored):
 
 
 class Seconds(_Stored):
-    """Where the time went."""
+    """Where the time went.
+
+    Attributes:
+        total: of the search, in all sittings.
+        llm: waiting for the language model.
+        black_box: waiting for the black box.
+    """
 
     total: Amount
     llm: Amount
@@ -137,7 +225,20 @@ class Seconds(_Stored):
 
 
 class Result(_Stored):
-    """``result.json``."""
+    """``result.json``.
+
+    Attributes:
+        schema: the version of this file.
+        run: its folder.
+        status: an interrupted run was not measured on the test images; resume it.
+        stop_reason: why the search ended.
+        before_llm: what was best before a language model was asked, if one was.
+        at_chance: the start does no better than guessing.
+        ledger: what the search spent, by currency; null where a price is not known.
+        evaluation: what measuring on the test images spent, by currency.
+        versions: of what decides a result.
+        machine: what it ran on, and whether another would find the same.
+    """
 
     schema_: Literal[1] = Field(alias="schema")
     run: str
@@ -147,12 +248,15 @@ class Result(_Stored):
     model: Model
     optimizer: Optimizer
     baseline: Baseline
+    before_llm: Before | None = None
     best: Best
     gain: Gain
+    at_chance: bool | None = None
     ledger: dict[str, Amount | None]
     evaluation: dict[str, Amount | None]
     seconds: Seconds
     versions: dict[str, str]
+    machine: dict[str, Any] = {}
 
 
 class Remeasured(_Stored):
