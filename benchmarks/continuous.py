@@ -69,14 +69,8 @@ ENTRIES: dict[str, tuple[str, Settings]] = {
 """Optimizer and settings by the name in the table. ``coop`` is the white-box reference."""
 
 RELEASED = tuple(name for name in ENTRIES if "released" in name or "paper" in name)
-EXPECTED = {
-    "craft released (caltech101)": 58.4,
-    "craft released (caltech101), no mirrors": 66.3,
-    "craft released (eurosat), no mirrors": 63.6,
-    "craft released (oxford_pets), no mirrors": 62.7,
-}
-"""Accuracy at 1 shot, measured at commit 3b0ac87, before what differs from the papers' programs
-was mended."""
+BEFORE = RESULTS / "continuous_released_before.json"
+"""Of commit 3b0ac87, before what differed from the papers' programs was mended."""
 
 ABLATIONS: dict[str, tuple[str, Settings]] = {
     **{f"craft, D = {dim}": ("craft", {"dim": dim}) for dim in (8, 16, 64, 128, 512)},
@@ -272,13 +266,7 @@ def markdown(
             f"{s['worst_run_gain']:+.1f} | {s['fallbacks']} | {above} | {s['prompts']:,} | "
             f"{s['images']:,} | {s['as_published'] or '–'} |"
         )
-    known = [s for s in summary if s["entry"] in EXPECTED and s["shots"] == 1]
-    if known:
-        lines += ["", "Beside what the same form gave at commit 3b0ac87:", ""]
-        lines += ["| entry | then | now | |", "|---|---|---|---|"]
-    for s in known:
-        then, now = EXPECTED[s["entry"]], s["accuracy"]
-        lines.append(f"| {s['entry']} | {then:.1f} | {now:.1f} | {now - then:+.1f} |")
+    lines += beside(rows)
     entries = list(dict.fromkeys(s["entry"] for s in summary))
     tasks = list(dict.fromkeys(r["task"] for r in rows))
     for shots in dict.fromkeys(s["shots"] for s in summary):
@@ -296,6 +284,31 @@ def markdown(
                 cells.append(f"{statistics.mean(found):.1f}")
             lines.append(f"| {entry} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def beside(rows: list[dict[str, Any]]) -> list[str]:
+    """What the same runs gave before the published forms were mended."""
+    then = {
+        (r["entry"], r["task"], r["shots"], r["seed"]): 100 * r["best"]
+        for r in json.loads(BEFORE.read_text())["runs"]
+    }
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        known = then.get((row["entry"], row["task"], row["shots"], row["seed"]))
+        if known is not None and row["entry"] in RELEASED:
+            pairs.setdefault(row["entry"], []).append((known, 100 * row["best"]))
+    if not pairs:
+        return []
+    lines = ["", "The same runs at commit 3b0ac87, before the published forms were mended:", ""]
+    lines += ["| entry | runs | then | now | difference |", "|---|---|---|---|---|"]
+    for entry, found in pairs.items():
+        before, now = (statistics.mean(column) for column in zip(*found, strict=True))
+        apart = mean_interval([b - a for a, b in found])
+        lines.append(
+            f"| {entry} | {len(found)} | {before:.1f} | {now:.1f} | "
+            f"{apart.value:+.1f} [{apart.low:+.1f}, {apart.high:+.1f}] |"
+        )
+    return lines
 
 
 if __name__ == "__main__":

@@ -49,13 +49,13 @@ def evaluate(
     from llmopt.live import watching
     from llmopt.runs.remeasure import remeasure
 
+    trusted = bool(trust_config)
     with watching(quiet=quiet or json) as watch:
         if across:
             from llmopt.comparison.transfer import transfer
 
-            table = transfer(runs, across, changes, watch)
+            table = transfer(runs, across, changes, watch, trust_config=trusted)
         else:
-            trusted = bool(trust_config)
             evaluations = [remeasure(run, changes, watch, trust_config=trusted) for run in runs]
     if across:
         print_json(table.to_json()) if json else print_transfer(table)

@@ -51,7 +51,12 @@ def parse_model(text: str) -> dict[str, str]:
 
 
 def transfer(
-    folders: Sequence[Path], models: Sequence[str], changes: dict[str, Any], watch: Watch
+    folders: Sequence[Path],
+    models: Sequence[str],
+    changes: dict[str, Any],
+    watch: Watch,
+    *,
+    trust_config: bool = False,
 ) -> Transfer:
     """Score every run behind every model.
 
@@ -60,6 +65,7 @@ def transfer(
         models: each as for :func:`parse_model`.
         changes: other options that all evaluations share, such as ``dataset``.
         watch: told how far it is.
+        trust_config: as for :func:`~llmopt.runs.remeasure.remeasure`.
 
     Raises:
         ConfigError: a run found a soft prompt, which belongs to its model.
@@ -75,6 +81,7 @@ def transfer(
         for model in wanted:
             watch.stage(f"{folder} behind {model['model']} {model['pretrained']}".strip())
             same = home.split() == [part for part in model.values() if part]
-            row.append(remeasure(folder, changes if same else {**changes, **model}, watch))
+            asked = changes if same else {**changes, **model}
+            row.append(remeasure(folder, asked, watch, trust_config=trust_config))
         rows.append(tuple(row))
     return Transfer(tuple(found_on), tuple(m.replace("@", " ") for m in models), tuple(rows))

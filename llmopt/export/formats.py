@@ -12,6 +12,7 @@ from llmopt.export.base import Files
 from llmopt.export.prompts import read_run
 from llmopt.runs.folder import read_result, warn_if_interrupted
 from llmopt.spend.events import Watch
+from llmopt.spend.files import write_bytes
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def save(exported: Exported, out: Path) -> list[Path]:
     try:
         for path, content in paths.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            write_bytes(path, content)
     except OSError as error:
         raise RunFolderError(f"cannot write {out}: {error.strerror or error}") from error
     return list(paths)

@@ -34,7 +34,7 @@ from llmopt.report.picture import png
 from llmopt.report.sections import RunSection, run_section, title
 from llmopt.report.visible import visible
 from llmopt.spend.currency import label
-from llmopt.spend.files import write_text
+from llmopt.spend.files import write_bytes, write_text
 
 HERE: Final = Path(__file__).parent
 TOGETHER: Final = 12  # runs on one page; of more, each has a page of its own
@@ -172,7 +172,7 @@ def save_pictures(page: Page, folder: Path) -> list[Path]:
         charts = (chart for section in page.sections() for chart in section.charts)
         for chart in itertools.chain(page.overview, charts):
             path = folder / f"{chart.name}.png"
-            path.write_bytes(png(chart.shown))
+            write_bytes(path, png(chart.shown))
             paths.append(path)
     except OSError as error:
         raise RunFolderError(f"cannot write {folder}: {error.strerror or error}") from error

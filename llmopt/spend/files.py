@@ -60,7 +60,10 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or none of it."""
+    """Write a whole file or none of it; a pipe or a device is written to."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(content)
+        return
     with replace_atomically(path) as temporary:
         temporary.write_bytes(content)
 

@@ -306,9 +306,13 @@ def test_transfer_is_a_table_of_runs_and_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
+    trusted: list[bool] = []
 
-    def remeasure(folder: Path, changes: dict[str, Any], watch: Watch) -> dict[str, Any]:
+    def remeasure(
+        folder: Path, changes: dict[str, Any], watch: Watch, *, trust_config: bool
+    ) -> dict[str, Any]:
         asked.append(changes)
+        trusted.append(trust_config)
         better = 0.2 if changes.get("model") else 0.1
         gain = {"test_accuracy": better, "p_value": better}
         return {"best_accuracy": 0.5 + better, "gain": gain}
@@ -320,7 +324,9 @@ def test_transfer_is_a_table_of_runs_and_models(
     assert done.exit_code == 0, done.output
     assert asked == [{}, {"model": "RN50", "pretrained": "openai"}] * 2
     assert "60.0 % (+10.0, not significant)" in done.output
-    table = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)
+    assert trusted == [False] * 4
+    table = json.loads(CliRunner().invoke(app, [*words, "--json", "--trust-config"]).output)
+    assert trusted[4:] == [True] * 4
     assert table["scored_on"] == ["shapes-tiny", "RN50 openai"]
     assert len(table["cells"]) == 2
 
