@@ -18,6 +18,7 @@ from llmopt.predictor import Predictor
 from llmopt.spend.currency import Spend
 from llmopt.spend.events import Progress
 from llmopt.task import Task
+from llmopt.template import Template
 from llmopt.vision.base import Access
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Outcome:
         why: this predictor and no other, as a sentence for people.
         source: where its template comes from, such as ``the language model``; empty if it is plain.
         before: what would have been chosen had no language model been asked; None where none was.
+        front: templates that together do best if each image may choose its own, the best first; for
+            a search that goes on from here.
     """
 
     predictor: Predictor
@@ -129,6 +132,7 @@ class Outcome:
     why: str = ""
     source: str = ""
     before: Predictor | None = None
+    front: tuple[Template, ...] = ()
 
     def after(self, stage: Stage) -> Mapping[str, Any]:
         """The summary of a search in stages with one more; of another, as it is."""

@@ -12,13 +12,16 @@ import numpy.typing as npt
 from llmopt.errors import BudgetExhausted, TemplateError
 from llmopt.search.base import Search
 from llmopt.search.text.racing import race
-from llmopt.stats import log_likelihoods
+from llmopt.stats import log_likelihoods, settled
 from llmopt.task import FloatArray, IntArray, Labelled
 from llmopt.template import Template
 from llmopt.vision.scoring import accuracy, logprob
 
 Fitness = Literal["likelihood", "accuracy"]
 """What candidates rank by: mean log-likelihood of the true class, or accuracy."""
+
+FRONT = 24
+"""Templates of a front, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +218,21 @@ def coarse(logprob: float) -> float:
 def ranked(scored: Iterable[Scored]) -> list[Scored]:
     """Best first; the earlier of equals first."""
     return sorted(scored, key=lambda one: one.rank, reverse=True)
+
+
+def front(scored: Sequence[Scored], most: int = FRONT) -> tuple[Template, ...]:
+    """Templates that together do best if each image may choose its own, one after the other."""
+    found: list[Template] = []
+    if scored:
+        table = settled(np.stack([one.likelihoods for one in scored]))
+        reached = np.full(table.shape[1], -np.inf)
+        for _ in range(min(most, len(scored))):
+            place = int(np.maximum(table, reached).mean(axis=1).argmax())
+            if found and np.array_equal(np.maximum(table[place], reached), reached):
+                break
+            found.append(scored[place].template)
+            reached = np.maximum(table[place], reached)
+    return tuple(found)
 
 
 def judge(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:

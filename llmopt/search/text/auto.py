@@ -4,10 +4,11 @@
    start is at chance; it asks no language model.
 2. ``chat``: the start, hand-crafted templates and probes, then the conversation if they leave
    anything to gain.
-3. ``describe``: what each class looks like, from a file, or by a language model that knows.
-4. ``soft``: where it is asked for and the box allows it, a soft prompt that begins as the best
+3. ``by class``: for each class its own template, of those that were scored.
+4. ``describe``: what each class looks like, from a file, or by a language model that knows.
+5. ``soft``: where it is asked for and the box allows it, a soft prompt that begins as the best
    words (:mod:`llmopt.search.soft.craft`).
-5. A head, as ``--head auto`` fits it, unless another is asked for.
+6. A head, as ``--head auto`` fits it, unless another is asked for.
 
 Each stage begins where the one before ended and keeps that unless the same images are convincingly
 likelier under what it found; so the whole is never worse than the start as far as they tell.
@@ -35,6 +36,7 @@ from llmopt.errors import BudgetExhausted
 from llmopt.predictor import Predictor, single
 from llmopt.search import make_optimizer
 from llmopt.search.base import Optimizer, Outcome, Search, Stage
+from llmopt.search.text.by_class import ByClass
 from llmopt.search.text.chat import Chat
 from llmopt.search.text.describe import Asked, Filed
 from llmopt.search.text.rename import Rename
@@ -43,16 +45,19 @@ from llmopt.settings import Settings
 from llmopt.spend.currency import Spend
 from llmopt.stats import log_likelihoods
 from llmopt.task import FloatArray, Task
+from llmopt.template import Template
 from llmopt.vision.base import Access
 
-WORTH: Final[Mapping[str, float]] = {"rename": 20.0, "describe": 6.0, "chat": 3.0, "craft": 0.6}
-"""Points that a stage usually gains at 1 shot where it is held: measured here for ``rename``, else
-means of CoOp's eleven sets as published for MPVR, GLOV and CraFT."""
+WORTH: Final[Mapping[str, float]] = {
+    "rename": 20.0, "describe": 6.0, "chat": 3.0, "by class": 1.0, "craft": 0.6,
+}  # fmt: skip
+"""Points that a stage usually gains at 1 shot where it is held: measured here for ``rename`` and
+``by class``, else means of CoOp's eleven sets as published for MPVR, GLOV and CraFT."""
 
 _CONVERSATION = 0.4  # of the templates, if it is held
 _PROPOSALS = 16
 _TALKS = 2
-_WORD = re.compile(r"[^\W\d_]{2,}")
+_WORD = re.compile(r"[^\W\d_]{2,}|[^\W\d_a-zA-Z]")
 _SAY_NOTHING = {"category", "class", "cls", "group", "id", "label", "no", "type"}
 
 
@@ -65,6 +70,7 @@ class AutoSettings(Settings):
             400 at 2 to 4, 800 above, a tenth of CraFT's contexts.
         rename: look for words for classes whose names say nothing.
         chat: look for a template.
+        by_class: look for a template of its own for each class.
         describe: ask a language model that knows for descriptions of the classes.
         file: that describes them, in place of asking (``--descriptions``).
         soft: contexts of a soft prompt tried after the words; 0 for none.
@@ -73,6 +79,7 @@ class AutoSettings(Settings):
     budget: Annotated[int, Ge(16)] | None = None
     rename: bool = True
     chat: bool = True
+    by_class: bool = True
     describe: bool = True
     file: str = ""
     soft: Annotated[int, Ge(0)] = 0
@@ -104,6 +111,8 @@ class Auto(Optimizer[AutoSettings]):
                 iterations=turns,
                 proposals=_PROPOSALS,
             )
+            if s.by_class:
+                yield ByClass()
         if s.file:
             yield Filed(file=s.file)
         elif s.describe:
@@ -140,18 +149,21 @@ class Auto(Optimizer[AutoSettings]):
         """Stage after stage."""
         task, counts, told = search.task, Counter[str](), list[Stage]()
         found = Outcome(single(task.start, task.classnames), fallback=True)
-        reason, stages = "iterations", list(self.stages(task))
+        reason, front, stages = "iterations", tuple[Template, ...](), list(self.stages(task))
         for number, stage in enumerate(stages):
             if search.ledger.stopped:
                 break
             if why := _left_out(stage, search, task):
                 told.append(Stage(stage.name, False, f"left out: {why}"))
                 continue
+            if isinstance(stage, ByClass):
+                stage = ByClass(templates=tuple(one.text for one in front))
             before = search.ledger.state()
             later = [one for one in stages[number + 1 :] if not _left_out(one, search, task)]
             with search.ledger.within(**_shares(search, stage, later)):
                 outcome = stage.run(dataclasses.replace(search, task=task))
             counts.update({n: v for n, v in outcome.summary.items() if isinstance(v, int) and v})
+            front = outcome.front or front
             if not reason.startswith("budget"):  # what ended a stage first
                 reason = outcome.stop_reason
             tried = _weighed(search, found, outcome, task)

@@ -30,7 +30,7 @@ from llmopt.errors import BudgetExhausted
 from llmopt.resources import read_lines, read_prompt
 from llmopt.search.base import LANGUAGE_MODEL, Optimizer, Outcome, Search
 from llmopt.search.text.aliases import PROPOSED, find_aliases
-from llmopt.search.text.archive import Archive, Scored
+from llmopt.search.text.archive import Archive, Scored, front
 from llmopt.search.text.climbing import ChatSettings, Climbing
 from llmopt.search.text.polishing import POLISH, polish
 from llmopt.search.text.probes import probe
@@ -161,6 +161,7 @@ class Chat(Optimizer[ChatSettings]):
             why=choice.why,
             source=source,
             before=before,
+            front=front(found),
         )
 
     def _source(self, template: Template, early: Set[Template], task: Task) -> str:

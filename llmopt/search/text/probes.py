@@ -2,17 +2,18 @@
 
 One phrase at a time of a bank of a few hundred (``prompts/templates/probes.txt``) is put into the
 start and scored on the training images. That costs no call, and little else: the prompts share
-their beginnings. The phrases that did best are tried in the plainest sentence too. The start and
-the hand-crafted templates take part.
+their beginnings. The phrases that did best are tried in the plainest sentence too. Where images are
+still wrong, phrases that do best on those are tried beside the best one: the answer may be two
+properties. The start and the hand-crafted templates take part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llmopt.search.base import Search
 from llmopt.search.text.archive import Archive, Scored
-from llmopt.search.text.words import Words, word_table
+from llmopt.search.text.words import Words, units, word_table
 from llmopt.sentences import Sentence, names_class, probe_bank
 from llmopt.task import Task
 from llmopt.template import PLAIN, Template
@@ -38,14 +39,15 @@ def probe(search: Search, archive: Archive, most: int) -> None:
     room = search.ledger.room("queries") / len(task.classnames) * _SHARE
     most = max(1, int(min(room, most)))
     archive.score(archive.fresh([task.start]))
-    plainer = len(_PLAINER) * BEST
+    later = (len(_PLAINER) + 1) * BEST
     for family in families(search):
-        left = most - len(archive) - plainer
+        left = most - len(archive) - later
         archive.score(archive.fresh(family)[: max(0, left)])
     table = word_table(
         archive.ranked(), start_of(archive, task), len(task.classnames), archive.dropped.values()
     )
     archive.score(archive.fresh(in_plainer_sentences(table))[: most - len(archive)])
+    archive.score(archive.fresh(beside_the_best(archive.ranked()))[: most - len(archive)])
 
 
 def families(search: Search) -> Iterator[list[Template]]:
@@ -71,6 +73,23 @@ def in_plainer_sentences(table: Words) -> list[Template]:
         for plain in _PLAINER
         for phrase in best
     ]
+
+
+def beside_the_best(scored: Sequence[Scored]) -> list[Template]:
+    """The best template with one more phrase, of those that do best on the images it gets wrong.
+
+    Such a phrase may be no help by itself: it can be as wrong of the other images as it is right of
+    these. Templates are ranked best first.
+    """
+    best = scored[0]
+    sentence, wrong = Sentence.parse(best.template.text), ~best.correct
+    if not wrong.any():
+        return []
+    others = sorted(scored, key=lambda one: -one.likelihoods[wrong].mean())
+    phrases = (phrase for one in others for phrase in sorted(units(one.template.text)))
+    had = units(best.template.text)
+    more = dict.fromkeys(p for p in phrases if "{}" in p and p not in had)
+    return [Template(str(sentence.with_phrase(phrase))) for phrase in list(more)[:BEST]]
 
 
 def start_of(archive: Archive, task: Task) -> Scored:

@@ -11,6 +11,7 @@ from describer import Describer
 
 import llmopt
 from llmopt.data.shapes import ShapesDataset
+from llmopt.search.text.auto import _is_code
 from llmopt.task import Task
 
 SHAPES = ShapesDataset("shapes-small").classnames
@@ -41,9 +42,9 @@ def test_codes_and_a_property_without_a_language_model(tmp_path: Path) -> None:
     assert found.result["baseline"]["test_accuracy"] < 0.2
     assert found.result["best"]["test_accuracy"] > 0.8
     stages = found.result["optimizer"]["summary"]["stages"]
-    assert [stage["name"] for stage in stages] == ["rename", "chat", "describe", "head"]
-    assert [stage["kept"] for stage in stages[:3]] == [True, True, False]
-    assert "left out" in stages[2]["why"]
+    assert [stage["name"] for stage in stages] == ["rename", "chat", "by class", "describe", "head"]
+    assert [stage["kept"] for stage in stages[:4]] == [True, True, False, False]
+    assert "left out" in stages[3]["why"]
     assert "small" in found.templates[0].text
     assert found.predictor.innermost.classnames[0] == "circle"
 
@@ -52,9 +53,27 @@ def test_a_model_that_knows_describes(tmp_path: Path) -> None:
     said = {name: [f"a photo of a small {name}."] for name in SHAPES}
     found = run(tmp_path, list(SHAPES), llm=Describer(said=said))
     stages = found.result["optimizer"]["summary"]["stages"]
-    assert stages[2]["name"] == "describe"
-    assert stages[2]["spent"]["llm_calls"] >= 2
+    assert stages[3]["name"] == "describe"
+    assert stages[3]["spent"]["llm_calls"] >= 2
     assert found.result["best"]["test_accuracy"] >= found.result["baseline"]["test_accuracy"]
+
+
+def test_each_class_has_its_own_template_where_no_one_suits_all(tmp_path: Path) -> None:
+    found = llmopt.run(
+        dataset="shapes-mixed", shots=4, optimizer="auto", llm="builtin", head="none", runs=tmp_path
+    )
+    stages = {one["name"]: one for one in found.result["optimizer"]["summary"]["stages"]}
+    assert stages["by class"]["kept"]
+    assert "text_encodings" not in stages["by class"]["spent"]
+    assert found.result["best"]["test_accuracy"] > 0.85
+    best = found.predictor.by_class
+    assert best is not None
+    assert "red" in max(best[1], key=best[1].__getitem__)
+
+
+def test_names_of_which_something_can_be_said() -> None:
+    assert all(map(_is_code, ["class_07", "n01440764", "B-12", "737", "label 3"]))
+    assert not any(map(_is_code, ["dog", "Boeing 737", "2012 BMW M3 Coupe", "犬", "fly", "ox"]))
 
 
 @pytest.mark.parametrize("cap", [13, 300, 1500])

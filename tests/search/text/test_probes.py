@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from fakes import scripted
 
-from llmopt.search.text.archive import Archive, Scored
+from llmopt.search.text.archive import Archive, Scored, front
 from llmopt.search.text.chat import Chat
 from llmopt.search.text.climbing import ChatSettings
-from llmopt.search.text.probes import families, probe
+from llmopt.search.text.probes import beside_the_best, families, probe
 from llmopt.search.text.words import units, word_table
 from llmopt.sentences import Sentence, names_class, probe_bank
 from llmopt.spend.ledger import Caps
@@ -199,3 +199,20 @@ def test_units_are_known_phrases_and_other_words() -> None:
         "{}, a type of pet",
     }
     assert units("{}") == frozenset()
+
+
+def scored_with(text: str, *likelihoods: float) -> Scored:
+    values = np.array(likelihoods)
+    right = values > -0.5
+    return Scored(Template(text), values, right.astype(np.int64), right, float(values.mean()))
+
+
+def test_what_helps_the_wrong_images_is_tried_beside_the_best_and_stands_in_the_front() -> None:
+    best = scored_with("a red {}.", -0.1, -0.1, -0.1, -0.9)
+    plain = scored_with(PLAIN, -0.7, -0.7, -0.7, -0.7)
+    solid = scored_with("a solid {}.", -5.0, -5.0, -0.2, -0.1)
+    texts = [one.text for one in beside_the_best([best, plain, solid])]
+    assert texts[0] == "a red solid {}."
+    assert not beside_the_best([scored_with("a red {}.", -0.1, -0.2)])
+    assert [one.text for one in front([best, plain, solid])] == ["a red {}.", "a solid {}."]
+    assert front([]) == ()
