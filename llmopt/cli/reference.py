@@ -42,7 +42,7 @@ def _exit_codes() -> Iterator[tuple[str, str]]:
     said = re.compile(r'^(\w+) = \d+\n"""(?:Exit code )?(.+?)"""', re.MULTILINE | re.DOTALL)
     codes = {getattr(errors, name): text for name, text in said.findall(inspect.getsource(errors))}
     for kind in (errors.UserError, errors.BudgetTooSmall, errors.ServiceError):
-        codes[kind.exit_code] = kind.__doc__ or ""
+        codes[kind.exit_code] = (kind.__doc__ or "").partition("\n\n")[0]
     for code, text in sorted(codes.items()):
         yield f"`{code}`", text
 

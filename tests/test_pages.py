@@ -1,0 +1,104 @@
+"""All that pages of the documentation say to do is done, and what they show is what is seen."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+from hostile_server import HostileServer
+from notebooks import NOTEBOOKS, executed, printed
+from reader import Reader, steady
+
+import llmopt
+from llmopt.data.shapes import ShapesDataset
+from llmopt.runs import config
+from llmopt.vision.openclip import OpenClipBlackBox
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = sorted(path.stem for path in DOCS.glob("*.md"))
+CROCKERY = {"circle": "plate", "ring": "bowl", "heart": "mug", "bar": "spoon"}
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[str]:
+    """The address of a language model."""
+    with HostileServer() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eighteen pictures of each of four classes: drawn ones, under a reader's names."""
+    root = tmp_path_factory.mktemp("photos")
+    world = ShapesDataset("shapes-small")
+    images, labels = world.split("test")
+    for image, label in zip(images, labels.tolist(), strict=True):
+        if name := CROCKERY.get(world.classnames[label]):
+            folder = root / name
+            folder.mkdir(exist_ok=True)
+            count = len(list(folder.iterdir())) + 1
+            if count <= 18:
+                image.load().save(folder / f"{count:02}.jpg", quality=95)
+    return root
+
+
+@pytest.fixture(scope="module")
+def session(photos: Path) -> dict[str, Any]:
+    """What a reader's Python knows: a task, a model, a photo."""
+    box = OpenClipBlackBox("shapes-tiny")
+    world = ShapesDataset("shapes-small")
+    images, labels = world.split("train")
+    pictures = [np.asarray(image.load()) for image in images[:60]]
+    task = llmopt.Task.from_images(pictures, labels[:60], list(world.classnames))
+
+    def embed_images(pictures: list[Any]) -> Any:
+        from llmopt.images import as_image
+
+        return box.image_features([as_image(picture) for picture in pictures])
+
+    def my_model(pictures: list[Any], prompts: list[str]) -> Any:
+        return embed_images(pictures) @ box.text_features(prompts).T * 100
+
+    return {
+        "task": task,
+        "my_model": my_model,
+        "embed_images": embed_images,
+        "embed_texts": box.text_features,
+        "photo": pictures[0],
+        "photo_file": str(photos / "plate" / "01.jpg"),
+    }
+
+
+@pytest.mark.usefixtures("shared_cache")
+@pytest.mark.parametrize("name", PAGES)
+def test_page(
+    name: str,
+    llm: str,
+    photos: Path,
+    session: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # 127.0.0.1 only
+    monkeypatch.setattr(config, "PAPER_MODEL", ("shapes-tiny", ""))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "photos").symlink_to(photos)
+    with Reader(tmp_path, llm, dict(session)) as reader:
+        reader.follow(DOCS / f"{name}.md")
+
+
+@pytest.mark.usefixtures("shared_cache")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_prints_what_it_shows(path: Path, tmp_path: Path) -> None:
+    """If that is meant to change: ``python tests/notebooks.py``, and look at the difference."""
+    shown = nbformat.read(path, as_version=4)
+    found = executed(path, tmp_path)
+    assert [*map(steady, printed(found))] == [*map(steady, printed(shown))]
