@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
 
 collect_ignore = ["plugin"]  # a package of its own, which test_plugin.py installs
 
@@ -36,6 +37,11 @@ for _name in list(os.environ):
 os.environ.update(_SET)
 # A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("llmopt", deadline=None)
+settings.load_profile("llmopt")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pytest
 from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmopt.errors import ConfigError
@@ -77,7 +77,6 @@ anything = st.recursive(
 )
 
 
-@settings(deadline=None)  # the first one imports pydantic
 @given(st.dictionaries(names, anything, max_size=4))
 def test_whatever_is_given_is_in_range_or_refused(values: dict[str, Any]) -> None:
     for make in (lambda: Walk(**values), lambda: Walk.make(values, "the test")):

@@ -159,7 +159,7 @@ def test_all_ties() -> None:
     assert len(set(texts)) == 8
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text(max_size=60), max_size=4), st.integers(0, 2**32))
 def test_any_messages_get_templates(texts: list[str], seed: int) -> None:
     for text in ask([HumanMessage(text) for text in [*texts, "Write 2 templates."]], seed):

@@ -70,7 +70,7 @@ def test_cost() -> None:
     assert price.bound(100, 10) == pytest.approx((125 + 100) * 1e-6)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(*[st.integers(0, 10**6)] * 4, st.sampled_from(["openai", "anthropic", "google_genai"]))
 def test_no_cost_exceeds_its_bound(
     tokens_in: int, tokens_out: int, read: int, written: int, provider: str
@@ -81,7 +81,7 @@ def test_no_cost_exceeds_its_bound(
         assert cost <= price.bound(tokens_in, tokens_out) + 1e-12
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(st.text())
 def test_no_tokenizer_makes_more_tokens_than_the_bound(text: str) -> None:
     # The finest a tokenizer can cut is one token a byte, of the text as written or normalised.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmopt.errors import ConfigError, TemplateError
@@ -48,7 +48,6 @@ configs = st.builds(
 )
 
 
-@settings(deadline=None)  # the first one imports pydantic
 @given(configs)
 def test_a_config_comes_back_from_its_file(config: RunConfig) -> None:
     again = RunConfig.make(tomllib.loads(config.to_toml()))

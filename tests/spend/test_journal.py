@@ -20,7 +20,6 @@ from llmopt.spend.journal import Journal, first_record, read_journal
 
 QUICK = settings(
     max_examples=60,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

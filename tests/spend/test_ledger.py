@@ -14,7 +14,7 @@ from llmopt.errors import BudgetExhausted
 from llmopt.spend.currency import CURRENCIES
 from llmopt.spend.ledger import Caps, Ledger
 
-QUICK = settings(max_examples=200, deadline=None, derandomize=True)
+QUICK = settings(max_examples=200, derandomize=True)
 
 
 def test_reserve_and_settle() -> None:
@@ -188,7 +188,7 @@ def test_no_cap_is_passed(caps: Caps, spends: list[tuple[int, int, int, float, i
         assert ledger.room(cap) >= -1e-6  # nothing is left reserved
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(_CAPS, st.integers(0, 2**32))
 def test_no_cap_is_passed_by_threads(caps: Caps, seed: int) -> None:
     ledger = Ledger(caps)

@@ -169,6 +169,25 @@ def test_a_word_takes_no_credit_from_one_that_was_tried_alone() -> None:
     assert {"cheap", "neat"} <= {*table.idle, *table.unknown}
 
 
+def test_a_word_takes_no_credit_from_its_company_and_no_blame() -> None:
+    """Sixteen lines of one reply: three words are in all of them, three others ruin theirs."""
+    start = scored("a photo of a {}.", [-2.0, -2.1, -1.9, -2.0])
+    words = [f"w{letter}" for letter in "abcdefghijklmnop"]
+    harm = {"wa": 1.6, "wf": 0.9, "wk": 2.1}
+    lines = [
+        scored(
+            f"a photo of a purple lined uniform {word} {{}}.",
+            np.array([-1.2, -1.4, -1.0, -1.2])
+            - harm.get(word, 0.001 * n) * np.array([1, 0.9, 1.1, 1]),
+        )
+        for n, word in enumerate(words)
+    ]
+    table = word_table([start, *lines], start, 2)
+    assert {word.text for word in table.helped} == {"purple {}", "lined", "uniform"}
+    assert {word.text for word in table.hurt} >= set(harm)
+    assert abs(sum(word.change for word in table.helped) - 0.75) < 0.1
+
+
 def test_words_with_the_very_same_scores_may_be_unknown() -> None:
     same = [
         scored(f"a photo of a {w} {{}}.", [-1.01, -1.13, -0.9, -1.0])

@@ -300,14 +300,14 @@ def _check_reply(text: str) -> None:
     assert all(r.reason and r.message for r in parsed.rejected)
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=500, derandomize=True)
 @given(_REPLIES)
 def test_fuzz(text: str) -> None:
     _check_reply(text)
 
 
 @pytest.mark.slow
-@settings(max_examples=20_000, deadline=None, derandomize=True)
+@settings(max_examples=20_000, derandomize=True)
 @given(_REPLIES)
 def test_fuzz_long(text: str) -> None:
     _check_reply(text)
@@ -327,14 +327,14 @@ _FRAMES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(st.lists(_TEMPLATES, min_size=1, max_size=6, unique_by=str.lower), _FRAMES)
 def test_round_trip_of_lists(texts: list[str], frame: str) -> None:
     reply = "\n".join(frame.replace("{}", "%s") % text for text in texts)
     assert [t.text for t in parse_reply(reply).templates] == texts
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.lists(_TEMPLATES, min_size=1, max_size=6, unique_by=str.lower), st.booleans())
 def test_round_trip_of_json(texts: list[str], keyed: bool) -> None:
     reply = json.dumps({"templates": texts} if keyed else texts)

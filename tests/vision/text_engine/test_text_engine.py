@@ -51,7 +51,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
 # ---------------------------------------------------------------------------------- text prompts
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     name=st.sampled_from((*CAUSAL, *PADDED)),
     classnames=st.lists(st.sampled_from(NAMES) | st.text(max_size=30), min_size=1, max_size=12),
@@ -73,7 +73,7 @@ def test_features_equal_the_models_own(
     assert engine.counts.computed - before.computed == len(set(engine.normal_forms(texts)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     forms=st.lists(
         st.lists(st.integers(0, 3), min_size=1, max_size=30).map(tuple), max_size=40, unique=True
@@ -256,7 +256,7 @@ def soft_loop(name: str, contexts: torch.Tensor, classnames: list[str]) -> torch
     return F.normalize(torch.stack(features), dim=-1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     name=st.sampled_from(("ViT-B-32", "RN50-quickgelu", "ViT-L-14-worldwide")),
     classnames=st.lists(st.sampled_from(NAMES), min_size=1, max_size=9),
