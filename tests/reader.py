@@ -36,7 +36,7 @@ from llmopt.vision.server.keys import Keys
 from llmopt.vision.server.service import Protection
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^ *```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 OURS = ("shapes-tiny", "local-dir:")
 _SHELL = {"cat", "head", "ls", "mkdir", "python"}
 _FIRST: list[tuple[Path, str]] = []

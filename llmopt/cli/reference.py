@@ -22,6 +22,7 @@ GLOSSARY: Final = Path(__file__).with_name("glossary.toml")
 
 def commands() -> str:
     """Every command with its arguments and options, as ``--help`` shows them."""
+    from llmopt import errors
     from llmopt.cli.app import COMMANDS, load
 
     parts = [
@@ -29,6 +30,8 @@ def commands() -> str:
         "`llmopt COMMAND --help` shows the same in a terminal.",
         "## Exit codes",
         _table(("code", "means"), _exit_codes()),
+        "In Python these are exceptions, in one tree:",
+        _shown(inspect.getdoc(errors) or ""),
     ]
     for name in COMMANDS:
         parts += _command(f"llmopt {name}", load(name))
@@ -303,6 +306,30 @@ def _documented(name: str, found: Any) -> str:
     return f"```text\n{name}{takes}\n\n{_plain(inspect.getdoc(found) or '')}\n```"
 
 
+def names() -> str:
+    """What an option may name: data sets, black boxes, language models, formats."""
+    from llmopt import export
+    from llmopt.data import registry
+    from llmopt.language.providers import PACKAGES
+    from llmopt.vision import boxes
+
+    rows = [(f"`{name}:MODEL`", package) for name, package in sorted(PACKAGES.items())]
+    return "\n\n".join([
+        "## --dataset", _shown(inspect.getdoc(registry) or ""),
+        "## --blackbox", _shown(inspect.getdoc(boxes) or ""),
+        "## --llm",
+        "`builtin`, `openai:MODEL`, `replay:FILE`; any name with `--llm-base-url`; what LangChain "
+        "knows, with its package installed beside llmopt:",
+        _table(("`--llm`", "package"), rows),
+        "## --format", _shown(inspect.getdoc(export) or ""),
+    ])  # fmt: skip
+
+
+def _shown(text: str) -> str:
+    """A docstring as it stands there."""
+    return f"```text\n{_plain(text)}\n```"
+
+
 def words() -> str:
     """What the words mean that llmopt prints."""
     parts = []
@@ -321,7 +348,8 @@ def glossary() -> dict[str, dict[str, Any]]:
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     one.__name__: one
     for one in (
-        commands, optimizers, heads, config, result, journal, currencies, http, python, words,
+        commands, python, optimizers, heads, config, names,
+        result, journal, currencies, http, words,
     )
 }  # fmt: skip
 """Pages by name."""

@@ -43,8 +43,7 @@ def chat_bounds(
         return bounds, []
     notes = [
         "Token bounds count a byte as a token and every reply at its full length "
-        f"(max_tokens={reply_tokens}); the real figure is far lower, a sixtieth in the README's "
-        "first run. "
+        f"(max_tokens={reply_tokens}); the real figure is far lower ('llmopt docs budget'). "
         "Failed calls and retries count against the caps too.",
         "A cap on tokens or money is what can be lost: the bound of a call is put aside before it "
         "is sent. If a service reports more than that, its figure is recorded and nothing more is "

@@ -128,7 +128,7 @@ class RunConfig(Settings):
     device: Annotated[str, Option("cpu, cuda …", MODEL)] = "auto"
     precision: Annotated[
         str,
-        Option("full, fp64, fp32, fp16, bf16.", MODEL, default="auto: see README, With your own"),
+        Option("full, fp64, fp32, fp16, bf16.", MODEL, default="auto: see llmopt docs devices"),
     ] = "auto"
     batch_size: Annotated[
         int | None, Option("Images at a time.", MODEL, default="auto", ge=1, free=True)
