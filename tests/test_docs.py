@@ -89,7 +89,7 @@ def test_reference_is_made_from_code(name: str) -> None:
         "currencies": [f"`{one}`" for one in CURRENCIES],
         "http": ["## POST /scores", "## POST /v1/embeddings", "`images`"],
         "python": ["## run", "### Task.from_images"],
-        "names": ["folder:PATH", "openclip", "`anthropic:MODEL`", "http://HOST:PORT"],
+        "names": ["| `folder:PATH` |", "openclip", "`anthropic:MODEL`", "http://HOST:PORT"],
         "words": [f"## {term}" for term in glossary()],
     }[name]
     assert [one for one in wanted if one not in text] == []

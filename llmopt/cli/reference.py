@@ -12,9 +12,11 @@ import importlib
 import inspect
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from llmopt.cli.markdown import one_line, plain, prose, shown, table, value, with_tables
 
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 GLOSSARY: Final = Path(__file__).with_name("glossary.toml")
@@ -29,9 +31,9 @@ def commands() -> str:
         "Every command that reports takes `--json`. Progress goes to stderr, results to stdout. "
         "`llmopt COMMAND --help` shows the same in a terminal.",
         "## Exit codes",
-        _table(("code", "means"), _exit_codes()),
+        table(("code", "means"), _exit_codes()),
         "In Python these are exceptions, in one tree:",
-        _shown(inspect.getdoc(errors) or ""),
+        shown(inspect.getdoc(errors) or ""),
     ]
     for name in COMMANDS:
         parts += _command(f"llmopt {name}", load(name))
@@ -52,12 +54,12 @@ def _exit_codes() -> Iterator[tuple[str, str]]:
 
 def _command(name: str, command: Any) -> Iterator[str]:
     yield f"## {name}"
-    yield _prose(command.help or "")
+    yield prose(command.help or "")
     for inner, found in getattr(command, "commands", {}).items():
         yield from (part.replace("## ", "### ", 1) for part in _command(f"{name} {inner}", found))
     given = [one for one in command.params if "--help" not in one.opts and not one.hidden]
     if given:
-        yield _table(("", "what"), map(_parameter, given))
+        yield table(("", "what"), map(_parameter, given))
 
 
 def _parameter(given: Any) -> tuple[str, str]:
@@ -101,17 +103,17 @@ def heads() -> str:
 
 
 def _method(told: Mapping[str, Any]) -> Iterator[str]:
-    yield _prose(told["source"] or told["does"])
+    yield prose(told["source"] or told["does"])
     if told["settings"]:
         yield _settings(told["settings"])
 
 
 def _settings(found: Sequence[Mapping[str, Any]]) -> str:
     rows = [
-        (f"`{one['name']}`", _value(one["default"]), one["values"], _prose(one["meaning"]))
+        (f"`{one['name']}`", value(one["default"]), one["values"], prose(one["meaning"]))
         for one in found
     ]
-    return _table(("setting", "default", "values", "what"), rows)
+    return table(("setting", "default", "values", "what"), rows)
 
 
 def config() -> str:
@@ -123,7 +125,7 @@ def config() -> str:
     said = options()
     rows = [
         (f"`{one.name}`", f"`{said[one.name].flag}`",
-         said[one.name].default or _value(one.default), one.values, said[one.name].help)
+         said[one.name].default or value(one.default), one.values, said[one.name].help)
         for one in describe(RunConfig)
     ]  # fmt: skip
     names = ("in the file", "on the command line", "default", "values", "what")
@@ -132,7 +134,7 @@ def config() -> str:
         "the file. A run keeps its own in `config.toml`. `llmopt run --config-schema` prints the "
         "JSON schema, with the settings of every optimizer, for editors that check files: "
         "[config.schema.json](config.schema.json).",
-        _table(names, rows),
+        table(names, rows),
         "## Settings of the language model",
         "`--llm-set KEY=VALUE`, or a table `[llm_settings]` in the file.",
         _settings([dataclasses.asdict(one) for one in describe(LlmSettings)]),
@@ -147,7 +149,7 @@ def result() -> str:
         "a run folder is read; a file may hold more. The currencies of `ledger` (the search) and "
         "`evaluation` (the one test) are [a page of their own](currencies.md).",
         "The same as a JSON schema: [result.schema.json](result.schema.json).",
-        _table(("key", "type", "what"), _keys(schema, schema["$defs"])),
+        table(("key", "type", "what"), _keys(schema, schema["$defs"])),
     ])  # fmt: skip
 
 
@@ -167,7 +169,7 @@ def _keys(
         what = said.get(name) or (inner or {}).get("description", "").partition("\n")[0]
         kind = kind if inner is None else "list of tables" if "list" in kind else "table"
         seldom = "" if name in schema.get("required", ()) else ", not always"
-        yield f"`{before}{name}`", kind + seldom, _prose(what)
+        yield f"`{before}{name}`", kind + seldom, prose(what)
         if inner is not None:
             yield from _keys(inner, named, f"{before}{name}{'[]' * ('list' in kind)}.")
 
@@ -177,11 +179,11 @@ def journal() -> str:
     from llmopt.spend import journal
 
     return "\n\n".join([
-        _prose(inspect.getdoc(journal) or ""),
+        prose(inspect.getdoc(journal) or ""),
         "Every line has `at` (seconds of work on the run), `kind`, `stream`, `data`, and `crc`; "
         "one that was paid has `key`, a hash of the question.",
         "## Kinds of record",
-        _table(("kind", "keys of `data`", "written by"), sorted(_records())),
+        table(("kind", "keys of `data`", "written by"), sorted(_records())),
     ])  # fmt: skip
 
 
@@ -225,9 +227,9 @@ def currencies() -> str:
         for one in currency.CURRENCIES.values()
     ]  # fmt: skip
     return "\n\n".join([
-        _prose(inspect.getdoc(currency) or ""),
+        prose(inspect.getdoc(currency) or ""),
         "## Currencies",
-        _table(("in `ledger`", "called", "unit", "kind", "capped by"), spent),
+        table(("in `ledger`", "called", "unit", "kind", "capped by"), spent),
     ])  # fmt: skip
 
 
@@ -246,15 +248,15 @@ def http() -> str:
     parts = ["A running server describes itself at `/docs` and `/openapi.json`."]
     for path, verbs in told["paths"].items():
         for verb, said in verbs.items():
-            parts += [f"## {verb.upper()} {path}", _prose(said.get("description", ""))]
+            parts += [f"## {verb.upper()} {path}", prose(said.get("description", ""))]
             for what, where in (
                 ("takes", said.get("requestBody")),
                 ("answers", said["responses"].get("200")),
             ):
                 if where and (ref := _reference(where)):
                     parts += [
-                        f"{what} **{ref}**: {_line(schemas[ref].get('description', ''))}",
-                        _table(("key", "type"), _properties(schemas[ref])),
+                        f"{what} **{ref}**: {one_line(schemas[ref].get('description', ''))}",
+                        table(("key", "type"), _properties(schemas[ref])),
                     ]
     return "\n\n".join(parts)
 
@@ -303,7 +305,7 @@ def _documented(name: str, found: Any) -> str:
     takes = ""
     with contextlib.suppress(ValueError):  # exceptions have no signature
         takes = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(found)))
-    return f"```text\n{name}{takes}\n\n{_plain(inspect.getdoc(found) or '')}\n```"
+    return f"```text\n{name}{takes}\n\n{plain(inspect.getdoc(found) or '')}\n```"
 
 
 def names() -> str:
@@ -315,19 +317,14 @@ def names() -> str:
 
     rows = [(f"`{name}:MODEL`", package) for name, package in sorted(PACKAGES.items())]
     return "\n\n".join([
-        "## --dataset", _shown(inspect.getdoc(registry) or ""),
-        "## --blackbox", _shown(inspect.getdoc(boxes) or ""),
+        "## --dataset", with_tables(inspect.getdoc(registry) or ""),
+        "## --blackbox", with_tables(inspect.getdoc(boxes) or ""),
         "## --llm",
         "`builtin`, `openai:MODEL`, `replay:FILE`; any name with `--llm-base-url`; what LangChain "
         "knows, with its package installed beside llmopt:",
-        _table(("`--llm`", "package"), rows),
-        "## --format", _shown(inspect.getdoc(export) or ""),
+        table(("`--llm`", "package"), rows),
+        "## --format", with_tables(inspect.getdoc(export) or ""),
     ])  # fmt: skip
-
-
-def _shown(text: str) -> str:
-    """A docstring as it stands there."""
-    return f"```text\n{_plain(text)}\n```"
 
 
 def words() -> str:
@@ -376,33 +373,5 @@ SCHEMAS: Final = {"config.schema.json": config_schema, "result.schema.json": res
 def page(name: str) -> str:
     """A page as Markdown."""
     made = PAGES[name]
-    return f"# {name.capitalize()}\n\n{_prose(made.__doc__ or '')}\n\n{made()}\n"
-
-
-# --- Markdown ------------------------------------------------------------------------------------
-
-
-def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [names, ["---"] * len(names), *rows]
-    cells = [[_line(cell).replace("|", r"\|") for cell in row] for row in lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
-
-
-def _line(text: str | None) -> str:
-    return " ".join((text or "").split())
-
-
-def _plain(text: str) -> str:
-    """A docstring without the marks of Sphinx."""
-    return re.sub(r":\w+:`[~.]*([^`]*)`", r"\1", text).replace("``", "'")
-
-
-def _prose(text: str) -> str:
-    """A docstring as Markdown."""
-    return re.sub(r":\w+:`[~.]*([^`]*)`", r"`\1`", text).replace("``", "`").replace("'{}'", "`{}`")
-
-
-def _value(value: object) -> str:
-    from llmopt.cli.methods import typed
-
-    return f"`{typed(value) or '(empty)'}`"
+    title = name.upper() if name == "http" else name.capitalize()
+    return f"# {title}\n\n{prose(made.__doc__ or '')}\n\n{made()}\n"
