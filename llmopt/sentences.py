@@ -167,6 +167,35 @@ def names_class(
     return next((name for name in classnames if name in found), None)
 
 
+def mentioned(text: str, names: Sequence[str]) -> list[str]:
+    """The names that stand in a text, in either number, as they come; the longer of two in a place.
+
+    What is denied is not meant: ``not a circle`` mentions nothing.
+    """
+    index, lengths = _named(tuple(names), False)
+    words, found, place = _words(text).split(), [], 0
+    while place < len(words):
+        for n in sorted(lengths, reverse=True):
+            *before, last = words[place : place + n] or [""]
+            keys = [(*before, form) for form in _numbers(last)] if place + n <= len(words) else []
+            if name := next((index[key] for key in keys if key in index), None):
+                if not _DENIED & set(words[max(0, place - 2) : place]):
+                    found.append(name)
+                place += n
+                break
+        else:
+            place += 1
+    return list(dict.fromkeys(found))
+
+
+def meant(word: str, names: Sequence[str]) -> str | None:
+    """The one name that a word is another common word for; None for none or several."""
+    forms = _numbers(" ".join(_words(word).split()))
+    others = {other for form in forms for other in _synonyms().get(form, ())}
+    found = [name for name in names if " ".join(_words(name).split()) in others]
+    return found[0] if len(found) == 1 else None
+
+
 @lru_cache(maxsize=8)
 def _named(
     classnames: tuple[str, ...], synonyms: bool
@@ -183,6 +212,7 @@ def _named(
     return index, frozenset(map(len, index))
 
 
+_DENIED = frozenset({"not", "no", "nor", "neither", "without", "isn", "t"})
 _ENDINGS = (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"))
 
 

@@ -119,8 +119,11 @@ def _config(told: Mapping[str, Any]) -> RunConfig:
     path, trusted = given.pop("config_file", None), given.pop("trust_config", False)
     values = read_config(path) if path else {}
     # What is typed is meant: the variables it names, and the addresses.
-    named = re.findall(r"\w+", " ".join(given.get("llm_settings", [])))
-    typed: dict[str, Any] = dict.fromkeys(given.keys() & {"llm_base_url", "blackbox"}, "")
+    by_hand = [*given.get("llm_settings", []), *given.get("blackbox_settings", [])]
+    named = re.findall(r"\w+", " ".join(by_hand))
+    typed: dict[str, Any] = dict.fromkeys(given.keys() & {"llm_base_url"}, "")
+    if "blackbox" in given and not values.get("blackbox_settings"):  # they may name an address
+        typed |= {"blackbox": "", "blackbox_settings": {}}
     for name, value in given.items():
         if isinstance(value, list):
             value = {**values.get(name, {}), **parse_assignments(value)}

@@ -218,7 +218,8 @@ def print_plan(plan: Plan) -> None:
     out = console()
     rows = []
     for row in plan.rows:
-        test = plan.test.under(row.name) or plan.test.get(row.name)
+        known = row.name in plan.test
+        test = plan.test[row.name] if known else plan.test.under(row.name)
         rows.append((row.label, row.most_text, row.cap_text, amount(row.name, test or None, "")))
     columns = text_columns("spend", "at most", "cap", "test, apart")
     print_table(out, columns, rows, title=plan.title)

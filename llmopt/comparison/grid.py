@@ -63,7 +63,13 @@ class Arm:
                     f"--{name.replace('_', '-')} to compare"
                 )
             if name not in known:
-                options = known - {"settings", "llm_settings", "optimizer", *_SHARED}
+                options = known - {
+                    "settings",
+                    "llm_settings",
+                    "blackbox_settings",
+                    "optimizer",
+                    *_SHARED,
+                }
                 raise ConfigError(
                     f"arm '{self.name}': '{name}' is no option of a run and no setting of "
                     f"'{self.optimizer}'{nearest(name, [*options, *settings])} "
@@ -217,7 +223,8 @@ def key(config: RunConfig) -> str:
     for name in _ELSEWHERE:
         del values[name]
     values["settings"] = optimizer_of(config).as_given()
-    values["llm_settings"] = {k: str(v) for k, v in config.llm_settings.items()}
+    for name in ("llm_settings", "blackbox_settings"):
+        values[name] = {k: str(v) for k, v in values[name].items()}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -27,6 +27,9 @@ class Asker:
         scrub: masks secrets in what is raised.
         remark: told of what is asked in another form.
         ways: the options that say what is asked and where.
+
+    Attributes:
+        model: as it is asked by now.
     """
 
     def __init__(
@@ -38,7 +41,7 @@ class Asker:
         ways: failures.Ways = failures.CHAT,
     ) -> None:
         self._name = name
-        self._model = model
+        self.model = model
         self._scrub = scrub
         self._remark = remark
         self._ways = ways
@@ -47,7 +50,7 @@ class Asker:
 
     def close(self) -> None:
         """Close the model's connections; nothing can be asked afterwards."""
-        wire.close(self._model)
+        wire.close(self.model)
 
     def ask(
         self,
@@ -68,7 +71,7 @@ class Asker:
             FormRefused: another form is taken from now on; ask again.
             ServiceError: anything else.
         """
-        model = self._model
+        model = self.model
         if self._two_roles:
             messages = remedies.two_roles(messages)
         config: Any = {"metadata": dict(metadata or {})}
@@ -100,20 +103,18 @@ class Asker:
         most = name.removeprefix(f"{room.LIMIT}=")
         with self._lock:
             if most != name and most.isdecimal():
-                before = room.limit_of(self._model)
+                before = room.limit_of(self.model)
                 if before is None or not 0 < int(most[:9]) < before:
                     return
-                self._model = self._model.model_copy(
-                    update=room.limited(self._model, int(most[:9]))
-                )
+                self.model = self.model.model_copy(update=room.limited(self.model, int(most[:9])))
                 doing = f"has no room for replies of {before} tokens: asking for at most {most}"
             elif name == remedies.SYSTEM_ROLE:
                 if self._two_roles:
                     return
                 self._two_roles = True
                 doing = remedies.REMEDIES[name].doing
-            elif change := remedies.changes(self._model).get(name):
-                self._model = self._model.model_copy(update=change)
+            elif change := remedies.changes(self.model).get(name):
+                self.model = self.model.model_copy(update=change)
                 doing = remedies.REMEDIES[name].doing
             else:
                 return

@@ -7,17 +7,19 @@ count is recorded as it is, and said: the caps stand on the bound.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from llmopt.language import records, wire
 from llmopt.language.prices import Price, text_least
 from llmopt.language.records import Question
+from llmopt.language.wire import Usage
 
 if TYPE_CHECKING:
-    from langchain_core.messages import AIMessage
+    from langchain_core.messages import AIMessage, BaseMessage
 
-_MOST: Final = 10_000_000
+MOST: Final = 10_000_000
 """Tokens; no model reads or writes more in one call. A larger count is broken itself."""
 
 
@@ -38,6 +40,13 @@ class Bill:
     broken: str = ""
 
 
+def at_least(usage: Usage, sent: Sequence[BaseMessage], answer: AIMessage) -> Usage:
+    """A service's count, and not below the fewest tokens that the texts can take."""
+    tokens_in = max(usage.tokens_in, sum(map(text_least, wire.texts(sent))))
+    tokens_out = max(usage.tokens_out, sum(map(text_least, wire.texts([answer]))))
+    return replace(usage, tokens_in=tokens_in, tokens_out=tokens_out)
+
+
 def bill(question: Question, answer: AIMessage, price: Price | None, *, ours: bool) -> Bill:
     """The bill of an answered call.
 
@@ -50,18 +59,16 @@ def bill(question: Question, answer: AIMessage, price: Price | None, *, ours: bo
     usage = wire.usage(answer)
     if usage is None:
         return Bill(question.upper, estimated=True)
-    taken = {"in": usage.tokens_in, "out": usage.tokens_out}
-    if not ours:
-        taken["in"] = max(taken["in"], sum(map(text_least, wire.texts(question.messages))))
-        taken["out"] = max(taken["out"], sum(map(text_least, wire.texts([answer]))))
+    counted = usage if ours else at_least(usage, question.messages, answer)
+    taken = {"in": counted.tokens_in, "out": counted.tokens_out}
     reserved = {"in": question.bound.tokens_in, "out": question.bound.tokens_out}
     over = [
-        f"{min(taken[way], _MOST):,} tokens {way} where {reserved[way]:,} were reserved"
+        f"{min(taken[way], MOST):,} tokens {way} where {reserved[way]:,} were reserved"
         for way in taken
         if taken[way] > reserved[way]
     ]
     broken = f"a call took {' and '.join(over)}" if over else ""
-    if max(taken.values()) > _MOST:
+    if max(taken.values()) > MOST:
         return Bill(question.upper, estimated=True, broken=f"{broken}, or more, as it says")
     raised = taken != {"in": usage.tokens_in, "out": usage.tokens_out}
     cost = (taken["in"], taken["out"], usage.cached, usage.written)

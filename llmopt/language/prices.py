@@ -123,7 +123,9 @@ def parse_price(text: str) -> Price:
     return Price(input_, output)
 
 
-def require_price(spec: str, price: Price | None, max_usd: float | None) -> None:
+def require_price(
+    spec: str, price: Price | None, max_usd: float | None, option: str = "--llm-set"
+) -> None:
     """Refuse a cap on money that could not be kept.
 
     Raises:
@@ -132,7 +134,7 @@ def require_price(spec: str, price: Price | None, max_usd: float | None) -> None
     if max_usd is not None and price is None:
         raise ConfigError(
             f"--max-usd {max_usd:g} cannot be kept: the price of '{spec}' is not known; give it "
-            "as --llm-set price=INPUT,OUTPUT in US dollars per million tokens, or cap --max-tokens"
+            f"as {option} price=INPUT,OUTPUT in US dollars per million tokens, or cap --max-tokens"
         )
 
 

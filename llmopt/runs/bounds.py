@@ -18,12 +18,15 @@ from llmopt.heads.bank import Bank, default_bank
 from llmopt.search.text.racing import few
 from llmopt.spend.currency import Spend
 from llmopt.task import Task
+from llmopt.template import Template
 from llmopt.vision.answers import WIDEST
 from llmopt.vision.base import Access, BlackBox
 
 if TYPE_CHECKING:
     from llmopt.runs.compose import Setup
 
+_LONGEST: Final = Template("x" * 600 + " {}")
+"""No search makes longer ones, and no box that counts them takes them."""
 _LOOKUPS: Final = 4
 """Texts whose token vectors a search for a soft prompt starts from, at most."""
 
@@ -36,6 +39,19 @@ def together(box: BlackBox | None) -> bool:
 def outside(box: BlackBox | None) -> bool:
     """Whether what a box receives may cost more than time here: it is remote, or a function."""
     return box is not None and (bool(box.address) or together(box))
+
+
+def billed(sent: Spend, task: Task, box: BlackBox | None) -> Spend:
+    """What a box that costs money charges at most for what is sent to it, beside that."""
+    if box is None:
+        return Spend()
+    classes, images = task.classnames, int(sent["image_encodings"])
+    prompts = _LONGEST.fill_all(classes)
+    if together(box):
+        return Spend(**box.dues(images, prompts))
+    rounds = ceil(sent["text_encodings"] / len(classes))
+    texts = {name: rounds * due for name, due in box.dues(0, prompts).items()}
+    return Spend(**box.dues(images, ())) + Spend(**texts)
 
 
 def received(bounds: Spend, task: Task, box: BlackBox | None) -> Spend:
@@ -55,8 +71,11 @@ def received(bounds: Spend, task: Task, box: BlackBox | None) -> Spend:
         once = bounds["image_encodings"] if box is not None and box.holds_images else 0
         counted = ("text_encodings", "pairs_scored", "black_box_calls")
         changed = {name: sent[name] for name in counted}
-        return Spend(**{**bounds, **changed, "image_encodings": sent["image_encodings"] or once})
-    return bounds + _calls(bounds, rounds, classes, box)
+        images = sent["image_encodings"] or once
+        sent = Spend(**{**bounds, **changed, "image_encodings": images})
+    else:
+        sent = bounds + _calls(bounds, rounds, classes, box)
+    return sent + billed(sent, task, box)
 
 
 def start_bounds(task: Task, box: BlackBox | None) -> Spend:
@@ -64,9 +83,11 @@ def start_bounds(task: Task, box: BlackBox | None) -> Spend:
     images, classes = len(task.train), len(task.classnames)
     if together(box):
         spent = _scored(box, images, classes, 1)
-        return spent if spent["image_encodings"] else spent + Spend(image_encodings=images)
-    pairs = images * classes
-    return Spend(image_encodings=images, text_encodings=classes, pairs_scored=pairs)
+        least = spent if spent["image_encodings"] else spent + Spend(image_encodings=images)
+    else:
+        pairs = images * classes
+        least = Spend(image_encodings=images, text_encodings=classes, pairs_scored=pairs)
+    return least + billed(least, task, box)
 
 
 def run_bounds(setup: Setup, box: BlackBox | None) -> Spend:
@@ -74,7 +95,8 @@ def run_bounds(setup: Setup, box: BlackBox | None) -> Spend:
     task = setup.task
     bounds = setup.optimizer.bounds(task)
     if together(box):
-        return received(bounds, task, box) + _head_by_scores(setup, box)
+        more = _head_by_scores(setup, box)
+        return received(bounds, task, box) + more + billed(more, task, box)
     classes, few = len(task.classnames), len(task.train) + len(task.val)
     contexts = views = 0
     if bounds["soft_prompt_encodings"]:
@@ -111,6 +133,11 @@ def stage_bounds(setup: Setup, box: BlackBox | None) -> dict[str, Spend]:
 
 def test_bounds(setup: Setup, box: BlackBox | None) -> Spend:
     """Of measuring the start and what was found on the test images, once."""
+    sent = _sent_by_test(setup, box)
+    return sent + billed(sent, setup.task, box)
+
+
+def _sent_by_test(setup: Setup, box: BlackBox | None) -> Spend:
     images, classes = len(setup.dataset.split("test")), len(setup.task.classnames)
     # The start's among them, and those of what was best before a language model was asked.
     optimizer, task = setup.optimizer, setup.task

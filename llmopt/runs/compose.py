@@ -22,6 +22,7 @@ from llmopt.errors import AccessError, ConfigError
 from llmopt.heads.predictor import head_names, heads_for
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig, optimizer_of
+from llmopt.runs.model import ModelChoice
 from llmopt.search import OPTIMIZERS, make_optimizer
 from llmopt.search.base import Optimizer
 from llmopt.spend.events import Watch
@@ -32,7 +33,7 @@ from llmopt.template import PLAIN, Template, clean
 from llmopt.vision.base import BlackBox
 from llmopt.vision.boxes import LOCAL, split_tag
 from llmopt.vision.feature_cache import FeatureCache
-from llmopt.vision.precision import AUTO, settle
+from llmopt.vision.precision import settle
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -75,70 +76,6 @@ class Given:
         if self.optimizer is not None:
             changes |= _named(self.optimizer)
         return dataclasses.replace(config, **changes)
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """A black box, chosen but not open.
-
-    Attributes:
-        model, pretrained, device, precision, batch_size: of an open_clip model.
-        address: of another kind of box, in place of it.
-        box: one that is open already.
-    """
-
-    model: str = ""
-    pretrained: str = ""
-    address: str = ""
-    device: str = "auto"
-    precision: str = AUTO
-    batch_size: int | None = None
-    box: BlackBox | None = None
-
-    @property
-    def title(self) -> str:
-        """The address of a remote box, or the model's name."""
-        return self.address or self.model
-
-    @property
-    def undecided(self) -> bool:
-        """Whether its precision is found out when a run begins."""
-        open_clip = self.box is None and not self.address
-        return open_clip and self.precision == AUTO and self.model != "shapes-tiny"
-
-    def look(self) -> BlackBox | None:
-        """The box, where it is open already or remote; None for a model that is still to be loaded.
-
-        Asking a remote box what it is costs nothing.
-        """
-        return self.open(Watch()) if self.box is not None or self.address else None
-
-    def open(self, watch: Watch) -> BlackBox:
-        """The box.
-
-        Raises:
-            UserError: it cannot be had.
-            ServiceError: it is remote, and does not answer.
-        """
-        if self.box is not None:
-            return self.box
-        if self.address:
-            from llmopt.vision.boxes import open_black_box
-
-            return open_black_box(self.address)
-        from llmopt.vision.openclip import OpenClipBlackBox
-
-        watch.stage(f"loading {self.model} {self.pretrained}".strip())
-        box = OpenClipBlackBox(
-            self.model,
-            self.pretrained,
-            device=self.device,
-            precision=self.precision,
-            batch_size=self.batch_size,
-        )
-        if self.precision == "full":
-            watch.note(f"{self.model} computes in {box.precision}, in full precision")
-        return box
 
 
 @dataclass(frozen=True)
@@ -201,7 +138,11 @@ class Setup:
         For the beginning of a run. Where that is another than the rule's, the config keeps it: who
         goes on with the run, or takes up what it found, computes in the precision it began with.
         """
-        config, box, why = self.config, self.open_box(watch), ""
+        config, model, why = self.config, self.model, ""
+        box = self.open_box(watch)
+        if model.address and (found := model.decided(box, self.task, self.caps, watch)) != model:
+            model, box = found, found.open(watch)
+            config = dataclasses.replace(config, blackbox_settings=dict(model.settings))
         if self.model.undecided and box.info.precision == "fp32":
             watch.stage("looking whether bf16 predicts as fp32")
             other = dataclasses.replace(self.model, precision="bf16")
@@ -210,7 +151,7 @@ class Setup:
             watch.note(f"precision {why}")
             if box.info.precision == other.precision:
                 config = dataclasses.replace(config, precision=other.precision)
-        model = dataclasses.replace(self.model, box=box)
+        model = dataclasses.replace(model, box=box)
         return dataclasses.replace(self, config=config, model=model, precision_why=why)
 
     @cached_property
@@ -265,8 +206,11 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
                 f"'{optimizer.name}' asks what classes look like, which the built-in rewriter does "
                 "not know: choose a language model with --llm, or give --descriptions FILE"
             )
-        max_usd = llm.cap_on_usd(config.max_usd)
-        config = dataclasses.replace(config, llm=llm.spec, max_usd=max_usd)
+        config = dataclasses.replace(config, llm=llm.spec)
+    model = choose_model(config, given.box)
+    caps = [one.cap_on_usd(config.max_usd) for one in (llm, model) if one is not None]
+    max_usd = next((cap for cap in caps if cap is not None), None)
+    config = dataclasses.replace(config, max_usd=max_usd)
     if config.init_from:
         config = _from_found(config)
     start = Template(config.template)
@@ -286,7 +230,7 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
         task,
         dataset,
         optimizer,
-        choose_model(config, given.box),
+        model,
         llm,
         heads,
         config.head_views,
@@ -322,6 +266,7 @@ def choose_model(config: RunConfig, box: BlackBox | None = None) -> ModelChoice:
         model,
         pretrained,
         address,
+        config.blackbox_settings,
         config.device,
         config.precision,
         config.batch_size,

@@ -73,17 +73,6 @@ Given = Mapping[str, str | int | float | bool | None]
 """Settings by name, as texts or values."""
 
 
-# Where a secret goes that may not stand in these options.
-_WAYS: Final = {
-    "llm_base_url": "put it into an environment variable and name that: --llm-set key_env=NAME for "
-    "a key, --llm-set 'headers=Authorization: $NAME' for a header",
-    "llm_settings": "put it into an environment variable and name that: --llm-set key_env=NAME, or "
-    "--llm-set 'headers=X-Name: $NAME'",
-    "blackbox": "put a token into $LLMOPT_BLACKBOX_TOKEN; in Python, HttpBlackBox(URL) takes a "
-    "password too",
-}
-
-
 @dataclass(frozen=True)
 class RunConfig(Settings):
     """One run. Field names are the long options with underscores.
@@ -125,6 +114,9 @@ class RunConfig(Settings):
     blackbox: Annotated[
         str, Option("A remote black box instead: a URL, or KIND:ADDRESS.", MODEL)
     ] = ""
+    blackbox_settings: Annotated[
+        Given, Option("A setting of that box, KEY=VALUE; repeatable.", MODEL, "--blackbox-set")
+    ] = field(default_factory=dict)
     device: Annotated[str, Option("cpu, cuda …", MODEL)] = "auto"
     precision: Annotated[
         str,
@@ -205,27 +197,14 @@ class RunConfig(Settings):
             raise ConfigError(f"--head-views {self.head_views} is for a head; give --head too")
         if self.blackbox and (self.model or self.pretrained):
             raise ConfigError("give either --blackbox or --model, not both")
-        Template(self.template)
-        self._hold_no_secret()
-
-    def _hold_no_secret(self) -> None:
-        """Refuse secrets: options are written into the run folder and printed."""
-        from llmopt.remote.scrub import in_address, is_key
-
+        if self.blackbox_settings and not self.blackbox:
+            raise ConfigError("--blackbox-set is for a --blackbox; give that too")
         if self.llm_base_url and not self.llm_base_url.startswith(("http://", "https://")):
             raise ConfigError("--llm-base-url must begin with http:// or https://")
-        for name, option in options().items():
-            value = getattr(self, name)
-            for text in value.values() if isinstance(value, Mapping) else [value]:
-                if name == "template" or not isinstance(text, str):
-                    continue
-                held = in_address(text) or ("a key" if name in _WAYS and is_key(text) else "")
-                if held:
-                    way = _WAYS.get(name, "leave it out")
-                    raise ConfigError(
-                        f"{option.flag} holds {held}, and options are written into the run folder; "
-                        f"{way}"
-                    )
+        Template(self.template)
+        from llmopt.runs.secrets import refuse_secrets
+
+        refuse_secrets({name: option.flag for name, option in options().items()}, vars(self))
 
     @classmethod
     def out_of_range(cls, name: str, value: object, wanted: str) -> str:

@@ -22,7 +22,7 @@ from llmopt.runs.compose import Setup
 from llmopt.runs.config import RunConfig
 from llmopt.runs.speed import Speed
 from llmopt.search.text.racing import few
-from llmopt.spend.currency import CAPS, Spend, amount, label
+from llmopt.spend.currency import CAPS, Spend, amount, is_money, label
 from llmopt.vision.base import BlackBox
 from llmopt.vision.precision import announced
 
@@ -107,6 +107,9 @@ class Plan:
             ", ".join(f"{told(name) or 0:,.0f} {word}" for name, word in words.items())
             for told in (most.get, self.test.under)
         )
+        if usd := most.get("box_usd"):
+            search += f", {amount('box_usd', usd)}"
+            test += f", {amount('box_usd', self.test['box_usd'])}"
         return f"the black box receives at most {search}; in the test {test}"
 
     @property
@@ -147,8 +150,8 @@ class Plan:
         }
 
 
-def _amounts(most: Spend) -> dict[str, int]:
-    return {name: int(value) for name, value in most.items() if value}
+def _amounts(most: Spend) -> dict[str, float]:
+    return {n: value if is_money(n) else int(value) for n, value in most.items() if value}
 
 
 def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
@@ -161,7 +164,11 @@ def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
     task, caps = setup.task, setup.caps
     box = box or setup.model.look()
     bounds = run_bounds(setup, box)
-    rows = [Bound(name, int(most)) for name, most in bounds.items() if most and name not in CAPS]
+    rows = [
+        Bound(name, most, caps.llm_usd) if is_money(name) else Bound(name, int(most))
+        for name, most in bounds.items()
+        if most and name not in CAPS
+    ]
     ours = [name for name in CAPS if bounds.under(name) and not name.startswith("llm")]
     capped: dict[str, float | None] = {name: int(bounds.under(name)) for name in ours}
     notes = [
@@ -214,4 +221,5 @@ def _about(box: BlackBox | None, images: int) -> list[str]:
                 f"; new templates meet {first} of {images} training images first, and the others "
                 "unless they are clearly not among the best (the bounds count all)"
             )
-    return [f"{box.info.name} offers '{box.info.access}': {sent}. Calls that fail come on top."]
+    offered = f"{box.info.name} offers '{box.info.access}': {sent}. Calls that fail come on top."
+    return [offered, *box.notes()]

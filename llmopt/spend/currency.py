@@ -65,6 +65,7 @@ class Currency:
             interrupted; what is paid for already may still be looked at.
         price_of: what it pays for, of money. Where none of that was spent it comes to nothing, even
             if the price is unknown.
+        rare: told only where there is some; few black boxes take any.
         kind: ``spent``; ``lost``: paid for, perhaps, and never answered; ``aside``, told but no
             cost. Comparisons set what is spent beside accuracy.
     """
@@ -75,6 +76,7 @@ class Currency:
     cap: str = ""
     starts_work: bool = False
     price_of: str = ""
+    rare: bool = False
     kind: Literal["spent", "lost", "aside"] = "spent"
 
 
@@ -99,6 +101,9 @@ CURRENCIES: Final[Mapping[str, Currency]] = _table(
     Currency("soft_prompt_encodings", "soft-prompt encodings", cap="queries", starts_work=True),
     Currency("pairs_scored", "pairs scored", cap="pairs_scored"),
     Currency("black_box_calls", "black-box calls", cap="black_box_calls"),
+    Currency("box_tokens_in", "black-box tokens in", rare=True),
+    Currency("box_tokens_out", "black-box tokens out", rare=True),
+    Currency("box_usd", "black-box cost", "USD", cap="llm_usd", rare=True),
     Currency("llm_calls", "LLM calls", cap="llm_calls", starts_work=True),
     Currency("llm_tokens_in", "LLM tokens in", cap="llm_tokens"),
     Currency("llm_tokens_out", "LLM tokens out", cap="llm_tokens"),
@@ -118,6 +123,10 @@ CURRENCIES: Final[Mapping[str, Currency]] = _table(
     Currency("cache_hits", "cache hits", kind="aside"),
 )
 """In the order in which results list them."""
+
+BILLED: Final = ("box_tokens_in", "box_tokens_out", "box_usd")
+"""What a black box that is paid for charges beside what it receives: known only afterwards, so that
+a call puts the most aside before it is sent."""
 
 _MOST: Final = 2**53  # what a float counts exactly; nobody spends more
 

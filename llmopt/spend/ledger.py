@@ -186,10 +186,12 @@ class Ledger:
         """All currencies, whole numbers but for money, which is None where a price is unknown."""
         with self._changed:
             counts: dict[str, float | int | None] = {
-                name: int(value) if not is_money(name) else round(float(value), 9)
+                name: round(value) if not is_money(name) else round(float(value), 9)
                 for name, value in self._spent.items()
+                if value or not CURRENCIES[name].rare
             }
-        unknown = {name: None for name in counts if is_money(name) and not self.price_known}
+        ours = [name for name in counts if is_money(name) and not CURRENCIES[name].rare]
+        unknown = {name: None for name in ours if not self.price_known}
         return counts | unknown
 
     def state(self) -> dict[str, float]:

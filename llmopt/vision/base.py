@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, lru_cache
@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from llmopt.errors import AccessError, TemplateError
 from llmopt.images import Image
+from llmopt.remote.line import Line
 from llmopt.remote.retry import RetrySettings
 from llmopt.task import FloatArray
 from llmopt.template import Template, clean
@@ -34,6 +35,7 @@ from llmopt.template import Template, clean
 if TYPE_CHECKING:
     import torch
 
+    from llmopt.spend.ledger import Ledger
     from llmopt.vision.vocabulary import Vocabulary
 
 LONGEST_PAUSE = 30.0
@@ -103,6 +105,9 @@ class BlackBox(ABC):
         half: it computes in half precision, where small differences drown.
         pause: seconds before a call that failed is made again (see
             :class:`~llmopt.errors.RetryableError`); doubles from try to try.
+        at_once: calls that may be in progress at the same time, from several threads.
+        paid: its answers cost money: they are kept for good, and other runs take them from there.
+        tell: told what about it is worth a line.
     """
 
     gives_gradients: bool = True
@@ -112,6 +117,60 @@ class BlackBox(ABC):
     holds_images: bool = False
     half: bool = False
     pause: float = 0.5
+    at_once: int = 1
+    paid: bool = False
+    tell: Callable[[str], None] = staticmethod(lambda text: None)
+
+    def line(self, ledger: Ledger) -> Line:
+        """How its calls wait for each other and for the service."""
+        return Line(self.info.name, self.retry, ledger)
+
+    def dues(self, images: int, prompts: Sequence[str]) -> Mapping[str, float]:
+        """Tokens and money (:data:`~llmopt.spend.currency.BILLED`) that so much takes at most.
+
+        Args:
+            images: handed over; where it takes images and prompts together, each with all prompts.
+            prompts: handed over.
+        """
+        return {}
+
+    def took(self) -> Mapping[str, float] | None:
+        """What the last answer to this thread took of its dues; None where that is not known."""
+        return None
+
+    def ready(self) -> None:
+        """Find out whether it can be asked, before anything takes time. Costs nothing.
+
+        Raises:
+            ConfigError: a key or a package is missing.
+        """
+        _ = self.info
+
+    @property
+    def scale_known(self) -> bool:
+        """Whether its factor from cosine to logit is known, and need not be fitted on the shots."""
+        return True
+
+    def decided(self) -> dict[str, Any]:
+        """Settings that are found out by asking, once at the beginning of a run that keeps them.
+
+        Raises:
+            ConfigError: it cannot be asked in any way known.
+            ServiceError: it does not answer.
+        """
+        return {}
+
+    def notes(self) -> list[str]:
+        """What is worth knowing of its dues before anything is spent."""
+        return []
+
+    def cap_on_usd(self, max_usd: float | None) -> float | None:
+        """The cap on money: the given one, or a default where the box is paid for.
+
+        Raises:
+            ConfigError: a cap is given, and the price is not known.
+        """
+        return max_usd
 
     @property
     def retry(self) -> RetrySettings:

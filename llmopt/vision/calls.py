@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.errors import ModelError, ServiceError
-from llmopt.remote.line import Line
+from llmopt.errors import CapBroken, ModelError, ServiceError
+from llmopt.remote.failures import may_be_billed
+from llmopt.spend.currency import BILLED
 from llmopt.vision.base import Access, BlackBox
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
+Cost = Mapping[str, float]
 
 
 class Calls:
@@ -36,7 +41,10 @@ class Calls:
 
     def __init__(self, box: BlackBox, ledger: Ledger, kept: KeptAnswers | None = None) -> None:
         self._box, self._ledger, self._kept = box, ledger, kept
-        self._line = Line(box.info.name, box.retry, ledger)
+        self._line = box.line(ledger)
+        self._lock = threading.Lock()
+        self._busy, self._since = 0, 0.0
+        self._broken = ""
         self.seconds = 0.0
 
     def split(self, items: Sequence[T], most: int) -> list[Sequence[T]]:
@@ -49,73 +57,127 @@ class Calls:
         """Whether the answer to what is named so is there already."""
         return self._kept is not None and self._kept.has(name)
 
-    def one(
-        self, ask: Callable[[], T], cost: Callable[[], Mapping[str, float]], *, paid: bool = False
-    ) -> T:
+    def one(self, ask: Callable[[], T], cost: Callable[[], Cost], *, paid: bool = False) -> T:
         """The answer to one call; each try is charged, the first one unless it is paid for."""
-        unpaid = not paid
-
-        def once() -> T:
-            nonlocal unpaid
-            self._line.wait(0)
-            self._line.check()
-            if unpaid:
-                self._ledger.charge(**cost())
-            unpaid = True
-            try:
-                with self._timing():
-                    found = ask()
-            except ServiceError as error:
-                self._line.failed(error)
-                raise
-            self._line.answered()
-            return found
-
-        return self._line.persist(once)
+        return self._charged(ask, cost, paid)[0]
 
     def each(
         self,
         ask: Callable[[Sequence[T]], Array],
         batches: Sequence[Sequence[T]],
-        cost: Callable[[Sequence[T]], Mapping[str, float]],
+        cost: Callable[[Sequence[T]], Cost],
         check: Callable[[Sequence[T], Any], Array],
         *,
         paid: bool = False,
         name: Callable[[Sequence[T]], Sequence[Any]] | None = None,
     ) -> Array:
-        """The answers to a call for each batch, one after the other.
+        """The answers to a call for each batch, as many at a time as the box takes.
 
         Args:
             ask: the box.
             batches: of images or prompts.
             cost: of a call.
             check: of an answer; raises ValueError.
-            paid: the first try is paid for already.
-            name: what is asked, as JSON, by which the answer is found again; None keeps none.
+            paid: the first try is paid for already, but for what the box charges besides.
+            name: what is asked, as JSON, by which the answer is found again; None keeps none. Of
+                features, a name for each row.
 
         Raises:
             ModelError: an answer fails the check.
         """
 
-        def answer(batch: Sequence[T]) -> Array:
-            told = self.one(partial(ask, batch), partial(cost, batch), paid=paid)
+        def answer(batch: Sequence[T]) -> tuple[Array, Cost]:
+            told, spent = self._charged(partial(ask, batch), partial(cost, batch), paid)
             try:
-                return check(batch, told)
+                return check(batch, told), spent
             except ValueError as error:
                 raise ModelError(f"black box '{self._box.info.name}' {error}") from error
 
         def found(batch: Sequence[T]) -> Array:
             if self._kept is None or name is None:
-                return answer(batch)
+                return answer(batch)[0]
+            names = name(batch)
+            if paid and self._box.paid:  # features: each row may be met again in another batch
+                some = partial(check, batch[:1])
+                return self._kept.rows(
+                    names, lambda places: answer([batch[n] for n in places]), some, self._ledger
+                )
             asked = partial(answer, batch)
-            return self._kept.answer(name(batch), asked, partial(check, batch), self._ledger)
+            return self._kept.answer(names, asked, partial(check, batch), self._ledger)
 
-        return np.concatenate([found(batch) for batch in batches])
+        if self._box.at_once == 1 or len(batches) == 1:
+            return np.concatenate([found(batch) for batch in batches])
+        pool = ThreadPoolExecutor(self._box.at_once, thread_name_prefix="llmopt-box")
+        try:
+            return np.concatenate(list(pool.map(found, batches)))
+        finally:  # what is on its way is paid for: its answer is waited for, and kept
+            pool.shutdown(cancel_futures=True)
+
+    def _charged(
+        self, ask: Callable[[], T], cost: Callable[[], Cost], paid: bool
+    ) -> tuple[T, Cost]:
+        """The answer to one call, and what its tries took, but for what was paid before."""
+        spent: Counter[str] = Counter()
+        first = True
+
+        def once() -> T:
+            nonlocal first
+            due = cost()
+            billed = {name: due[name] for name in BILLED if name in due}
+            counts = {name: amount for name, amount in due.items() if name not in billed}
+            if paid and first:
+                counts = {}
+            tokens = sum(amount for name, amount in billed.items() if name != "box_usd")
+            self._line.wait(tokens)
+            if self._broken:
+                raise CapBroken(self._broken)
+            with self._ledger.reserve(**counts, **billed) as reservation:
+                try:
+                    self._line.check()
+                except ServiceError:
+                    reservation.release()  # nothing was sent
+                    raise
+                first = False
+                try:
+                    with self._timing():
+                        found = ask()
+                except ServiceError as error:
+                    taken = counts | (billed if may_be_billed(error) else {})
+                    spent.update(taken)
+                    reservation.settle(**taken)
+                    self._line.failed(error)
+                    raise
+                told = self._box.took()
+                taken = counts | (billed if told is None else dict(told))
+                spent.update(taken)
+                reservation.settle(**taken)
+                self._audit(billed, told or {})
+            used = sum(taken.get(name, 0) for name in BILLED if name != "box_usd")
+            self._line.answered(max(0, tokens - used))
+            return found
+
+        return self._line.persist(once), spent
+
+    def _audit(self, most: Cost, told: Cost) -> None:
+        """Remember a call that took more than was put aside, where a cap stands on that."""
+        over = [name for name in told if told[name] > most.get(name, 0) * (1 + 1e-9)]
+        if over and self._ledger.caps.llm_usd is not None:
+            name = over[0]
+            self._broken = (
+                f"{self._box.info.name}: a call took {told[name]:,.6g} {name} where "
+                f"{most.get(name, 0):,.6g} were put aside; nothing more is asked of it"
+            )
 
     @contextlib.contextmanager
     def _timing(self) -> Iterator[None]:
-        before = self._ledger.seconds()
+        with self._lock:
+            self._busy += 1
+            if self._busy == 1:
+                self._since = self._ledger.seconds()
         try:
             yield
         finally:
-            self.seconds += self._ledger.seconds() - before
+            with self._lock:
+                self._busy -= 1
+                if not self._busy:
+                    self.seconds += self._ledger.seconds() - self._since

@@ -1,29 +1,35 @@
-"""Answers of a black box in a run folder, so that a run that goes on asks for nothing again.
+"""Answers of a black box in a folder, so that nothing is asked for again.
 
-For boxes that are paid for what they receive: remote ones, and functions. A kept answer is charged
-what it took when it was sent, tries that failed included, so that the ledger of a run that was
-resumed says what all its sittings sent.
+For boxes that are paid for what they receive. Remote ones and functions have theirs in the run
+folder, so that a run that goes on repeats none; services that cost money have theirs in the cache,
+so that no other run does. A kept answer is charged what it took when it was sent, tries that failed
+included, so that the ledger says what a run sends that finds nothing kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import numpy.typing as npt
 
-from llmopt.spend.files import read_arrays, write_arrays
+from llmopt.spend.currency import BILLED
+from llmopt.spend.files import default_cache_dir, read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from llmopt.spend.ledger import Ledger
+    from llmopt.vision.base import BlackBox
 
 _ANSWER: Final = "answer"
 _COST: Final = "cost"
 _COUNTED: Final = ("image_encodings", "text_encodings", "pairs_scored", "black_box_calls")
+_MOST: Final = 2.0**53
 
 
 class KeptAnswers:
@@ -47,39 +53,85 @@ class KeptAnswers:
     def answer(
         self,
         asked: Sequence[Any],
-        ask: Callable[[], npt.NDArray[Any]],
+        ask: Callable[[], tuple[npt.NDArray[Any], Mapping[str, float]]],
         check: Callable[[Any], npt.NDArray[Any]],
         ledger: Ledger,
     ) -> npt.NDArray[Any]:
         """The kept answer, charged to the ledger; or what ``ask``, which charges it, gives.
 
+        ``ask`` tells what it charged.
+
         A file that is damaged, or fails the ``check`` of an answer (ValueError), is as good as
         none. One that cannot be written is left out.
         """
-        name = self._name(asked)
-        path = self._path(name)
-        self._times[name] += 1
+        path = self._next(asked)
+        kept = self._load(path, check, ledger)
+        if kept is not None:
+            return kept
+        found, spent = ask()
+        self._store(path, found, spent)
+        return found
+
+    def rows(
+        self,
+        asked: Sequence[Any],
+        ask: Callable[[list[int]], tuple[npt.NDArray[Any], Mapping[str, float]]],
+        check: Callable[[Any], npt.NDArray[Any]],
+        ledger: Ledger,
+    ) -> npt.NDArray[Any]:
+        """As :meth:`answer`, of rows that each have an answer of their own.
+
+        Args:
+            asked: what each row answers.
+            ask: for the rows at these places.
+            check: of an answer of one row.
+            ledger: charged for what was kept.
+        """
+        paths = [self._next([one]) for one in asked]
+        found = [self._load(path, check, ledger) for path in paths]
+        missing = [n for n, row in enumerate(found) if row is None]
+        if missing:
+            rows, spent = ask(missing)
+            share = {name: spent.get(name, 0) / len(missing) for name in BILLED}
+            for n, row in zip(missing, rows, strict=True):
+                found[n] = row[None]
+                self._store(paths[n], row[None], {**spent, **share})
+                spent = {}  # tries that failed are told once
+        return np.concatenate([row for row in found if row is not None])
+
+    def _load(
+        self, path: Path, check: Callable[[Any], npt.NDArray[Any]], ledger: Ledger
+    ) -> npt.NDArray[Any] | None:
         try:
             kept = read_arrays(path)
             told, answer = json.loads(kept.texts[_COST]), check(kept.arrays[_ANSWER])
-            cost = {name: int(told[name]) for name in _COUNTED}
-            if kept.checked and min(cost.values()) >= 0:
-                ledger.charge(**cost)
-                return answer
-        except (KeyError, TypeError, ValueError, RecursionError):
-            pass
-        before = {name: ledger[name] for name in _COUNTED}
-        found = ask()
-        spent = {name: int(ledger[name] - before[name]) for name in _COUNTED}
-        try:
-            self._folder.mkdir(exist_ok=True)
-            write_arrays(path, {_ANSWER: found}, {_COST: json.dumps(spent)})
-        except OSError:
-            pass
-        return found
+            cost = {name: float(told.get(name, 0)) for name in (*_COUNTED, *BILLED)}
+            if not (kept.checked and all(0 <= amount < _MOST for amount in cost.values())):
+                return None
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            return None
+        ledger.charge(**cost)
+        return answer
+
+    def _store(self, path: Path, found: npt.NDArray[Any], spent: Mapping[str, float]) -> None:
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_arrays(path, {_ANSWER: found}, {_COST: json.dumps(dict(spent))})
+
+    def _next(self, asked: Sequence[Any]) -> Path:
+        name = self._name(asked)
+        path = self._path(name)
+        self._times[name] += 1
+        return path
 
     def _name(self, asked: Sequence[Any]) -> str:
         return hashlib.sha256(json.dumps([self._whose, asked]).encode()).hexdigest()
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}-{self._times[name]}.safetensors"
+
+
+def kept_for_good(box: BlackBox) -> KeptAnswers:
+    """The answers of a service that costs money, of all runs."""
+    identity = hashlib.sha256(f"{box.address}\n{box.info.weights_sha256}".encode()).hexdigest()
+    return KeptAnswers(default_cache_dir() / "answers" / identity[:32], identity)

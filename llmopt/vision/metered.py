@@ -22,6 +22,7 @@ from llmopt.template import Template
 from llmopt.vision.answers import numbers
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.calls import Calls
+from llmopt.vision.kept import kept_for_good
 from llmopt.vision.scoring import Reduction, reduced
 from llmopt.vision.spoken import Said, meanings, of_class, packed, said, weights
 
@@ -43,7 +44,8 @@ class MeteredBox:
         box: what is behind it.
         ledger: charged before every use; :class:`~llmopt.errors.BudgetExhausted` comes from here.
         features: image features on disk, shared between runs; None keeps them in memory only.
-        kept: answers of earlier sittings of the run, which are counted but not asked for again.
+        kept: answers of earlier sittings of the run, which are counted but not asked for again;
+            those of a box that costs money are kept for all runs.
         text_cache_bytes: bound of the text features kept in memory, the oldest leave first.
 
     Safe to use from several threads; calls to the box are made one at a time.
@@ -59,8 +61,8 @@ class MeteredBox:
     ) -> None:
         self._box = box
         self._ledger = ledger
-        self._disk = features
-        self._calls = Calls(box, ledger, kept)
+        self._disk = None if box.paid else features  # its answers are kept with what they cost
+        self._calls = Calls(box, ledger, kept_for_good(box) if box.paid else kept)
         self._images: dict[str, FloatArray] = {}
         self._rows: dict[str, FloatArray] = {}
         self._texts: OrderedDict[Hashable, FloatArray] = OrderedDict()
@@ -105,10 +107,7 @@ class MeteredBox:
         return self._box.logits(image_features, text_features)
 
     def embed_text(self, text: str) -> FloatArray:
-        """(L, e) token vectors of a text (``soft`` boxes).
-
-        A table look-up, not a query; a call where the box is remote.
-        """
+        """(L, e) token vectors of a text: a table look-up, but a call where the box is remote."""
         with self._lock:
             cost = {"black_box_calls": int(bool(self._box.address))}
             return self._calls.one(lambda: self._box.embed_text(text), lambda: cost)
@@ -250,9 +249,8 @@ class MeteredBox:
             self._pairs |= pairs
             fresh: dict[Hashable, FloatArray] = {}
             if new:
-                rows = self._calls.each(
-                    self._box.text_features, batches, _text_cost, _rows, paid=True, name=list
-                )
+                ask, cost = self._box.text_features, lambda some: self._cost(0, some)
+                rows = self._calls.each(ask, batches, cost, _rows, paid=True, name=list)
                 fresh = dict(zip(new, rows, strict=True))
             found = [fresh[f] if f in fresh else self._recent(f) for f in forms]
             for form, row in fresh.items():
@@ -336,6 +334,7 @@ class MeteredBox:
                 "text_encodings": calls * len(asked),
                 "pairs_scored": len(some) * len(asked),
                 "black_box_calls": calls,
+                **self._box.dues(len(some), asked),
             }
 
         def name(some: Sequence[str]) -> list[Any]:
@@ -374,7 +373,12 @@ class MeteredBox:
 
     def _ask_for_images(self, images: Sequence[Image]) -> FloatArray:
         batches = self._calls.split(images, self._box.images_per_call)
-        return self._calls.each(self._box.image_features, batches, _image_cost, _rows, paid=True)
+        ask, cost = self._box.image_features, lambda some: self._cost(len(some), ())
+        return self._calls.each(ask, batches, cost, _rows, paid=True, name=_image_names)
+
+    def _cost(self, images: int, prompts: Sequence[str]) -> dict[str, float]:
+        sent = {"image_encodings": images, "text_encodings": len(prompts), "black_box_calls": 1}
+        return {**sent, **self._box.dues(images, prompts)}
 
     def _recent(self, form: Hashable) -> FloatArray:
         self._texts.move_to_end(form)
@@ -392,9 +396,5 @@ def _rows(some: Sequence[Any], told: Any) -> FloatArray:
     return numbers(told, (len(some), None))
 
 
-def _image_cost(images: Sequence[Image]) -> dict[str, float]:
-    return {"image_encodings": len(images), "black_box_calls": 1}
-
-
-def _text_cost(prompts: Sequence[str]) -> dict[str, float]:
-    return {"text_encodings": len(prompts), "black_box_calls": 1}
+def _image_names(images: Sequence[Image]) -> list[Any]:
+    return [image.key() for image in images]

@@ -269,7 +269,7 @@ def test_damaged_answers_are_asked_for_again(tmp_path: Path) -> None:
     def ask() -> Any:
         asked.append(1)
         ledger.charge(black_box_calls=2)
-        return np.ones((2, 3), dtype=np.float32)
+        return np.ones((2, 3), dtype=np.float32), {"black_box_calls": 2}
 
     def answer(box: KeptAnswers = kept) -> Any:
         return box.answer(["x"], ask, lambda told: numbers(told, (2, 3)), ledger)

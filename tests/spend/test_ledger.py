@@ -116,13 +116,15 @@ def test_snapshot() -> None:
     ledger.charge(llm_calls=1, llm_usd=0.1)
     ledger.charge(llm_usd=0.2)
     snapshot = ledger.snapshot()
-    assert list(snapshot) == list(CURRENCIES)
+    assert list(snapshot) == [name for name, one in CURRENCIES.items() if not one.rare]
     assert snapshot["llm_usd"] == 0.3
     assert snapshot["llm_calls"] == 1
     assert isinstance(snapshot["llm_calls"], int)
     ledger.price_known = False
     assert ledger.snapshot()["llm_usd"] is None
     assert ledger.snapshot()["llm_usd_lost"] is None
+    ledger.charge(box_usd=0.5)
+    assert ledger.snapshot()["box_usd"] == 0.5  # the price of the box is known
 
 
 _SPENDS = st.lists(

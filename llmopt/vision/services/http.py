@@ -37,6 +37,7 @@ from llmopt.task import FloatArray
 from llmopt.vision import answers
 from llmopt.vision.answers import WIDEST, numbers, places
 from llmopt.vision.base import Access, BlackBox, BoxInfo
+from llmopt.vision.services.bounded import read_bounded
 from llmopt.vision.wire import (
     MOST_BYTES,
     TOKEN_VARIABLE,
@@ -271,8 +272,8 @@ class HttpBlackBox(BlackBox):
             with self._client.stream(method, path, json=body) as answer:
                 if answer.status_code != 200:
                     raise self._refusal(answer)
-                return read_object(self._content(answer, most))
-        except httpx.TimeoutException as error:
+                return read_object(read_bounded(answer, most, self._timeout))
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise ServiceTimeout(f"{self.address} did not answer in time") from error
         except httpx.TransportError as error:
             raise ConnectionLost(
@@ -283,29 +284,12 @@ class HttpBlackBox(BlackBox):
                 f"black box {self.address}, asked for {what}: its answer {error}"
             ) from error
 
-    def _content(self, answer: httpx.Response, most: int) -> bytes:
-        """What an answer holds.
-
-        Raises:
-            ValueError: it is longer than ``most`` bytes, or compressed, which could hide that.
-        """
-        if answer.headers.get("Content-Encoding", "identity") != "identity":
-            raise ValueError("is compressed, which was not asked for")
-        content, late = bytearray(), time.monotonic() + self._timeout
-        for piece in answer.iter_raw():
-            content += piece
-            if len(content) > most:
-                raise ValueError(f"is longer than {most:,} bytes")
-            if time.monotonic() > late:
-                raise ServiceTimeout(f"{self.address} did not answer in time")
-        return bytes(content)
-
     def _refusal(self, answer: httpx.Response) -> Exception:
         status = answer.status_code
         try:
-            said = read_object(self._content(answer, _SHORT))
+            said = read_object(read_bounded(answer, _SHORT, self._timeout))
             message = str(said["error"]["message"])[:300]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, TimeoutError):
             message = f"status {status}"
         if redirects := 300 <= status < 400:
             to = urlsplit(urljoin(str(answer.url), answer.headers.get("Location", "")))

@@ -1,0 +1,250 @@
+"""Services that give features or scores: whole runs against imitations of their references."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from service_server import ServiceServer
+
+from llmopt.errors import ConfigError, MalformedResponse, ServiceError
+from llmopt.runs import engine
+from llmopt.runs.compose import Given, compose
+from llmopt.runs.config import RunConfig
+from llmopt.runs.folder import read_run_config
+from llmopt.runs.plan import make_plan
+from llmopt.runs.trust import refuse_untrusted
+from llmopt.spend.ledger import Ledger
+from llmopt.template import Template
+from llmopt.testing.world import NAMES, FakeBox, make_task, pictures
+from llmopt.vision.base import Access
+from llmopt.vision.boxes import open_black_box
+from llmopt.vision.metered import MeteredBox
+from llmopt.vision.services.embeddings import DIALECTS
+from llmopt.vision.services.web import services
+from llmopt.vision.temperature import fitted_scale
+
+ADDRESSES = {
+    "cohere": "cohere:embed-v4.0",
+    "voyage": "voyage:voyage-multimodal-3.5",
+    "gemini": "gemini:gemini-embedding-2",
+    "vertex": "vertex:project/us-central1",
+    "roboflow": "roboflow:ViT-B-16",
+    "hf": "hf:openai/clip",
+    **{f"openai-embeddings/{dialect}": "openai-embeddings:clip" for dialect in DIALECTS},
+}
+IMAGES = pictures("train", 2)
+PLAIN = Template("a photo of a {}.")
+
+
+def settings(server: ServiceServer, **more: Any) -> dict[str, Any]:
+    return {"base_url": server.url, "first_pause": 0, **more}
+
+
+def config(server: ServiceServer, name: str, tmp_path: Path, **options: Any) -> RunConfig:
+    return RunConfig(
+        dataset="python:fake",
+        shots=3,
+        blackbox=ADDRESSES[name],
+        blackbox_settings=settings(server, price="1,2", batch=2),
+        runs=str(tmp_path / "runs"),
+        **{"optimizer": "random", "settings": {"evaluations": 8}, **options},
+    )
+
+
+@pytest.mark.parametrize("name", list(ADDRESSES))
+def test_a_run_is_planned_killed_and_resumed_and_nothing_is_paid_for_twice(
+    name: str, tmp_path: Path
+) -> None:
+    given = Given(task=make_task(3))
+    fails = 34 if name.startswith("openai") else 22  # in the search
+    with ServiceServer(name) as server:
+        wanted = config(server, name, tmp_path)
+        plan = make_plan(compose(wanted, given))
+        assert server.requests == 0
+        most = {row.name: row.most or 0 for row in plan.rows}
+        server.spoil = lambda number, right: 400 if number >= fails else right
+        with pytest.raises(ServiceError, match="HTTP 400"):
+            engine.start(compose(wanted, given))
+        (folder,) = (tmp_path / "runs").iterdir()
+        server.spoil = None
+        result = engine.resume(folder, compose(read_run_config(folder), given))
+        probed = {key for key, times in server.asked.items() if times > 1}
+        assert name.startswith("openai") or not probed
+        assert all(kind == "image" for kind, _ in probed)  # a probe sends one picture twice
+        kept = read_run_config(folder).blackbox_settings
+        assert ("logit_scale" in kept) == (name != "hf")
+        # Who takes addresses as they are passes over what says that they are pictures.
+        dialect = name.partition("/")[2].replace("litellm", "infinity")
+        assert kept.get("dialect", "") == dialect
+        requests = server.requests
+        again = engine.start(compose(read_run_config(folder), given))
+        assert server.requests == requests
+        assert again["ledger"] == {**again["ledger"], **result["ledger"]}
+    for row in ("image_encodings", "text_encodings", "black_box_calls", "box_usd"):
+        spent = result["ledger"].get(row, 0)
+        assert spent <= most.get(row, 0), row
+        assert spent > 0 or (name == "hf" and row == "box_usd")
+    # The world behind the service, asked directly, gives the same search.
+    level = Access.SCORES if name == "hf" else Access.FEATURES
+    inside = FakeBox(level, scale=float(kept.get("logit_scale", 10.0)))
+    here = dataclasses.replace(wanted, blackbox="", blackbox_settings={}, model="python:fake")
+    direct = engine.start(compose(here, Given(task=make_task(3), box=inside)))
+    assert direct["best"]["templates"][0]["text"] == result["best"]["templates"][0]["text"]
+
+
+@pytest.mark.parametrize("name", [name for name in ADDRESSES if name != "hf"])
+def test_features_are_normalised_and_in_order(name: str) -> None:
+    with ServiceServer(name) as server:
+        dialect = name.partition("/")[2]
+        box: Any = open_black_box(ADDRESSES[name], settings(server, dialect=dialect))
+        inside = FakeBox(Access.FEATURES)
+        prompts = PLAIN.fill_all(NAMES) * 30
+        found = box.text_features(prompts), box.image_features(IMAGES.images)
+        for rows, right in zip(
+            found,
+            (inside.text_features(prompts), inside.image_features(IMAGES.images)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+            np.testing.assert_allclose(rows, right, atol=1e-5)
+        assert max(server.sizes) <= max(box.images_per_call, box.prompts_per_call)
+        assert not server.refused
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"",
+        b"<html>busy</html>",
+        b"[" * 100_000,
+        {},
+        [],
+        {"data": []},
+        {"data": [{"index": 0, "embedding": [1, "x"]}]},
+        {"data": [{"index": 3, "embedding": [1, 2]}]},
+        {"data": [{"index": 0, "embedding": [0, 0]}]},
+        {"data": [{"index": 0, "embedding": [1e999, 1]}]},
+        {"data": [{"index": 0, "embedding": [1] * 5000}]},
+        {"data": [{"index": 0, "embedding": [True, False]}]},
+        {"data": [{"index": n, "embedding": [1, 2]} for n in range(2)]},
+    ],
+    ids=repr,
+)
+def test_odd_answers_are_told_and_never_used(odd: Any) -> None:
+    with ServiceServer("openai-embeddings/infinity", lambda number, right: odd) as server:
+        box = open_black_box("openai-embeddings:x", settings(server, dialect="infinity"))
+        with pytest.raises(MalformedResponse, match="openai-embeddings:x@http"):
+            box.text_features(["a cat."])
+
+
+def test_a_server_that_sees_no_pictures_is_found_out() -> None:
+    with ServiceServer("openai-embeddings/text only") as server:
+        box = open_black_box("openai-embeddings:x", settings(server))
+        with pytest.raises(ConfigError, match="no features of pictures in any dialect known"):
+            box.decided()
+
+
+def test_odd_scores_are_no_scores() -> None:
+    for odd in (
+        [{"label": "ring", "score": 0.5}],
+        [{"label": name, "score": 1.5} for name in ("cat", "dog")],
+        [{"label": name, "score": "high"} for name in ("cat", "dog")],
+        {"error": "loading"},
+    ):
+        with ServiceServer("hf", lambda number, right, odd=odd: odd) as server:
+            box = open_black_box("hf:x", settings(server))
+            with pytest.raises(MalformedResponse):
+                box.scores(IMAGES.images[:1], ["a cat.", "a dog."])
+
+
+def test_keys_come_from_the_environment_and_stay_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="COHERE_API_KEY is not set"):
+        open_black_box("cohere:embed-v4.0").ready()
+    monkeypatch.setenv("MY_KEY", "a-very-secret-key")
+    with ServiceServer("cohere", key="another") as server:
+        chosen = settings(server, key_env="MY_KEY")
+        box = open_black_box("cohere:embed-v4.0", chosen)
+        with pytest.raises(ServiceError, match="key is missing, wrong") as refused:
+            box.text_features(["a cat."])
+        assert "very-secret" not in f"{refused.value!r} {refused.value.__cause__!r} {box!r}"
+        server.key = "a-very-secret-key"
+        assert box.text_features(["a cat."]).shape[0] == 1
+        wanted = RunConfig(blackbox="cohere:embed-v4.0", blackbox_settings=chosen, llm="builtin")
+        with pytest.raises(ConfigError, match="MY_KEY holds sent to http"):
+            refuse_untrusted(wanted, tmp_path, ())
+    own = RunConfig(
+        blackbox="cohere:x", blackbox_settings={"key_env": "COHERE_API_KEY"}, llm="builtin"
+    )
+    refuse_untrusted(own, tmp_path, ())
+
+
+def test_what_is_refused() -> None:
+    for address, given, says in (
+        ("vertex:project", {}, "is not vertex:PROJECT/LOCATION"),
+        ("openai-embeddings:x", {}, "base_url"),
+        ("openai-embeddings:x", {"base_url": "http://x", "dialect": "klingon"}, "must be one of"),
+        ("cohere:x", {"base_url": "ftp://x"}, "must begin with http"),
+        ("cohere:x", {"key_env": "sk-123"}, "is no such name"),
+        ("cohere:x", {"side": 1}, "side=1"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            open_black_box(address, given)
+
+
+def test_texts_beyond_a_services_limit_are_not_sent() -> None:
+    with ServiceServer("vertex") as server:
+        box = open_black_box("vertex:p/l", settings(server))
+        assert box.token_excess("word " * 40) == 8
+        with pytest.raises(Exception, match="too long"):
+            box.check(Template("word " * 40 + "{}"), NAMES)
+
+
+def test_the_table_is_complete() -> None:
+    for name, service in services().items():
+        assert service.source, name
+        assert service.read >= "2026-11-01"
+        assert (service.text_usd is None) == (service.image_usd is None)
+        if service.image_usd is not None:
+            assert service.image_tokens or service.pixels_per_token
+
+
+@pytest.mark.parametrize("scale", [3.0, 30.0, 300.0])
+def test_the_temperature_is_that_of_the_shots(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    cosines = rng.normal(0, 0.02 * 100 / scale, (400, 8)).astype(np.float32)
+    odds = np.exp(scale * cosines)
+    labels = np.array([rng.choice(8, p=row / row.sum()) for row in odds])
+    assert scale / 1.5 < fitted_scale(cosines, labels) < 1.5 * scale
+    assert fitted_scale(cosines[:0], labels[:0]) == pytest.approx(100, rel=0.03)
+
+
+def test_faults_that_pass_are_tried_again_and_paid_for_as_they_are() -> None:
+    def spoil(number: int, right: Any) -> Any:
+        return {2: 429, 4: 503, 6: b"<html>"}.get(number, right)
+
+    with ServiceServer("voyage", spoil) as server:
+        chosen = settings(server, price="1,2", batch=4, at_once=1)
+        box = open_black_box("voyage:voyage-multimodal-3.5", chosen)
+        ledger = Ledger()
+        scores = MeteredBox(box, ledger).score_templates(IMAGES, [PLAIN], NAMES)
+        again = MeteredBox(box, two := Ledger()).score_templates(IMAGES, [PLAIN], NAMES)
+        assert server.requests == ledger["black_box_calls"] == 8
+    np.testing.assert_array_equal(scores, again)
+    assert ledger.snapshot() == two.snapshot()
+    assert ledger["box_usd"] > (7 * len(NAMES) + 2 * 50 * len(IMAGES)) / 1e6
+
+
+def test_money_is_what_the_service_counts() -> None:
+    with ServiceServer("voyage") as server:
+        box = open_black_box("voyage:voyage-multimodal-3.5", settings(server, price="1,2"))
+        ledger = Ledger()
+        MeteredBox(box, ledger).score_templates(IMAGES, [PLAIN], NAMES)
+        texts, images = 7 * len(NAMES), 50 * len(IMAGES)
+        assert ledger["box_tokens_in"] == texts + images
+        assert ledger["box_usd"] == pytest.approx((texts + 2 * images) / 1e6)
