@@ -205,4 +205,4 @@ def test_a_terminal_sees_a_panel(tmp_path: Path) -> None:
     for part in ("llmopt", "best", "train", "val", "queries", "LLM calls", "2 conversations"):
         assert part in text
     assert "\x1b" not in out
-    assert "8 proposals in 4 calls of builtin" in out
+    assert re.search(r"\d+ proposals in \d+ calls of builtin", out)
