@@ -32,7 +32,8 @@ Together they say (without a prior there are m and e alone)::
 
     gain = (m / e^2 + g / d^2) se^2,   1 / se^2 = 1 / e^2 + 1 / d^2                           (2)
 
-It must exceed one standard error and must not cost accuracy; otherwise there is no head. Among
+It must exceed one standard error and a hundredth of a nat an image, as less is a change of
+confidence only, and must not cost accuracy; otherwise there is no head. Among
 heads that convince, left-out images and odds decide: N (m - e) + odds. So the classifier does not
 get worse in expectation, nor on the sample; no rule can promise it for one test set.
 """
@@ -69,6 +70,9 @@ _UNRULY = 0.05
 # Nats an image that a head with a prior usually gains, and how far that is trusted: the study has
 # 0.02 at 1 shot and 0.35 at 16 (benchmarks/results/heads.md).
 _USUAL = 0.05, 0.035
+
+# Nats an image; where every image is right and sure, a head may gain less and move anything.
+_LEAST = 0.01
 
 # Flat to sharp, so that the flattest of equals is taken.
 _TEMPERATURES = TEMPERATURES[::-1].astype(np.float32)
@@ -266,8 +270,8 @@ def select(
             continue
         found, nothing = best(head, shots, seed, val), best(NoHead(), shots, seed, val, rows=rows)
         e = evidence[head.name] = _weighed(found, nothing, head.prior)
-        sure = e.gain - standard_errors * e.se
-        if sure > 0 and (e.accuracy_gain > 0 or (head.prior and e.accuracy_gain == 0)):
+        sure = e.gain > max(standard_errors * e.se, _LEAST)
+        if sure and (e.accuracy_gain > 0 or (head.prior and e.accuracy_gain == 0)):
             mean, se = e.measured or (0.0, 0.0)
             odds = head.prior.odds_at(shots.average) if head.prior else 0.0
             convincing[head.name] = len(rows) * (mean - standard_errors * se) + odds
@@ -318,7 +322,7 @@ def _hesitation(
     e = max(evidence.values(), key=lambda e: e.gain - standard_errors * e.se)
     return (
         f"no head: the best of {len(evidence)}, {e.name}, {_said(e)}; more than "
-        f"{standard_errors:g} standard errors and no lost accuracy are asked for"
+        f"{standard_errors:g} standard errors, {_LEAST:g} nats and no lost accuracy are asked for"
     )
 
 

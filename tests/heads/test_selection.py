@@ -136,6 +136,20 @@ def test_perfect_scores_are_left_alone() -> None:
     np.testing.assert_array_equal(selection.head.scores(few.plain), few.plain)
 
 
+def test_a_change_of_confidence_is_no_gain() -> None:
+    """Every image is right and sure: nothing that the images could speak for is worth a head."""
+    few, test = world(shots=8, views=1)
+
+    def told(shots: Shots) -> Shots:
+        right = np.eye(4, dtype=np.float32)[shots.labels][:, None]
+        return replace(shots, base=np.float32(20) * right + shots.base)
+
+    chosen = select(make(CLOSED), told(few), 0, told(test))
+    gains = {name: (e.gain, e.se) for name, e in chosen.evidence.items()}
+    assert any(gain > se for gain, se in gains.values()), gains
+    assert chosen.fallback
+
+
 def test_at_one_shot_a_head_is_what_is_usual_for_it() -> None:
     few, test = world(classes=6, shots=1, width=24, noise=0.5, text_noise=3.0)
     alone = select(make(CLOSED), few, seed=0)

@@ -44,7 +44,7 @@ from llmopt.search.text.weighing import Shots, convinces
 from llmopt.settings import Settings
 from llmopt.spend.currency import Spend
 from llmopt.stats import log_likelihoods
-from llmopt.task import FloatArray, Task
+from llmopt.task import FloatArray, Labelled, Task
 from llmopt.template import Template
 from llmopt.vision.base import Access
 
@@ -190,20 +190,29 @@ def _left_out(stage: Optimizer[Any], search: Search, task: Task) -> str:
         return "the built-in rewriter does not know what things look like"
     if isinstance(stage, Rename) and not _says_nothing(search, task):
         return "the names say something"
+    if isinstance(stage, ByClass) and not any(
+        _wrong(search, task, images) for images in (task.train, task.val)
+    ):
+        return "every image is right already"
     return ""
 
 
 def _says_nothing(search: Search, task: Task) -> bool:
     """Whether a class name looks like a code, or all together say no more than chance."""
-    if any(map(_is_code, task.classnames)):
-        return True
-    try:
-        scores = single(task.start, task.classnames).scores(search.box, task.train)
-    except BudgetExhausted:
-        return False
-    right = int((scores.argmax(axis=1) == task.train.labels).sum())
     chance = len(task.train) / len(task.classnames)
-    return bool(right <= chance + 2 * np.sqrt(chance))
+    right = len(task.train) - _wrong(search, task, task.train)
+    return any(map(_is_code, task.classnames)) or bool(right <= chance + 2 * np.sqrt(chance))
+
+
+def _wrong(search: Search, task: Task, images: Labelled) -> int:
+    """How many images the words that are known get wrong; they are scored already."""
+    if not len(images):
+        return 0
+    try:
+        scores = single(task.start, task.classnames).scores(search.box, images)
+    except BudgetExhausted:
+        return 0
+    return int((scores.argmax(axis=1) != images.labels).sum())
 
 
 def _is_code(name: str) -> bool:

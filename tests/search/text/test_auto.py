@@ -11,6 +11,7 @@ from describer import Describer
 
 import llmopt
 from llmopt.data.shapes import ShapesDataset
+from llmopt.data.worlds import open_world
 from llmopt.search.text.auto import _is_code
 from llmopt.task import Task
 
@@ -28,12 +29,13 @@ def task(names: list[str], shots: int = 4) -> Task:
         [images[i] for i in train],
         [int(labels[i]) for i in train],
         names,
-        test=(list(more[:300]), [int(k) for k in marks[:300]]),
+        test=(list(more[:120]), [int(k) for k in marks[:120]]),
     )
 
 
 def run(runs: Path, names: list[str], **options: Any) -> llmopt.Run:
     options = {"llm": "builtin", "model": "shapes-tiny", "optimizer": "auto", **options}
+    options.setdefault("settings", {"budget": 100})
     return llmopt.run(task=task(names), runs=runs, **options)
 
 
@@ -59,16 +61,26 @@ def test_a_model_that_knows_describes(tmp_path: Path) -> None:
 
 
 def test_each_class_has_its_own_template_where_no_one_suits_all(tmp_path: Path) -> None:
-    found = llmopt.run(
-        dataset="shapes-mixed", shots=4, optimizer="auto", llm="builtin", head="none", runs=tmp_path
+    data = open_world("shapes-mixed")
+    images, labels = data.split("test").images, data.split("test").labels
+    few, rest = slice(0, 48), slice(48, 168)
+    mixed = Task.from_images(
+        images[few], labels[few].tolist(), SHAPES, test=(images[rest], labels[rest].tolist())
     )
+    options: dict[str, Any] = {
+        "llm": "builtin",
+        "model": "shapes-tiny",
+        "settings": {"budget": 200},
+    }
+    found = llmopt.run(task=mixed, optimizer="auto", head="none", runs=tmp_path, **options)
     stages = {one["name"]: one for one in found.result["optimizer"]["summary"]["stages"]}
     assert stages["by class"]["kept"]
     assert "text_encodings" not in stages["by class"]["spent"]
-    assert found.result["best"]["test_accuracy"] > 0.85
+    assert found.result["gain"]["test_accuracy"] > 0.15
     best = found.predictor.by_class
     assert best is not None
-    assert "red" in max(best[1], key=best[1].__getitem__)
+    red = [sum(weight for text, weight in best[k].items() if "red" in text) for k in range(12)]
+    assert min(red[1::2]) > max(red[::2])
 
 
 def test_names_of_which_something_can_be_said() -> None:
@@ -76,7 +88,7 @@ def test_names_of_which_something_can_be_said() -> None:
     assert not any(map(_is_code, ["dog", "Boeing 737", "2012 BMW M3 Coupe", "犬", "fly", "ox"]))
 
 
-@pytest.mark.parametrize("cap", [13, 300, 1500])
+@pytest.mark.parametrize("cap", [13, 300])
 def test_a_cap_ends_it_with_the_best_so_far(tmp_path: Path, cap: int) -> None:
     found = run(tmp_path, CODES, max_queries=cap)
     assert found.ledger["text_encodings"] <= cap
