@@ -174,6 +174,7 @@ def compare(
     equal: str | None = None,
     published: bool = False,
     jobs: int = 1,
+    metric: str = "top1",
     config: RunConfig | None = None,
     callbacks: Iterable[Callback] = (),
     progress: bool | None = None,
@@ -188,6 +189,8 @@ def compare(
         equal: hold all arms to one cap of this currency.
         published: set published figures beside.
         jobs: runs at a time.
+        metric: that they are compared in: ``top1``, ``top5``, ``mean_per_class_recall``,
+            ``macro_f1`` or ``ece``.
         config, options: what all runs share, as in :func:`run`.
         callbacks, progress: as in :func:`run`; told of every run that is held in this process.
 
@@ -199,7 +202,7 @@ def compare(
     base = _config(config, options)
     with _watching(callbacks, progress) as watch:
         sides = optimizers, datasets or [base.dataset], shots, seeds
-        return compare_runs(base, *sides, equal, published, jobs, watch)
+        return compare_runs(base, *sides, equal, published, jobs, watch, metric)
 
 
 def reproduce(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from llmopt.metrics import Predicted
 from llmopt.predictor import Predictor, TextPredictor
 from llmopt.runs import folder as run_folder
 from llmopt.runs import result as run_result
@@ -50,6 +51,7 @@ def paper_run(
     labels: Sequence[int] | None = None,
     before: Sequence[int] | None = None,
     after: Sequence[int] | None = None,
+    baselines: Mapping[str, Sequence[int]] | None = None,
     events: Sequence[tuple[str, str, dict[str, Any]]] = (),
     replies: Sequence[tuple[list[list[str]], str]] = (),
     spent: Mapping[str, float] | None = None,
@@ -64,6 +66,7 @@ def paper_run(
         runners_up: more templates in ``prompts.json``.
         predictor: instead of ``templates``.
         labels, before, after: of the test images: true, and as start and best predict them.
+        baselines: as published ensembles predict them, by name.
         events: journaled steps, (kind, stream, data).
         replies: journaled calls to the chat model, (messages, reply).
         spent: ledger entries.
@@ -104,11 +107,18 @@ def paper_run(
     )
     results = [TemplateResult(text, weight, 0.9, -0.3, 0.8) for text, weight in weights.items()]
     results += [TemplateResult(text, 0.0, 0.8, -0.4, 0.7) for text in runners_up]
+
+    def said(top: Sequence[int] | None, usual: Sequence[int], sure: float) -> Predicted:
+        given = np.asarray(usual if top is None else top)
+        return Predicted(given, given == true, np.full(len(true), sure, dtype=np.float32))
+
     evaluation = Evaluation(
         true,
-        np.asarray(before if before is not None else np.zeros_like(true)),
-        np.asarray(after if after is not None else true),
+        said(before, np.zeros_like(true), 0.6),
+        said(after, true, 0.9),
         len(classnames),
+        others={name: said(top, (), 0.7) for name, top in (baselines or {}).items()},
+        templates=dict.fromkeys(baselines or {}, 7),
     )
     ledger = Ledger()
     ledger.record(**(spent or {"text_encodings": 300, "llm_calls": len(replies)}))

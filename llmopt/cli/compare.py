@@ -58,6 +58,14 @@ def compare(
         bool,
         typer.Option("--published", rich_help_panel=GRID, help="Set published figures beside."),
     ] = False,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            rich_help_panel=GRID,
+            help="top1, top5, mean_per_class_recall, macro_f1, ece (calibration error).",
+        ),
+    ] = "top1",
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, rich_help_panel=GRID, help="Runs at a time.")
     ] = 1,
@@ -103,6 +111,7 @@ def compare(
             equal=equal,
             published=published,
             jobs=jobs,
+            metric=metric,
             config=config,
             callbacks=[watch],
             progress=False,
@@ -160,7 +169,9 @@ def print_comparison(found: Comparison, columns: list[Column[Row]], wide: bool =
     for task in found.tasks:
         rows = [row for row in found.rows if (row.dataset, row.shots, row.model) == task]
         hint = " (--wide shows all)"
-        print_table(screen, columns, rows, title=render.title(task), wide=wide, hint=hint)
+        print_table(
+            screen, columns, rows, title=render.title(task, found.metric), wide=wide, hint=hint
+        )
         for pair in found.pairs:
             if (pair.dataset, pair.shots, pair.model) == task:
                 say(screen, render.sentence(pair))

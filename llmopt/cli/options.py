@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_origin
 
 import typer
 
@@ -72,7 +72,7 @@ def _of(names: Sequence[str]) -> dict[str, Any]:
         if options()[name].path:
             plain = Path
         elif plain not in (bool, int, float, str):
-            plain = list[str]
+            plain = str if get_origin(plain) is Literal else list[str]
         found[name] = Annotated[plain | None, option(name)]
     return found
 

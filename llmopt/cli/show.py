@@ -6,13 +6,15 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.text import Text
 
 from llmopt.errors import CAP_BROKEN
 from llmopt.figures import interval, percent, points
+from llmopt.metrics import METRICS
+from llmopt.runs.baselines import LABELS
 from llmopt.runs.told import STAGES, counts, stages, unaided
 from llmopt.screen import UNSEEN, Screen, printable, wrapped
 from llmopt.spend.currency import CAPS, Spend, amount, briefly, label, worth_telling
@@ -20,6 +22,8 @@ from llmopt.tables import print_table, text_columns
 
 if TYPE_CHECKING:
     from llmopt.runs.plan import Plan
+
+_MEMBERS: Final = 3  # of an ensemble that are named
 
 
 def console() -> Console:
@@ -78,11 +82,12 @@ def print_result(result: dict[str, Any], brief: bool = False, verbose: bool = Fa
         [
             (
                 name,
-                *(percent(row[f"{part}_accuracy"]) for part in ("train", "val", "test")),
+                *(percent(row.get(f"{part}_accuracy")) for part in ("train", "val", "test")),
                 interval(row["test_accuracy_ci95"]),
             )
             for name, row in (
                 ("start", baseline),
+                *_ensembles(result),
                 ("before asking", result.get("before_llm")),
                 ("best", best),
             )
@@ -92,17 +97,16 @@ def print_result(result: dict[str, Any], brief: bool = False, verbose: bool = Fa
         f"{result['optimizer']['name']} behind {result['model']['name']}",
     )  # fmt: skip
     if measured and not best["fallback"]:
-        say(
-            out,
-            f"gain on test: {points(gain['test_accuracy'])} points "
-            f"{interval(gain['ci95'], signed=True)}, paired p {_p(gain['p_value'])}",
-        )
+        say(out, f"gain on test: {_gain(gain)}")
+    _print_beside(out, result, result["baseline"]["test_accuracy"])
     say(out, f"\nstart: {baseline['template']}")
     if before := result.get("before_llm"):
         say(out, f"best before the language model was asked: {before['template']}")
-    for one in best["templates"]:
+    for one in best["templates"][:_MEMBERS]:
         weight = f"  (weight {one['weight']:.2f})" if one["weight"] < 1 else ""
         say(out, f"best:  {one['text']}{weight}", "bold")
+    if (more := len(best["templates"]) - _MEMBERS) > 0:
+        say(out, f"best:  and {more} more: {command('export', result['run'])}", "bold")
     if best["soft_prompt"]:
         say(out, f"best:  soft prompt, {best['soft_prompt'].get('tokens', '?')} tokens")
     if best["head"]:
@@ -123,6 +127,32 @@ def print_result(result: dict[str, Any], brief: bool = False, verbose: bool = Fa
     _print_summary(out, result)
     print_spent(out, result, verbose)
     _print_next(out, result)
+
+
+def _ensembles(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Published ensembles that were measured too, by what people call them."""
+    return [(LABELS.get(name, name), one) for name, one in result.get("baselines", {}).items()]
+
+
+def _gain(gain: Mapping[str, Any]) -> str:
+    return (
+        f"{points(gain['test_accuracy'])} points {interval(gain['ci95'], signed=True)}, "
+        f"paired p {_p(gain['p_value'])}"
+    )
+
+
+def _print_beside(out: Console, result: Mapping[str, Any], start: float | None) -> None:
+    """What else the test images say: against a stronger start, and in other metrics."""
+    best = max(_ensembles(result), key=lambda one: one[1]["test_accuracy"], default=None)
+    if best is not None and start is not None and best[1]["test_accuracy"] > start:
+        say(out, f"over the {best[0]} of CLIP: {_gain(best[1]['gain'])}")
+    if metrics := result.get("metrics"):
+        told = []
+        for name, metric in METRICS.items():
+            then, now = (percent(metrics[side][name]) for side in ("start", "best"))
+            if name != "top1" and metrics["best"][name] is not None:
+                told.append(f"{metric.label} {now}" + (f" (start {then})" if then != now else ""))
+        say(out, f"also on test: {', '.join(told)}", "dim")
 
 
 def _shots(task: Mapping[str, Any]) -> str:
@@ -249,18 +279,19 @@ def print_evaluation(found: dict[str, Any]) -> None:
         out,
         text_columns("", "accuracy", "95 % interval"),
         [
-            (name, percent(found[key]), interval(found[f"{key}_ci95"]))
-            for name, key in (("start", "baseline_accuracy"), ("best", "best_accuracy"))
+            (name, percent(accuracy), interval(bounds))
+            for name, accuracy, bounds in (
+                ("start", found["baseline_accuracy"], found["baseline_accuracy_ci95"]),
+                *((n, e["test_accuracy"], e["test_accuracy_ci95"]) for n, e in _ensembles(found)),
+                ("best", found["best_accuracy"], found["best_accuracy_ci95"]),
+            )
         ],
         title=f"{found['dataset']} test, {found['test_images']:,} images, "
         f"behind {found['model']['name']}",
     )
     gain = found["gain"]
-    say(
-        out,
-        f"gain: {points(gain['test_accuracy'])} points {interval(gain['ci95'], signed=True)}, "
-        f"paired p {_p(gain['p_value'])}",
-    )
+    say(out, f"gain: {_gain(gain)}")
+    _print_beside(out, found, found["baseline_accuracy"])
     say(out, f"best: {found['best']}")
     curse = found["winners_curse"]
     say(

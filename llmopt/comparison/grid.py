@@ -20,7 +20,7 @@ from llmopt.search import OPTIMIZERS, setting_names
 from llmopt.spend.currency import CAPS, CURRENCIES, Cap, Spend, is_money
 
 # Where a run was made does not make it another run.
-_ELSEWHERE: Final = ("runs", "data_root", "device", "batch_size", "init_from")
+_ELSEWHERE: Final = ("runs", "data_root", "device", "batch_size", "init_from", "baselines")
 
 # The same for all arms, or a side of the grid.
 _SHARED: Final = ("dataset", "shots", "seed", "runs", "data_root")

@@ -10,21 +10,25 @@ single seed, if the images do and nothing can be said of the seeds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from llmopt.metrics import IntArray, Metric, Predicted
 from llmopt.stats import Interval, accuracy_interval, mean_interval, paired_gain
 
 ALPHA = 0.05
+RESAMPLES = 1_000
+"""Of the test images, where a metric is no share of hits; its p-values are not below 1/1,001."""
 _FINEST = 1e-12  # what a convolution of probabilities can tell from 0
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of one side less that of the other.
+    """A metric of one side, such as accuracy, less that of the other.
 
     Attributes:
         mean: over seeds and images.
@@ -32,6 +36,7 @@ class Difference:
         p_value: of the paired test on the images, not adjusted.
         seeds: how many.
         images: how many.
+        sign: 1 where more of the metric is better, -1 where less is.
     """
 
     mean: float
@@ -39,6 +44,12 @@ class Difference:
     p_value: float
     seeds: int
     images: int
+    sign: int = 1
+
+    @property
+    def points(self) -> float:
+        """Percentage points by which the first side is better."""
+        return 100 * self.sign * self.mean
 
     def verdict(self, adjusted: float) -> str:
         """``better``, ``worse``, ``these runs only`` or ``no significant difference``."""
@@ -47,7 +58,7 @@ class Difference:
         low, high = self.interval
         if low <= 0 <= high:
             return "these runs only"
-        return "better" if self.mean > 0 else "worse"
+        return "better" if self.points > 0 else "worse"
 
 
 def difference(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:
@@ -83,6 +94,80 @@ def accuracy(hits: npt.ArrayLike) -> Interval:
     if len(each) > 1:
         interval = wider(mean_interval(each)[1:], interval)
     return Interval(float(each.mean()), max(0.0, interval[0]), min(1.0, interval[1]))
+
+
+def compared(
+    metric: Metric, labels: IntArray, first: Sequence[Predicted], second: Sequence[Predicted]
+) -> Difference:
+    """Two sides in any metric, each a prediction of all N images for each seed.
+
+    Where the metric is no share of hits, the images are resampled for the interval; for the test,
+    the sides change places on images drawn by lot.
+    """
+    if metric.hits is not None:
+        a, b = (_hits(metric, labels, side) for side in (first, second))
+        return dataclasses.replace(difference(a, b), sign=metric.sign)
+
+    def gaps(one: Sequence[Predicted], other: Sequence[Predicted], true: IntArray) -> list[float]:
+        pairs = zip(one, other, strict=True)
+        return [_value(metric, true, a) - _value(metric, true, b) for a, b in pairs]
+
+    def at(rows: IntArray) -> float:
+        one, other = ([run.take(rows) for run in side] for side in (first, second))
+        return float(np.mean(gaps(one, other, labels[rows])))
+
+    each = gaps(first, second, labels)
+    mean, rng, extreme = abs(float(np.mean(each))) - _FINEST, np.random.default_rng(0), 1
+    for _ in range(RESAMPLES):
+        which = rng.random(len(labels)) < 0.5
+        pairs = list(zip(first, second, strict=True))
+        one, other = ([a.mixed(b, mask) for a, b in pairs] for mask in (which, ~which))
+        extreme += abs(float(np.mean(gaps(one, other, labels)))) >= mean
+    return Difference(
+        float(np.mean(each)),
+        _over_both(each, at, len(labels)),
+        extreme / (RESAMPLES + 1),
+        len(each),
+        len(labels),
+        metric.sign,
+    )
+
+
+def measured(metric: Metric, labels: IntArray, runs: Sequence[Predicted]) -> Interval:
+    """Mean of a metric over seeds; the wider of the intervals over seeds and over images."""
+    if metric.hits is not None:
+        return accuracy(_hits(metric, labels, runs))
+
+    def at(rows: IntArray) -> float:
+        return float(np.mean([_value(metric, labels[rows], one.take(rows)) for one in runs]))
+
+    each = [_value(metric, labels, one) for one in runs]
+    low, high = _over_both(each, at, len(labels))
+    return Interval(float(np.mean(each)), max(0.0, low), min(1.0, high))
+
+
+def _over_both(
+    each: Sequence[float], at: Callable[[IntArray], float], images: int
+) -> tuple[float, float]:
+    """The wider of the t interval over seeds and the bootstrap's over images."""
+    rng = np.random.default_rng(0)
+    drawn = [at(rng.integers(0, images, images)) for _ in range(RESAMPLES)]
+    low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
+    # The bootstrap of a figure that is no mean can miss the figure itself.
+    interval = min(low, float(np.mean(each))), max(high, float(np.mean(each)))
+    return wider(mean_interval(each)[1:], interval) if len(each) > 1 else interval
+
+
+def _hits(metric: Metric, labels: IntArray, runs: Sequence[Predicted]) -> npt.NDArray[np.bool_]:
+    assert metric.hits is not None
+    return np.stack([np.asarray(metric.hits(labels, one), dtype=bool) for one in runs])
+
+
+def _value(metric: Metric, labels: IntArray, one: Predicted) -> float:
+    value = metric.of(labels, one)
+    if value is None:
+        raise ValueError(f"{metric.label} is not known of these predictions")
+    return value
 
 
 def wider(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmopt.errors import RunFolderError
+from llmopt.metrics import Predicted
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
+from llmopt.runs.measure import predictions
 from llmopt.spend.files import Damaged, read_arrays
 from llmopt.stats import BoolArray
 
@@ -28,7 +30,9 @@ class Record:
         folder: of the run.
         arm: what it is called in the comparison.
         config, result: as they are in the folder.
-        labels, before, after: (N,) true classes, and as start and best predict them.
+        labels: (N,) true classes.
+        before, after: what start and best say of the images.
+        baselines: what published ensembles say of them, by name, where they were measured.
         earlier: the run whose best template this one started from, if it is still there. What it
             spent was spent for this one too, and its start is this one's.
     """
@@ -38,8 +42,9 @@ class Record:
     config: RunConfig
     result: dict[str, Any]
     labels: IntVector
-    before: IntVector
-    after: IntVector
+    before: Predicted
+    after: Predicted
+    baselines: Mapping[str, Predicted] = field(default_factory=dict)
     earlier: Record | None = None
 
     @property
@@ -56,14 +61,17 @@ class Record:
     @property
     def hits(self) -> BoolArray:
         """(N,) which images the found predictor gets right."""
-        return np.asarray(self.after == self.labels)
+        return np.asarray(self.after.top == self.labels)
+
+    @property
+    def start(self) -> Predicted:
+        """What the very first start says of the images."""
+        return self.before if self.earlier is None else self.earlier.start
 
     @property
     def start_hits(self) -> BoolArray:
         """(N,) which images the very first start gets right."""
-        if self.earlier is not None:
-            return self.earlier.start_hits
-        return np.asarray(self.before == self.labels)
+        return np.asarray(self.start.top == self.labels)
 
     @property
     def ledger(self) -> dict[str, float | None]:
@@ -99,18 +107,14 @@ def read_record(folder: Path, arm: str | None = None) -> Record:
             why, way_out = "its data set has none", "give it some and run again"
         raise RunFolderError(f"run {folder} was not measured on test images ({why}); {way_out}")
     try:
-        arrays = read_arrays(path).arrays
-        predicted = arrays["labels"], arrays["baseline"], arrays["best"]
-        if any(one.ndim != 1 or one.dtype.kind != "i" for one in predicted):
-            raise Damaged("it holds no list of classes")
-        if len({len(one) for one in predicted}) > 1:
-            raise Damaged("its lists are not of one length")
-    except (Damaged, KeyError) as error:
+        labels, found = predictions(read_arrays(path).arrays)
+    except (Damaged, KeyError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged ({error}); delete {run_folder.RESULT} there and run "
             f"'llmopt resume {folder}', which measures again and pays for no reply twice"
         ) from error
-    record = Record(folder, arm or arm_name(config), config, result, *predicted)
+    sides = found.pop("baseline"), found.pop("best")
+    record = Record(folder, arm or arm_name(config), config, result, labels, *sides, found)
     return dataclasses.replace(record, earlier=_earlier(record))
 
 

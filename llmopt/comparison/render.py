@@ -10,6 +10,8 @@ from typing import Final
 
 from llmopt.comparison.table import SPENDS, Comparison, Pair, Row, Tested
 from llmopt.export.tables import guard
+from llmopt.metrics import METRICS
+from llmopt.runs.baselines import LABELS
 from llmopt.spend.currency import amount, label
 from llmopt.tables import Column
 from llmopt.template import clean
@@ -38,16 +40,21 @@ def _usd(row: Row) -> float | str | None:
 
 
 def _per_point(row: Row) -> float | None:
-    gain = row.gain.difference.mean
-    return row.queries / (100 * gain) if gain > 0 and row.queries else None
+    gain = row.gain.difference.points
+    return row.queries / gain if gain > 0 and row.queries else None
+
+
+def _baseline(name: str) -> Callable[[Row], float | None]:
+    return lambda row: 100 * row.baselines[name] if name in row.baselines else None
 
 
 COLUMNS: Final[tuple[Column[Row], ...]] = (
     Column("arm", lambda row: clean(row.arm), least=16),
     Column("seeds", lambda row: len(row.seeds), str),
-    Column("test", lambda row: 100 * row.accuracy, _percent),
+    Column("test", lambda row: 100 * row.value, _percent),
     Column("test 95 %", lambda row: span(row.interval)),
     Column("start", lambda row: 100 * row.start, _percent, rank=2),
+    *(Column(label, _baseline(name), _percent, rank=8) for name, label in LABELS.items()),
     Column("gain", lambda row: 100 * row.gain.difference.mean, _points),
     Column("gain 95 %", lambda row: span(row.gain.difference.interval, signed=True)),
     Column("p (Holm)", _p),
@@ -100,10 +107,11 @@ def outcome(tested: Tested) -> str:
     return f"{words.get(tested.verdict, tested.verdict)} ({figures})"
 
 
-def title(task: tuple[str, int, str]) -> str:
-    """Of a group of rows."""
+def title(task: tuple[str, int, str], metric: str = "top1") -> str:
+    """Of a group of rows, which holds figures of a metric."""
     dataset, shots, model = task
-    return f"{clean(dataset)}, {shots}-shot, behind {clean(model)}"
+    said = f"{clean(dataset)}, {shots}-shot, behind {clean(model)}"
+    return said if metric == "top1" else f"{said}: {METRICS[metric].label}, %"
 
 
 def p_text(value: float, equals: bool = False) -> str:
@@ -129,15 +137,15 @@ def as_csv(comparison: Comparison) -> str:
     text = io.StringIO(newline="")
     table = csv.writer(text)
     table.writerow(
-        ["dataset", "shots", "model", "arm", "seeds", "accuracy", "low", "high", "start", "gain",
-         "gain_low", "gain_high", "p_holm", "verdict", "worst",
+        ["dataset", "shots", "model", "arm", "seeds", comparison.key, "low", "high", "start",
+         "gain", "gain_low", "gain_high", "p_holm", "verdict", "worst",
          *SPENDS, *(f"{name}_per_point" for name in SPENDS), "seconds"]
     )  # fmt: skip
     for row in comparison.rows:
         gain = row.gain.difference
         table.writerow(
             [guard(row.dataset), row.shots, guard(row.model), guard(row.arm), len(row.seeds),
-             row.accuracy, *row.interval, row.start, gain.mean, *gain.interval,
+             row.value, *row.interval, row.start, gain.mean, *gain.interval,
              row.gain.adjusted, row.gain.verdict, row.worst, *row.spend.values(),
              *(row.per_point(name) for name in SPENDS), row.seconds]
         )  # fmt: skip
@@ -148,7 +156,7 @@ def as_markdown(comparison: Comparison) -> str:
     """Tables for a README."""
     parts = []
     for task in comparison.tasks:
-        parts.append(f"**{_markdown(title(task))}**\n")
+        parts.append(f"**{_markdown(title(task, comparison.metric))}**\n")
         parts.append(_pipes(HEADER))
         parts.append(_pipes(["---", *["---:"] * (len(HEADER) - 1)]))
         parts += [_pipes(map(_markdown, cells(row))) for row in _of(comparison.rows, task)]
@@ -160,12 +168,25 @@ def as_markdown(comparison: Comparison) -> str:
 
 def as_latex(comparison: Comparison) -> str:
     """A ``tabular`` for a paper; needs ``booktabs``."""
-    columns = (0, 1, 2, 3, 5, 6, 7, 8, 9)
+    kept = (
+        "arm",
+        "seeds",
+        "test",
+        "test 95 %",
+        "gain",
+        "gain 95 %",
+        "p (Holm)",
+        "worst seed",
+        "queries",
+    )
+    columns = [HEADER.index(name) for name in kept]
     lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
     lines.append(" & ".join(_latex(HEADER[c]) for c in columns) + r" \\")
     for task in comparison.tasks:
         lines.append(r"\midrule")
-        lines.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{{_latex(title(task))}}} \\")
+        lines.append(
+            rf"\multicolumn{{{len(columns)}}}{{l}}{{{_latex(title(task, comparison.metric))}}} \\"
+        )
         for row in _of(comparison.rows, task):
             shown = cells(row)
             lines.append(" & ".join(_latex(shown[c]) for c in columns) + r" \\")

@@ -10,7 +10,7 @@ from llmopt.comparison import grid
 from llmopt.comparison.attempt import Done
 from llmopt.comparison.execute import execute
 from llmopt.comparison.records import read_record
-from llmopt.comparison.table import Comparison, compare
+from llmopt.comparison.table import Comparison, check_metric, compare
 from llmopt.errors import ConfigError
 from llmopt.runs.config import RunConfig
 from llmopt.spend.events import Watch
@@ -26,6 +26,7 @@ def compare_runs(
     published: bool,
     jobs: int,
     watch: Watch,
+    metric: str = "top1",
 ) -> Comparison:
     """Run what has not been run, and set everything beside each other.
 
@@ -37,10 +38,12 @@ def compare_runs(
         published: set published figures beside.
         jobs: runs at a time.
         watch: told how it goes.
+        metric: that the runs are compared in.
 
     Raises:
         LlmoptError: no run could be finished; what ended the first of them.
     """
+    check_metric(metric)  # before anything is paid for
     parsed = [grid.parse_arm(text) for text in arms]
     cells = grid.make_grid(base, parsed, datasets, shots, seeds)
     notes = []
@@ -55,7 +58,7 @@ def compare_runs(
     ]
     if not records and not any(one.interrupted for one in done):
         raise next((one.error for one in done if one.error), ConfigError("nothing was run"))
-    found = compare(records, [*notes, *_said(done)])
+    found = compare(records, [*notes, *_said(done)], metric)
     found = dataclasses.replace(found, done=tuple(done))
     return _with_published(found) if published else found
 

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmopt.comparison.paired import Difference, accuracy, difference
+from llmopt.comparison.paired import Difference, compared, measured
 from llmopt.comparison.records import Record, fair
+from llmopt.errors import ConfigError, nearest
+from llmopt.metrics import METRICS, Predicted
+from llmopt.runs.baselines import LABELS
 from llmopt.runs.told import unaided
 from llmopt.spend.currency import CURRENCIES, Spend
 from llmopt.stats import holm
@@ -49,18 +52,21 @@ class Tested:
 
 @dataclass(frozen=True)
 class Row:
-    """One arm on one task, over its seeds.
+    """One arm on one task, over its seeds, in the metric of the comparison.
 
     Attributes:
         dataset, shots, model: the task.
         arm: what was run.
         seeds: those that finished.
-        accuracy: mean on the test images.
+        value: mean on the test images.
         interval: 95 %; the wider of over seeds, where there are several, and over images.
-        start: mean accuracy of the start template.
+        start: mean of the start template.
         gain: over the start.
-        worst: lowest accuracy of a seed.
-        worst_gain: lowest gain of a seed.
+        worst: of a seed.
+        worst_gain: of a seed.
+        baselines: means of published ensembles, by name, where every seed measured them.
+        over: the difference to each of those.
+        each: values of the seeds, in their order.
         spend: mean of each currency, that of earlier runs it started from included; None where a
             price is not known.
         seconds: mean.
@@ -72,12 +78,15 @@ class Row:
     model: str
     arm: str
     seeds: tuple[int, ...]
-    accuracy: float
+    value: float
     interval: tuple[float, float]
     start: float
     gain: Tested
     worst: float
     worst_gain: float
+    baselines: dict[str, float]
+    over: dict[str, Difference]
+    each: tuple[float, ...]
     spend: dict[str, float | None]
     seconds: float
     folders: tuple[str, ...]
@@ -89,7 +98,7 @@ class Row:
 
     def per_point(self, currency: str) -> float | None:
         """Mean spend for each percentage point gained; None without a gain or a known spend."""
-        spent, points = self.spend[currency], 100 * self.gain.difference.mean
+        spent, points = self.spend[currency], self.gain.difference.points
         return spent / points if spent is not None and points > 0 else None
 
 
@@ -112,6 +121,7 @@ class Comparison:
     Attributes:
         rows: by task, best arm first.
         pairs: every two arms of a task, the better first.
+        metric: that they are compared in, by its name in :data:`~llmopt.metrics.METRICS`.
         notes: what a reader must know.
         published: other people's figures, if asked for.
         done: what became of each run, failed and interrupted ones too.
@@ -119,6 +129,7 @@ class Comparison:
 
     rows: tuple[Row, ...]
     pairs: tuple[Pair, ...]
+    metric: str = "top1"
     notes: tuple[str, ...] = ()
     published: tuple[dict[str, Any], ...] = ()
     done: tuple[Done, ...] = ()
@@ -127,6 +138,11 @@ class Comparison:
     def tasks(self) -> list[tuple[str, int, str]]:
         """Data set, shots and model of each group of rows."""
         return list(dict.fromkeys((row.dataset, row.shots, row.model) for row in self.rows))
+
+    @property
+    def key(self) -> str:
+        """What the metric is called in files."""
+        return "accuracy" if self.metric == "top1" else self.metric
 
     def among(self, rows: Sequence[Row]) -> Comparison:
         """With these rows alone, and the pairs of arms among them."""
@@ -144,11 +160,13 @@ class Comparison:
         rows = []
         for row in self.rows:
             plain = dataclasses.asdict(row) | {"gain": _plain(row.gain)}
+            plain[self.key] = plain.pop("value")
             plain["per_point"] = {name: row.per_point(name) for name in SPENDS}
             rows.append(plain)
         pairs = [dataclasses.asdict(p) | {"tested": _plain(p.tested)} for p in self.pairs]
         return {
             "schema": SCHEMA,
+            "metric": self.metric,
             "rows": rows,
             "pairs": pairs,
             "notes": list(self.notes),
@@ -156,9 +174,38 @@ class Comparison:
         }
 
 
-def compare(records: Sequence[Record], notes: Sequence[str] = ()) -> Comparison:
-    """Rows and paired tests of finished runs."""
+def check_metric(name: str) -> None:
+    """Refuse a metric that does not exist.
+
+    Raises:
+        ConfigError: with the names there are.
+    """
+    if name not in METRICS:
+        raise ConfigError(
+            f"unknown metric '{name}'{nearest(name, METRICS)} (there are: {', '.join(METRICS)})"
+        )
+
+
+def compare(
+    records: Sequence[Record], notes: Sequence[str] = (), metric: str = "top1"
+) -> Comparison:
+    """Rows and paired tests of finished runs.
+
+    Raises:
+        ConfigError: there is no such metric, or no run says anything of it.
+    """
+    check_metric(metric)
+    of = METRICS[metric].of
     kept, left_out = fair(list(records))
+    silent = [r for r in kept if None in (of(r.labels, r.start), of(r.labels, r.after))]
+    if silent:
+        left_out += [f"{r.folder} is left out: it says nothing of {metric}" for r in silent]
+        kept = [record for record in kept if record not in silent]
+        if not kept:
+            raise ConfigError(
+                f"none of these runs says anything of {metric}: their black boxes name classes "
+                "only, they have five classes or fewer, or an earlier llmopt measured them"
+            )
     tasks: dict[tuple[str, int, str], dict[str, dict[int, Record]]] = {}
     for record in kept:
         arms = tasks.setdefault(record.group, {})
@@ -167,45 +214,55 @@ def compare(records: Sequence[Record], notes: Sequence[str] = ()) -> Comparison:
     versus: dict[Any, Difference] = {}
     for task, arms in tasks.items():
         for arm, runs in arms.items():
-            hits, start_hits = (
-                np.stack([getattr(run, side) for run in runs.values()])
-                for side in ("hits", "start_hits")
-            )
-            gains[task, arm] = difference(hits, start_hits)
+            gains[task, arm] = _compared(metric, runs.values(), [r.start for r in runs.values()])
         # Better first, whichever finished first.
-        ranked = sorted(arms, key=lambda arm: (-_mean_accuracy(arms[arm].values()), arm))
+        ranked = sorted(arms, key=lambda arm: (-_mean(metric, arms[arm].values()), arm))
         for first, second in itertools.combinations(ranked, 2):
             if shared := [seed for seed in arms[first] if seed in arms[second]]:
-                versus[task, first, second] = difference(
-                    *(
-                        np.stack([arms[arm][seed].hits for seed in shared])
-                        for arm in (first, second)
-                    )
-                )
+                others = [arms[second][seed].after for seed in shared]
+                one = [arms[first][seed] for seed in shared]
+                versus[task, first, second] = _compared(metric, one, others)
     everything = {**gains, **versus}
     adjusted = dict(
         zip(everything, holm([d.p_value for d in everything.values()]).tolist(), strict=True)
     )
     rows = [
-        _row(task, arm, list(runs.values()), Tested(gains[task, arm], adjusted[task, arm]))
+        _row(metric, task, arm, list(runs.values()), Tested(gains[task, arm], adjusted[task, arm]))
         for task, arms in tasks.items()
         for arm, runs in arms.items()
     ]
     order = {task: place for place, task in enumerate(tasks)}
-    rows.sort(key=lambda row: (order[row.dataset, row.shots, row.model], -row.accuracy))
+    sign = METRICS[metric].sign
+    rows.sort(key=lambda row: (order[row.dataset, row.shots, row.model], -sign * row.value))
     pairs = []
     for key, found in versus.items():
         (dataset, shots, model), first, second = key
         pairs.append(Pair(dataset, shots, model, first, second, Tested(found, adjusted[key])))
     said = [*notes, *left_out, *_unaided(kept), *_cautions(rows, len(everything))]
-    return Comparison(tuple(rows), tuple(pairs), tuple(said))
+    return Comparison(tuple(rows), tuple(pairs), metric, tuple(said))
 
 
-def _row(task: tuple[str, int, str], arm: str, runs: list[Record], gain: Tested) -> Row:
-    accuracies = [float(run.hits.mean()) for run in runs]
-    starts = [float(run.start_hits.mean()) for run in runs]
-    mean, *interval = accuracy(np.stack([run.hits for run in runs]))
+def _compared(metric: str, runs: Iterable[Record], others: Sequence[Predicted]) -> Difference:
+    """What runs with the same test images found, against as many other predictions of those."""
+    found = list(runs)
+    return compared(METRICS[metric], found[0].labels, [run.after for run in found], others)
+
+
+def _row(
+    metric: str, task: tuple[str, int, str], arm: str, runs: list[Record], gain: Tested
+) -> Row:
+    labels, kind = runs[0].labels, METRICS[metric]
+    values, starts = (
+        [kind.of(labels, getattr(run, side)) or 0.0 for run in runs] for side in ("after", "start")
+    )
+    mean, *interval = measured(kind, labels, [run.after for run in runs])
+    known = {
+        name: [run.baselines[name] for run in runs]
+        for name in LABELS
+        if all(name in r.baselines and kind.of(labels, r.baselines[name]) is not None for r in runs)
+    }
     ledgers = [run.ledger for run in runs]
+    worst = min if kind.sign > 0 else max
     return Row(
         *task,
         arm,
@@ -214,19 +271,24 @@ def _row(task: tuple[str, int, str], arm: str, runs: list[Record], gain: Tested)
         (interval[0], interval[1]),
         float(np.mean(starts)),
         gain,
-        min(accuracies),
-        min(a - s for a, s in zip(accuracies, starts, strict=True)),
-        {name: _mean([ledger.get(name) for ledger in ledgers]) for name in SPENDS},
+        worst(values),
+        worst(a - s for a, s in zip(values, starts, strict=True)),
+        {name: measured(kind, labels, said).value for name, said in known.items()},
+        {name: _compared(metric, runs, said) for name, said in known.items()},
+        tuple(values),
+        {name: _known([ledger.get(name) for ledger in ledgers]) for name in SPENDS},
         float(np.mean([run.seconds for run in runs])),
         tuple(str(run.folder) for run in runs),
     )
 
 
-def _mean_accuracy(runs: Iterable[Record]) -> float:
-    return float(np.mean([run.hits.mean() for run in runs]))
+def _mean(metric: str, runs: Iterable[Record]) -> float:
+    """How good runs are in a metric; more is better."""
+    kind = METRICS[metric]
+    return float(np.mean([kind.sign * (kind.of(run.labels, run.after) or 0.0) for run in runs]))
 
 
-def _mean(values: list[Any]) -> float | None:
+def _known(values: list[Any]) -> float | None:
     return None if any(value is None for value in values) else float(np.mean(values))
 
 
@@ -250,6 +312,14 @@ def _cautions(rows: Sequence[Row], tests: int) -> list[str]:
             "* These runs differ from their start, but the seeds vary too much to say so of "
             "others, so no p-value is shown."
         )
+    for row in rows:
+        if row.gain.verdict == "better" and row.over:
+            name, over = min(row.over.items(), key=lambda one: one[1].points)
+            if over.points <= 0 or over.interval[0] <= 0 <= over.interval[1]:
+                notes.append(
+                    f"'{row.arm}' gains over its start on {row.dataset}, {row.shots}-shot, but not "
+                    f"clearly over the {LABELS[name]} of CLIP ({over.points:+.1f} points)."
+                )
     if any(len(row.seeds) == 1 for row in rows):
         notes.append(
             "Where there is one seed, intervals are over test images and say nothing of other "

@@ -64,8 +64,8 @@ def confusion(labels: IntMatrix, predicted: IntMatrix, classes: int) -> IntMatri
 
 def mistakes(record: Record, names: Sequence[str], limit: int = 12) -> list[Mistake]:
     """The mistakes that changed most, then the most frequent ones."""
-    before = confusion(record.labels, record.before, len(names))
-    after = confusion(record.labels, record.after, len(names))
+    before = confusion(record.labels, record.before.top, len(names))
+    after = confusion(record.labels, record.after.top, len(names))
     off = [(i, j) for i, j in np.argwhere((before > 0) | (after > 0)).tolist() if i != j]
     off.sort(key=lambda ij: (-abs(int(after[ij] - before[ij])), -int(before[ij])))
     return [
@@ -120,7 +120,9 @@ def _example(record: Record, names: Sequence[str], images: Labelled | None, i: i
     if images is not None:
         name = images.images[i].name
         picture = _thumbnail(images, i)
-    true, before, after = (names[k] for k in (record.labels[i], record.before[i], record.after[i]))
+    true, before, after = (
+        names[k] for k in (record.labels[i], record.before.top[i], record.after.top[i])
+    )
     return Example(name, true, before, after, picture)
 
 

@@ -167,18 +167,18 @@ def front(rows: Sequence[Row]) -> Plot:
     Where there are many, only those are named.
     """
     best: list[Row] = []
-    for row in sorted(rows, key=lambda r: (r.queries, -r.accuracy)):
-        if not best or row.accuracy > best[-1].accuracy:
+    for row in sorted(rows, key=lambda r: (r.queries, -r.value)):
+        if not best or row.value > best[-1].value:
             best.append(row)
     marks: list[Mark] = []
     named = rows if len(rows) <= NAMED else best
     for number, row in enumerate(rows):
-        x, y = max(row.queries, 1), 100 * row.accuracy
+        x, y = max(row.queries, 1), 100 * row.value
         colour = _SERIES[number % len(_SERIES)]
         label = shorten(_arm(row, rows), 24) if row in named else ""
         marks.append(Mark([x, x], [100 * bound for bound in row.interval], colour, line=1.2))
         marks.append(Mark([x], [y], colour, label, dot=3, shape=SHAPES[number % len(SHAPES)]))
-    edge = [max(row.queries, 1) for row in best], [100 * row.accuracy for row in best]
+    edge = [max(row.queries, 1) for row in best], [100 * row.value for row in best]
     marks.insert(0, Mark(*edge, "muted", line=1.2, dashed=True))
     x_axis = Axis(f"{CAPS['queries'].label}, log scale", log=True)
     height = 216.0 + 6.5 * len(named)  # the legend takes its part

@@ -204,7 +204,7 @@ def _overview(comparison: Comparison) -> list[Chart]:
     ]  # fmt: skip
     costs = [
         (f"{row.arm}, {row.dataset} {row.shots}-shot", f"{row.queries:,.0f}",
-         f"{100 * row.accuracy:.1f}", span(row.interval))
+         f"{100 * row.value:.1f}", span(row.interval))
         for row in rows
     ]  # fmt: skip
     return [

@@ -205,7 +205,7 @@ def _charts(
         )
     before, after = (
         changes.confusion(record.labels, predicted, len(names))
-        for predicted in (record.before, record.after)
+        for predicted in (record.before.top, record.after.top)
     )
     mistakes = changes.mistakes(record, names, limit=ROWS)
     found.append(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmopt.heads import HEADS
 from llmopt.heads.bank import Bank, default_bank
+from llmopt.runs.baselines import chosen, size
 from llmopt.search.text.racing import few
 from llmopt.spend.currency import Spend
 from llmopt.task import Task
@@ -132,7 +133,7 @@ def stage_bounds(setup: Setup, box: BlackBox | None) -> dict[str, Spend]:
 
 
 def test_bounds(setup: Setup, box: BlackBox | None) -> Spend:
-    """Of measuring the start and what was found on the test images, once."""
+    """Of measuring the start, what was found and published ensembles on the test images, once."""
     sent = _sent_by_test(setup, box)
     return sent + billed(sent, setup.task, box)
 
@@ -142,6 +143,8 @@ def _sent_by_test(setup: Setup, box: BlackBox | None) -> Spend:
     # The start's among them, and those of what was best before a language model was asked.
     optimizer, task = setup.optimizer, setup.task
     templates = 1 + optimizer.ensemble(task) + optimizer.compared(task)
+    ensembles = chosen(setup.baselines, outside(box), classes)
+    rounds, templates = templates + len(ensembles), templates + size(ensembles)
     bank = _bank(setup, box)
     if together(box):
         sent = _scored(box, images, classes, templates) + _bank_scored(bank, box, images, classes)
@@ -155,7 +158,7 @@ def _sent_by_test(setup: Setup, box: BlackBox | None) -> Spend:
         soft_prompt_encodings=soft * classes,
         pairs_scored=(templates + soft) * classes * images,
     )
-    return looked_at + _calls(looked_at, templates, classes, box)
+    return looked_at + _calls(looked_at, rounds, classes, box)
 
 
 def _scored(box: BlackBox | None, images: int, prompts: int, rounds: int, first: int = 0) -> Spend:

@@ -94,6 +94,7 @@ class Setup:
         caps: what may not be passed.
         skip_unreadable: leave damaged test images out.
         precision_why: what decided the precision, where nobody asked for one.
+        baselines: ensembles that are measured on the test images too, as the option names them.
     """
 
     config: RunConfig
@@ -107,6 +108,7 @@ class Setup:
     caps: Caps
     skip_unreadable: bool = False
     precision_why: str = ""
+    baselines: str = "auto"
 
     @property
     def name(self) -> str:
@@ -236,6 +238,7 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
         config.head_views,
         config.caps,
         config.skip_unreadable,
+        baselines=config.baselines,
     )
 
 

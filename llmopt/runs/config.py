@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
 from llmopt.errors import ConfigError
 from llmopt.settings import Settings
@@ -182,6 +182,15 @@ class RunConfig(Settings):
         Option("A file that describes the classes, for auto and describe.", SEARCH, path=True),
     ] = ""
     init_from: Annotated[str, Option("Start at the best template of this run folder.", SEARCH)] = ""
+    baselines: Annotated[
+        Literal["auto", "none", "subset", "all"],
+        Option(
+            "Measure CLIP's ensembles of 7 (subset) and 80 templates (all) on the test images too.",
+            TASK,
+            default="auto: all, but behind a box that is paid for what it receives",
+            free=True,
+        ),
+    ] = "auto"
     skip_unreadable: Annotated[
         bool, Option("Leave damaged images out; they are counted.", TASK, free=True)
     ] = False

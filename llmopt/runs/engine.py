@@ -20,6 +20,7 @@ from llmopt.heads.predictor import with_head
 from llmopt.predictor import Predictor, single
 from llmopt.runs import folder as run_folder
 from llmopt.runs import result as run_result
+from llmopt.runs.baselines import chosen, ensembles
 from llmopt.runs.bounds import outside
 from llmopt.runs.compose import Setup
 from llmopt.runs.interrupt import graceful_interrupt
@@ -305,8 +306,11 @@ def _measure(run: _Sitting, outcome: Outcome) -> _Measured:
             metered = MeteredBox(
                 run.open_box, spent, run.features, _kept(run.folder, run.open_box, "test")
             )
-            classes = len(task.classnames)
-            test = measure(metered, images, found, run.baseline, classes, outcome.before)
+            names = chosen(run.setup.baselines, outside(run.open_box), len(task.classnames))
+            others = ensembles(names, metered, task.classnames)
+            test = measure(
+                metered, images, found, run.baseline, len(task.classnames), outcome.before, others
+            )
     train, val = zip(started, ended, strict=True)
     return _Measured(train, val, before, test, spent, skipped)
 

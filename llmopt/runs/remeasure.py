@@ -15,6 +15,8 @@ from llmopt.errors import ConfigError
 from llmopt.predictor import single
 from llmopt.runs import folder as run_folder
 from llmopt.runs import stored
+from llmopt.runs.baselines import chosen, ensembles
+from llmopt.runs.bounds import outside
 from llmopt.runs.compose import OBJECT, Given, choose_dataset, choose_model
 from llmopt.runs.config import RunConfig
 from llmopt.runs.load import load_predictor, read_found
@@ -85,11 +87,12 @@ def remeasure(
     _note(folder, "test_opened", images=len(test), **opened)
     watch.stage("measuring on the test images")
     baseline = single(Template(config.template), dataset.classnames)
-    found = measure(
-        MeteredBox(box, ledger, _cache(watch)), test, predictor, baseline, len(dataset.classnames)
-    )
+    metered, names = MeteredBox(box, ledger, _cache(watch)), dataset.classnames
+    asked = chosen(config.baselines, outside(box), len(names))
+    others = ensembles(asked, metered, names)
+    found = measure(metered, test, predictor, baseline, len(names), others=others)
     measured = {
-        "schema": 1,
+        "schema": 2,
         "run": str(folder),
         "dataset": config.dataset,
         "model": {"name": box.info.name, "pretrained": box.info.pretrained},
@@ -110,6 +113,7 @@ def remeasure(
             "test_accuracy": found.best_accuracy,
         },
         "at_chance": found.at_chance,
+        **found.told(names),
         "evaluation": ledger.snapshot(),
     }
     _note(folder, _MEASURED, asked=_asked(config), found=measured)

@@ -23,7 +23,7 @@ from llmopt.stats import accuracy_interval
 from llmopt.task import Task
 from llmopt.vision.base import BoxInfo
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def build(
@@ -131,6 +131,7 @@ def build(
             "p_value": gain.p_value if gain else None,
         },
         "at_chance": evaluation.at_chance if evaluation else None,
+        **(evaluation.told(task.classnames) if evaluation else {}),
         "ledger": ledger.snapshot(),
         "evaluation": evaluation_ledger.snapshot(),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -146,7 +147,7 @@ def _before(
     if outcome.before is None:
         return {}
     predicted = evaluation.before if evaluation else None
-    hits = None if evaluation is None or predicted is None else predicted == evaluation.labels
+    hits = None if evaluation is None or predicted is None else predicted.top == evaluation.labels
     return {
         "before_llm": {
             "template": outcome.before.describe(),
@@ -171,14 +172,13 @@ def save(
         RunFolderError: they cannot be written.
     """
     ranked = [dataclasses.asdict(template) for template in outcome.templates]
-    found = {"schema": SCHEMA, "templates": ranked, "classnames": list(classnames)}
+    found = {"schema": 1, "templates": ranked, "classnames": list(classnames)}
     tensors, state = outcome.predictor.state()
     with keeping(folder):
         write_text(folder / PROMPTS, _json(found))
         write_arrays(folder / PREDICTOR, tensors, {"predictor": json.dumps(state)})
         if evaluation is not None:
-            arrays = {name: getattr(evaluation, name) for name in ("labels", "baseline", "best")}
-            write_arrays(folder / PREDICTIONS, arrays, {})
+            write_arrays(folder / PREDICTIONS, evaluation.arrays(), {})
         write_text(folder / RESULT, _json(result))
 
 

@@ -19,6 +19,7 @@ Count = Annotated[int, Interval(ge=0, le=2**53)]
 Amount = Annotated[float, Interval(ge=0, le=2**53)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Difference = Annotated[float, Interval(ge=-1, le=1)]
+Pair = Annotated[list[Share], Field(min_length=2, max_length=2)]
 
 
 class _Stored(BaseModel):
@@ -157,7 +158,7 @@ class Measured(_Stored):
     train_accuracy: Share | None
     val_accuracy: Share | None
     test_accuracy: Share | None
-    test_accuracy_ci95: Annotated[list[Share], Field(min_length=2, max_length=2)] | None
+    test_accuracy_ci95: Pair | None
 
 
 class Baseline(Measured):
@@ -210,6 +211,50 @@ class Gain(_Stored):
     p_value: Share | None
 
 
+class Bin(_Stored):
+    """Images whose prediction is about as sure."""
+
+    low: Share
+    high: Share
+    images: Count
+    confidence: Share
+    accuracy: Share
+
+
+class Figures(_Stored):
+    """Of one predictor on the test images."""
+
+    top1: Share
+    top5: Share | None
+    mean_per_class_recall: Share
+    macro_f1: Share
+    ece: Share | None
+    reliability: list[Bin] | None = None
+
+
+class PerClass(_Stored):
+    """A class on the test images."""
+
+    class_: str = Field(alias="class")
+    images: Count
+    start_recall: Share | None
+    start_recall_ci95: Pair | None
+    recall: Share | None
+    recall_ci95: Pair | None
+    precision: Share | None
+    f1: Share | None
+
+
+class Published(_Stored):
+    """An ensemble of templates that everybody knows."""
+
+    templates: Count
+    test_accuracy: Share
+    test_accuracy_ci95: Pair
+    metrics: Figures
+    gain: Gain
+
+
 class Seconds(_Stored):
     """Where the time went.
 
@@ -240,7 +285,7 @@ class Result(_Stored):
         machine: what it ran on, and whether another would find the same.
     """
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Literal[1, 2] = Field(alias="schema")
     run: str
     status: Literal["complete", "interrupted"]
     stop_reason: str
@@ -254,6 +299,9 @@ class Result(_Stored):
     at_chance: bool | None = None
     ledger: dict[str, Amount | None]
     evaluation: dict[str, Amount | None]
+    metrics: dict[Literal["start", "best"], Figures] = {}
+    per_class: list[PerClass] = []
+    baselines: dict[str, Published] = {}
     seconds: Seconds
     versions: dict[str, str]
     machine: dict[str, Any] = {}

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from llmopt.comparison.paired import Difference, accuracy, difference, sign_flip
+from llmopt.comparison.paired import (
+    Difference,
+    accuracy,
+    compared,
+    difference,
+    measured,
+    sign_flip,
+)
+from llmopt.metrics import METRICS, Metric, Predicted, top1
 from llmopt.stats import holm, paired_gain
 
 
@@ -116,3 +124,53 @@ def test_seeds_that_agree_do_not_make_the_test_images_certain() -> None:
     assert 0.03 < high - low < 0.15
     low, high = difference(hits, ~hits).interval
     assert high - low > 0.1
+
+
+def sides(
+    seed: int, rates: tuple[float, float], seeds: int = 1
+) -> tuple[np.ndarray, list[list[Predicted]]]:
+    """Three classes, and two sides' predictions that are right at their rates."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, 200)
+    return labels, [
+        [
+            Predicted(np.where(rng.random(200) < rate, labels, (labels + 1) % 3))
+            for _ in range(seeds)
+        ]
+        for rate in rates
+    ]
+
+
+def test_resampling_agrees_with_what_is_exact() -> None:
+    """Accuracy, told to be no share of hits, comes out as the exact test has it."""
+    labels, (a, b) = sides(5, (0.8, 0.72))
+    exact = compared(METRICS["top1"], labels, a, b)
+    drawn = compared(Metric("drawn", top1), labels, a, b)
+    assert drawn.mean == exact.mean
+    assert drawn.p_value == pytest.approx(exact.p_value, abs=0.03)
+    assert drawn.interval == pytest.approx(exact.interval, abs=0.02)
+    value = measured(Metric("drawn", top1), labels, a)
+    assert value == pytest.approx(measured(METRICS["top1"], labels, a), abs=0.02)
+
+
+def test_less_of_some_metrics_is_better() -> None:
+    labels, (a, b) = sides(6, (0.9, 0.6), seeds=3)
+    for side, sure in ((a, 0.9), (b, 0.99)):
+        side[:] = [Predicted(one.top, None, np.full(200, sure, np.float32)) for one in side]
+    found = compared(METRICS["ece"], labels, a, b)
+    assert found.mean < -0.2
+    assert found.points > 20
+    assert found.verdict(found.p_value) == "better"
+    f1 = compared(METRICS["macro_f1"], labels, a, b)
+    assert f1.interval[0] > 0
+    assert f1.p_value == pytest.approx(1 / 1001)
+    with pytest.raises(ValueError, match="not known"):
+        compared(METRICS["ece"], labels, [Predicted(labels)], [Predicted(labels)])
+
+
+def test_equal_sides_are_rarely_called_different() -> None:
+    alarms = 0
+    for seed in range(30):
+        labels, (a, b) = sides(seed, (0.7, 0.7))
+        alarms += compared(METRICS["macro_f1"], labels, a, b).p_value < 0.05
+    assert alarms <= 5

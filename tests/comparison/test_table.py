@@ -22,7 +22,8 @@ from llmopt.comparison.render import (
     spend_table,
 )
 from llmopt.comparison.table import Comparison, compare
-from llmopt.errors import RunFolderError
+from llmopt.errors import ConfigError, RunFolderError
+from llmopt.spend.files import read_arrays, write_arrays
 
 LABELS = np.arange(60) % 3
 
@@ -53,7 +54,7 @@ def comparison(tmp_path: Path) -> Comparison:
 def test_rows_hold_means_intervals_and_spend(comparison: Comparison) -> None:
     best = comparison.rows[0]
     assert (best.arm, best.seeds) == ("text", (1, 2, 3))
-    assert best.accuracy == pytest.approx(51 / 60)
+    assert best.value == pytest.approx(51 / 60)
     assert best.start == 0.5
     assert best.worst == pytest.approx(50 / 60)
     assert best.gain.difference.mean == pytest.approx(21 / 60)
@@ -156,6 +157,54 @@ def test_formats(comparison: Comparison) -> None:
     latex = as_latex(comparison)
     assert latex.count("\\\\") == 4
     assert latex.startswith("\\begin{tabular}")
+
+
+def test_other_metrics_and_baselines(tmp_path: Path) -> None:
+    records = [
+        read_record(
+            paper_run(
+                tmp_path,
+                optimizer=optimizer,
+                seed=seed,
+                labels=LABELS,
+                before=guesses(30),
+                after=guesses(right),
+                baselines={"openai": guesses(eighty)},
+            )
+        )
+        for optimizer, right, eighty in (("chat", 51, 50), ("random", 40, 20))
+        for seed in (1, 2)
+    ]
+    found = compare(records)
+    assert [row.baselines["openai"] for row in found.rows] == pytest.approx([50 / 60, 20 / 60])
+    (note,) = [note for note in found.notes if "not clearly over" in note]
+    assert note.startswith("'chat' gains over its start")
+    assert "| 80 templates |" in as_markdown(found)
+    by_f1 = compare(records, metric="macro_f1")
+    assert json.loads(FORMATS["json"](by_f1))["rows"][0]["macro_f1"] == pytest.approx(0.85)
+    assert "macro_f1" in as_csv(by_f1).splitlines()[0]
+    assert "macro F1" in as_markdown(by_f1)
+    calibrated = compare(records, metric="ece")  # sure to 0.9 of 51 and of 40 of 60
+    assert [row.arm for row in calibrated.rows] == ["chat", "random"]
+    assert calibrated.rows[0].value == pytest.approx(0.05, abs=1e-6)
+    assert calibrated.pairs[0].tested.verdict == "better"
+    with pytest.raises(ConfigError, match="did you mean 'macro_f1'"):
+        compare(records, metric="macro_f2")
+
+
+def test_runs_of_an_earlier_schema_are_compared(tmp_path: Path) -> None:
+    folder = paper_run(tmp_path, labels=LABELS, before=guesses(30), after=guesses(50))
+    path = folder / "test_predictions.safetensors"
+    kept = read_arrays(path).arrays
+    write_arrays(path, {name: kept[name] for name in ("labels", "baseline", "best")}, {})
+    result = json.loads((folder / "result.json").read_text())
+    old = {k: v for k, v in result.items() if k not in ("metrics", "per_class", "baselines")}
+    (folder / "result.json").write_text(json.dumps(old | {"schema": 1}))
+    record = read_record(folder)
+    assert compare([record]).rows[0].baselines == {}
+    assert compare([record], metric="mean_per_class_recall").rows[0].value == pytest.approx(50 / 60)
+    with pytest.raises(ConfigError, match="says anything of top5"):
+        compare([record], metric="top5")
 
 
 def test_arm_names_cannot_break_a_format(tmp_path: Path) -> None:

@@ -15,6 +15,14 @@ TEMPLATE = {
     "train_logprob": NUMBER,
     "val_accuracy": MAYBE,
 }
+FIGURES = {
+    "top1": NUMBER,
+    "top5": MAYBE,
+    "mean_per_class_recall": NUMBER,
+    "macro_f1": NUMBER,
+    "ece": MAYBE,
+    "reliability": (list, type(None)),
+}
 # Keys that are there only where there is something to say.
 OPTIONAL = {"result.task": {"notes": [str], "skipped": dict}}
 RESULT: dict[str, Any] = {
@@ -64,6 +72,18 @@ RESULT: dict[str, Any] = {
         "labelled_images": int,
         "cache_hits": int,
     },
+    "metrics": {"start": FIGURES, "best": FIGURES},
+    "per_class": [
+        {
+            "class": str,
+            "images": int,
+            "start_recall": MAYBE,
+            "recall": MAYBE,
+            "precision": MAYBE,
+            "f1": MAYBE,
+        }
+    ],
+    "baselines": dict,
     "seconds": {"total": NUMBER, "llm": NUMBER, "black_box": NUMBER},
     "versions": dict,
     "machine": {

@@ -66,7 +66,7 @@ def test_json_is_the_contract_and_nothing_else(finished: Done, folder: Path) -> 
     result = finished.json
     check(result, RESULT)
     assert finished.err == ""
-    assert result["schema"] == 1
+    assert result["schema"] == 2
     assert (result["status"], result["stop_reason"]) == ("complete", "nothing left to gain")
     assert result["task"]["dataset"] == "shapes-small"
     assert (result["task"]["classes"], result["task"]["test_images"]) == (12, 1000)

@@ -48,9 +48,13 @@ def test_no_run_spends_more_than_its_plan(
     config = RunConfig(
         optimizer=optimizer, settings=settings, shots=2, head=head, runs=str(tmp_path)
     )
-    most = {row.name: row.most for row in make_plan(compose(config)).rows}
+    plan = make_plan(compose(config))
+    most = {row.name: row.most for row in plan.rows}
     result = start(config)
     spent = result["ledger"]
+    assert set(result["baselines"]) == {"subset", "openai"}
+    for name, tested in result["evaluation"].items():
+        assert name == "cache_hits" or (tested or 0) <= plan.test[name], name
     for name in ("image_encodings", "text_encodings", "soft_prompt_encodings", "pairs_scored"):
         assert spent[name] <= (most.get(name) or 0), name
     assert spent["text_encodings"] + spent["soft_prompt_encodings"] <= (most["queries"] or 0)

@@ -63,9 +63,11 @@ def case(name: str, *lines: str, **files: str) -> Case:
 
 
 def search(optimizer: str, settings: str = "", options: str = "") -> str:
-    """A ``run`` of an optimizer, its settings as ``KEY=VALUE KEY=VALUE``."""
+    """A ``run`` of an optimizer, its settings as ``KEY=VALUE KEY=VALUE``; without baselines, which
+    are a case of their own.
+    """  # fmt: skip
     sets = " ".join(f"--set {pair}" for pair in settings.split())
-    return " ".join(f"run --optimizer {optimizer} {sets} {options} --json".split())
+    return " ".join(f"run --optimizer {optimizer} {sets} {options} --baselines none --json".split())
 
 
 def refused(name: str, line: str, *named: str) -> Case:
@@ -83,10 +85,13 @@ LONG_CHAT = search("chat", "probes=0 restarts=3 iterations=12 proposals=6 polish
 LONG_CRAFT = search("craft", "budget=1600 population=12")
 LONG_CBBT = search("cbbt", "budget=1000")
 CRAFT_PAPER = "profile=paper budget=80 row=eurosat population=16"
-TINY_GRID = "compare --optimizer zeroshot --optimizer random,evaluations=24 --seed 1,2"
+TINY_GRID = (
+    "compare --baselines none --optimizer zeroshot --optimizer random,evaluations=24 --seed 1,2"
+)
 
 CONFIG = """\
 dataset = "shapes-blue"
+baselines = "none"
 shots = 2
 optimizer = "random"
 seed = 3
@@ -202,6 +207,7 @@ CASES: Final = (
     case("plan-unpayable", "plan --optimizer zip --max-queries 5 --json"),
     case("plan-handcrafted", "plan --optimizer handcrafted --set templates=subset --json"),
     case("compare", f"{TINY_GRID} --json"),
+    case("baselines", "run --optimizer zeroshot --shots 2 --json"),
     case(
         "export",
         search("chat", f"{CHAT} ensemble=3"),

@@ -48,8 +48,17 @@ _SET = {
     "PYTHONHASHSEED": "0",
     "TERM": "dumb",
 }
-IGNORED: Final = frozenset({"run", "folders", "machine", "notes", "seconds", "versions"})
-"""Keys of JSON documents whose values differ from time to time, or are sentences."""
+IGNORED: Final = frozenset(
+    {"run", "folders", "machine", "notes", "seconds", "versions", "metrics", "per_class"}
+)
+"""Keys of JSON documents whose values differ from time to time, are sentences, or follow from the
+predictions, which are looked at."""
+BESIDE: Final = frozenset(
+    f"{name}.{part}"
+    for name in ("baseline", "best", "subset", "openai")
+    for part in ("in_five", "confidence")
+)
+"""What metrics are made of, in the file of the predictions."""
 LOST: Final = frozenset({"llm_calls_lost", "llm_tokens_lost", "llm_usd_lost"})
 """What a ledger has besides when a run was disturbed while it waited for a language model."""
 ASKED: Final = "llm_intent"
@@ -131,7 +140,7 @@ def look(folder: Path) -> dict[str, Any]:
     for name in ("predictor.safetensors", "test_predictions.safetensors"):
         if (folder / name).is_file():
             tensors = load_file(folder / name)
-            seen[name] = {key: _gist(tensors[key]) for key in sorted(tensors)}
+            seen[name] = {key: _gist(tensors[key]) for key in sorted(set(tensors) - BESIDE)}
     if (folder / "journal.jsonl").is_file():
         lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]

@@ -22,6 +22,7 @@ from llmopt.cli.app import app
 from llmopt.comparison.records import read_record
 from llmopt.data.shapes import SHAPES
 from llmopt.errors import ConfigError, RunFolderError
+from llmopt.metrics import Predicted
 from llmopt.report.changes import confusion, examples, mistakes
 from llmopt.report.page import build, render, save, save_pictures
 from llmopt.report.picture import png
@@ -198,9 +199,10 @@ def test_the_sentence_is_honest() -> None:
             "gain": {"test_accuracy": 0.02, "ci95": [-0.1, 0.1], "p_value": 0.7},
         }  # fmt: skip
         none = np.zeros(0, dtype=np.int64)
+        nothing = Predicted(none)
         from llmopt.comparison.records import Record
 
-        return sentence(Record(Path(), "chat", config, result, none, none, none))
+        return sentence(Record(Path(), "chat", config, result, none, nothing, nothing))
 
     assert "no significant difference" in of()
     assert "kept it" in of(fallback=True)

@@ -26,11 +26,13 @@ from llmopt.errors import (
     RunFolderError,
     UserError,
 )
+from llmopt.metrics import Predicted
 from llmopt.predictor import single
 from llmopt.runs import result as run_result
 from llmopt.runs.compose import ModelChoice, compose
 from llmopt.runs.folder import create, locked
 from llmopt.runs.measure import Evaluation
+from llmopt.runs.plan import make_plan
 from llmopt.search.base import Outcome, Search
 from llmopt.search.text.chat import Chat
 from llmopt.search.text.random import Random
@@ -233,17 +235,69 @@ def test_a_task_at_chance_is_called_so(root: Path, monkeypatch: pytest.MonkeyPat
     assert result["best"]["test_accuracy"] == 0.2
 
 
+def test_baselines_are_measured_and_change_nothing_else(root: Path, box: FakeBox) -> None:
+    result, folder = run(config(root))
+    assert {n: one["templates"] for n, one in result["baselines"].items()} == {
+        "subset": 7,
+        "openai": 80,
+    }
+    saved = load_file(folder / "test_predictions.safetensors")
+    hits = {name: saved[name] == saved["labels"] for name in ("openai", "best", "baseline")}
+    told = result["baselines"]["openai"]
+    assert told["test_accuracy"] == hits["openai"].mean()
+    assert told["gain"]["test_accuracy"] == pytest.approx(
+        hits["best"].mean() - hits["openai"].mean()
+    )
+    for side, name in (("start", "baseline"), ("best", "best")):
+        assert result["metrics"][side]["top1"] == hits[name].mean()
+    assert len(result["per_class"]) == K
+    alone, _ = run(config(root, baselines="none"))
+    assert alone["baselines"] == {}
+    extra = result["evaluation"]["text_encodings"] - alone["evaluation"]["text_encodings"]
+    assert 10 * K <= extra <= 87 * K  # the box cannot tell some apart
+    for same in ("best", "gain", "ledger", "metrics"):
+        assert alone[same] == result[same]
+    assert set(run(config(root, baselines="subset"))[0]["baselines"]) == {"subset"}
+
+
+@pytest.mark.parametrize("access", [Access.LABELS, Access.SCORES])
+def test_a_box_that_may_be_paid_measures_baselines_only_if_asked(
+    root: Path, monkeypatch: pytest.MonkeyPatch, access: Access
+) -> None:
+    box = FakeBox(access)
+    monkeypatch.setattr(ModelChoice, "open", lambda self, watch: box)
+    result, _ = run(config(root))
+    assert result["baselines"] == {}
+    known = access > Access.LABELS  # labels alone are no probabilities
+    assert (result["metrics"]["best"]["ece"] is not None) == known
+    assert result["metrics"]["best"]["top5"] is None  # of five classes
+    asked = config(root, baselines="subset")
+    most = make_plan(compose(asked), box).test
+    spent = run(asked)[0]["evaluation"]
+    for name in ("text_encodings", "pairs_scored", "black_box_calls", "image_encodings"):
+        assert spent[name] <= most[name]
+    assert most["pairs_scored"] > make_plan(compose(config(root)), box).test["pairs_scored"]
+
+
+def test_templates_too_long_for_the_box_are_no_baseline(
+    root: Path, box: FakeBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(box, "token_excess", lambda prompt: len(prompt.split()) - 6)
+    result, _ = run(config(root, optimizer="zeroshot"))
+    assert 0 < result["baselines"]["openai"]["templates"] < 80
+
+
 def test_evaluation_statistics() -> None:
     labels = np.repeat(np.arange(4), 25)
-    wrong = (labels + 1) % 4
-    half = np.where(np.arange(100) % 2, labels, wrong)
-    found = Evaluation(labels, baseline=half, best=labels, classes=4)
+    right, wrong = Predicted(labels), Predicted((labels + 1) % 4)
+    half = Predicted(np.where(np.arange(100) % 2, labels, wrong.top))
+    found = Evaluation(labels, baseline=half, best=right, classes=4)
     assert (found.baseline_accuracy, found.best_accuracy) == (0.5, 1.0)
     assert found.gain.difference == 0.5
     assert found.gain.p_value < 1e-6
     assert not found.at_chance
-    assert Evaluation(labels, labels, np.zeros(100, dtype=np.int64), 4).at_chance
-    assert not Evaluation(labels, labels, wrong, 4).at_chance  # but misled
+    assert Evaluation(labels, right, Predicted(np.zeros(100, dtype=np.int64)), 4).at_chance
+    assert not Evaluation(labels, right, wrong, 4).at_chance  # but misled
 
 
 # ------------------------------------------------------------------------------- what is refused

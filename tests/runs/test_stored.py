@@ -49,7 +49,7 @@ def put(data: dict[str, Any], place: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        ("schema", 2),
+        ("schema", 3),
         ("schema", "1"),
         ("status", "done"),
         ("status", None),
@@ -135,6 +135,8 @@ def test_a_flipped_bit(folder: Path, name: str, load: Callable[..., Any], at: in
         {"best": np.zeros(30, dtype=np.float32)},
         {"best": np.zeros((30, 1), dtype=np.int64)},
         {"best": np.zeros(29, dtype=np.int64)},
+        {"best.confidence": np.zeros(30, dtype=np.int64)},
+        {"openai": np.zeros(29, dtype=np.int64)},
     ],
 )
 def test_predictions_of_a_wrong_shape(folder: Path, arrays: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from llmopt.errors import BudgetExhausted
@@ -84,7 +85,15 @@ class Handcrafted(Optimizer[HandcraftedSettings]):
         if self.settings.templates == "generic":
             return tuple(Template(text) for text in read_lines("templates/generic.txt"))
         if self.settings.templates == "openai":
-            published = json.loads(read_prompt("templates/handcrafted.json"))
-            return tuple(Template(text) for text in published["imagenet"]["openai"])
-        subset = [Template(text) for text in read_lines("templates/clip_subset.txt")]
-        return tuple(dict.fromkeys([*own, *subset]))
+            return published("openai")
+        return tuple(dict.fromkeys([*own, *published("subset")]))
+
+
+@cache
+def published(name: str) -> tuple[Template, ...]:
+    """The eighty templates that CLIP's authors average for ImageNet, or the usual seven of them."""
+    if name == "openai":
+        texts = json.loads(read_prompt("templates/handcrafted.json"))["imagenet"]["openai"]
+    else:
+        texts = read_lines("templates/clip_subset.txt")
+    return tuple(map(Template, texts))
