@@ -21,13 +21,13 @@ from llmopt.errors import ConfigError
 from llmopt.handle import Run
 from llmopt.runs import engine
 from llmopt.runs import folder as run_folder
+from llmopt.runs.asked import asked, config_of, texts
 from llmopt.runs.compose import Given, compose
 from llmopt.runs.config import RunConfig
 from llmopt.runs.plan import Plan, make_plan
 from llmopt.runs.speed import measured
 from llmopt.runs.trust import refuse_untrusted
 from llmopt.search.base import Optimizer
-from llmopt.spend.currency import CAPS
 from llmopt.spend.events import Event, Watch, Watches
 from llmopt.spend.ledger import Caps
 from llmopt.task import Task
@@ -74,7 +74,7 @@ def run(
         LlmoptError: :class:`~llmopt.errors.UserError` for what the caller can correct,
             :class:`~llmopt.errors.ServiceError` where the run can be resumed.
     """
-    given, named = _given(config, task, optimizer, model, llm, caps, options)
+    given, named = asked(config, task, optimizer, model, llm, caps, options)
     setup = compose(named, given)
     with _watching(callbacks, progress, track, setup.config) as watch:
         result = engine.start(setup, watch)
@@ -153,7 +153,7 @@ def plan(
     Raises:
         UserError: as the run itself would.
     """
-    given, named = _given(config, task, optimizer, model, llm, caps, options)
+    given, named = asked(config, task, optimizer, model, llm, caps, options)
     setup = compose(named, given)
     found = make_plan(setup).timed(measured(setup.config))
     try:
@@ -199,7 +199,7 @@ def compare(
     """
     from llmopt.comparison.run import compare_runs
 
-    base = _config(config, options)
+    base = config_of(config, options)
     with _watching(callbacks, progress) as watch:
         sides = optimizers, datasets or [base.dataset], shots, seeds
         return compare_runs(base, *sides, equal, published, jobs, watch, metric)
@@ -239,7 +239,7 @@ def reproduce(
         side: list(wanted) if isinstance(wanted, (list, tuple, range)) else [wanted]
         for side, wanted in (only or {}).items()
     }
-    choice = Choice(read_table(table), part, _texts(options))
+    choice = Choice(read_table(table), part, texts(options))
     with _watching(callbacks, progress) as watch:
         return reproduced(choice, jobs, watch, run=not status)
 
@@ -274,7 +274,7 @@ def evaluate(
     if isinstance(model, str):
         changes["model"] = model
     with _watching(callbacks, progress) as watch:
-        return remeasure(Path(run), _texts(changes), watch, given, trust_config=trust_config)
+        return remeasure(Path(run), texts(changes), watch, given, trust_config=trust_config)
 
 
 @contextlib.contextmanager
@@ -296,57 +296,3 @@ def _watching(
 
             hearers.append(tracked(track, config.resolved(), Watches(hearers).warn))
         yield Watches(hearers)
-
-
-def _given(
-    config: RunConfig | None,
-    task: Task | None,
-    optimizer: str | Optimizer[Any] | None,
-    model: str | BlackBox | None,
-    llm: str | BaseChatModel | None,
-    caps: Caps | None,
-    options: Mapping[str, Any],
-) -> tuple[Given, RunConfig]:
-    """Objects apart from names, and the config that holds a name for each of them."""
-    values = dict(options)
-    if task is not None and "dataset" in values:
-        raise ConfigError("give either task= or dataset=, not both")
-    if task is not None:
-        values.setdefault("shots", task.shots)
-        values.setdefault("template", task.start.text)
-    if caps is not None:
-        values |= {cap.option: getattr(caps, name) for name, cap in CAPS.items()}
-    objects: dict[str, Any] = {"task": task}
-    for name, value, kind, place in (
-        ("optimizer", optimizer, Optimizer, "optimizer"),
-        ("model", model, BlackBox, "box"),
-        ("llm", llm, None, "llm"),
-    ):
-        if isinstance(value, str):
-            values[name] = value
-        elif value is not None:
-            if kind is not None and not isinstance(value, kind):
-                raise ConfigError(
-                    f"{name}= takes a name or a {kind.__name__}, not {type(value).__name__}"
-                )
-            objects[place] = value
-    given = Given(**objects)
-    return given, given.named_in(_config(config, values))
-
-
-def _config(config: RunConfig | None, options: Mapping[str, Any]) -> RunConfig:
-    base = {} if config is None else {f.name: getattr(config, f.name) for f in _fields()}
-    return RunConfig.make({**base, **_texts(options)}, "the options")
-
-
-def _fields() -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(RunConfig)
-
-
-def _texts(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Paths as texts, and what is None left out."""
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in options.items()
-        if value is not None
-    }

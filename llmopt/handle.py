@@ -115,7 +115,7 @@ class Run:
 
         if self._box is not None:
             names = read_found(self.folder)["classnames"]
-            return PromptClassifier(self.predictor, self._box, names)
+            return PromptClassifier.of(self.predictor, self._box, names)
         return load(self.folder, **options)
 
     def evaluate(self, **changes: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import math
 import os
+import re
 import stat
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -59,6 +60,9 @@ SUFFIXES: Final = frozenset(suffix for suffixes in FORMATS.values() for suffix i
 """What counts as an image where a folder is listed (lower case)."""
 
 REMEDY: Final = "replace it, or leave such images out with --skip-unreadable"
+
+
+_ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 
 
 @runtime_checkable
@@ -262,7 +266,7 @@ def size(source: BinaryIO, name: str, formats: Collection[str] = tuple(FORMATS))
 def unreadable(name: str | Path, error: Exception) -> DatasetError:
     """What to say of an image that cannot be had."""
     if isinstance(error, FileNotFoundError):
-        return DatasetError(f"image {name} is missing; run 'llmopt datasets check'")
+        return DatasetError(f"image {name} is missing: there is no such file")
     if isinstance(error, PermissionError):
         return DatasetError(f"image {name} may not be read: permission denied")
     if isinstance(error, UnidentifiedImageError):
@@ -349,7 +353,7 @@ def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def as_image(given: Any, number: int = 0) -> Image:
-    """A path, a Pillow image or an array as an image.
+    """A path, the bytes of a file, a Pillow image or an array as an image.
 
     Args:
         given: one of these; an array is (height, width[, 3 or 4]) uint8.
@@ -357,9 +361,17 @@ def as_image(given: Any, number: int = 0) -> Image:
 
     Raises:
         ConfigError: it is something else.
-        DatasetError: it has too many pixels, or one side is far longer than the other.
+        DatasetError: its bytes are no image, it has too many pixels, or one side is far longer than
+            the other.
     """
     name = f"image {number}"
+    if isinstance(given, str) and _ADDRESS.match(given):
+        raise ConfigError(
+            f"{given:.60} is an address, and llmopt fetches no pictures: what an address gives can "
+            "change or be private; download it, and give the file or its bytes"
+        )
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        given = decode(BytesIO(given), name)
     if isinstance(given, (str, Path)):
         path = Path(given)
         return FileImage(path.parent, path.name)
@@ -378,4 +390,7 @@ def as_image(given: Any, number: int = 0) -> Image:
         return PixelImage(name, given)
     if isinstance(given, Image):
         return given
-    raise ConfigError(f"an image is a path, a Pillow image or an array, not {type(given).__name__}")
+    raise ConfigError(
+        "an image is a path, the bytes of a file, a Pillow image or an array, "
+        f"not {type(given).__name__}"
+    )
