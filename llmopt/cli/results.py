@@ -73,7 +73,7 @@ def report(
 ) -> None:
     """Show runs on one self-contained HTML page; several are compared.
 
-    Of more than twelve, each has a page of its own in a folder beside it. Unfinished and damaged
+    Of more than eight, each has a page of its own in a folder beside it. Unfinished and damaged
     ones are left out and listed.
     """
     import webbrowser

@@ -66,7 +66,7 @@ class Row:
         worst_gain: of a seed.
         baselines: means of published ensembles, by name, where every seed measured them.
         over: the difference to each of those.
-        each: values of the seeds, in their order.
+        each: values of the seeds, in their order; ``gains`` are theirs over their starts.
         spend: mean of each currency, that of earlier runs it started from included; None where a
             price is not known.
         seconds: mean.
@@ -87,6 +87,7 @@ class Row:
     baselines: dict[str, float]
     over: dict[str, Difference]
     each: tuple[float, ...]
+    gains: tuple[float, ...]
     spend: dict[str, float | None]
     seconds: float
     folders: tuple[str, ...]
@@ -138,6 +139,10 @@ class Comparison:
     def tasks(self) -> list[tuple[str, int, str]]:
         """Data set, shots and model of each group of rows."""
         return list(dict.fromkeys((row.dataset, row.shots, row.model) for row in self.rows))
+
+    def of_task(self, task: tuple[str, int, str]) -> list[Row]:
+        """The rows of a task."""
+        return [row for row in self.rows if (row.dataset, row.shots, row.model) == task]
 
     @property
     def key(self) -> str:
@@ -263,6 +268,7 @@ def _row(
     }
     ledgers = [run.ledger for run in runs]
     worst = min if kind.sign > 0 else max
+    gains = tuple(a - s for a, s in zip(values, starts, strict=True))
     return Row(
         *task,
         arm,
@@ -272,11 +278,12 @@ def _row(
         float(np.mean(starts)),
         gain,
         worst(values),
-        worst(a - s for a, s in zip(values, starts, strict=True)),
+        worst(gains),
         {name: measured(kind, labels, said).value for name, said in known.items()},
         {name: _compared(metric, runs, said) for name, said in known.items()},
         tuple(values),
-        {name: _known([ledger.get(name) for ledger in ledgers]) for name in SPENDS},
+        gains,
+        {name: _known([ledger.get(name, 0) for ledger in ledgers]) for name in SPENDS},
         float(np.mean([run.seconds for run in runs])),
         tuple(str(run.folder) for run in runs),
     )

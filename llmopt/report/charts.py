@@ -48,7 +48,7 @@ class Chart:
 
 LABELLED: Final = 40  # classes whose names are written beside a confusion matrix
 NAMED: Final = 12  # arms in the legend of a chart
-_ACCURACY: Final = Axis("accuracy, %", 0, 103)
+_SHARE: Final = Axis("%", 0, 103)
 _SERIES: Final = ("one", "two", "three", "four")
 _TALL, _LOW = 223.0, 151.0  # points
 
@@ -56,22 +56,28 @@ _TALL, _LOW = 223.0, 151.0  # points
 def climb(
     story: Story, axis: str, result: Mapping[str, Any], val: Mapping[str, float | None]
 ) -> Plot:
-    """Every proposal a dot, the best so far a step, and what was kept on val and test.
+    """What the search ranks by: a dot a proposal, the best so far a step; then its accuracy.
 
     Args:
         axis: a currency of :data:`~llmopt.report.story.AXES`.
         result: of the run.
         val: accuracy on the validation images, of the templates that were looked at there.
     """
+    by = ranks_by(result)
     x = [p.at[axis] for p in story.proposals]
     marks = [
-        Mark(x, [100 * p.accuracy for p in story.proposals], "one", "proposal, train",
+        Mark(x, [100 * getattr(p, by) for p in story.proposals], "one", f"proposal, {by}",
              dot=2.4, faint=True)
     ]  # fmt: skip
-    if best := story.climb():
+    if best := story.climb(by):
         end = [*(p.at[axis] for p in best), x[-1]]
-        heights = [100 * p.accuracy for p in (*best, best[-1])]
-        marks.append(Mark(end, heights, "one", "best so far, train", line=1.8, steps=True))
+        told = {by: "best so far", "accuracy": "its accuracy, train"}
+        for name, label in told.items():
+            heights = [100 * getattr(p, name) for p in (*best, best[-1])]
+            first = name == by
+            colour = "one" if first else "four"
+            line = 1.8 if first else 1.2
+            marks.append(Mark(end, heights, colour, label, line=line, steps=True, dashed=not first))
     looked = [(p.at[axis], 100 * (val[p.text] or 0.0)) for p in story.proposals
               if val.get(p.text) is not None]  # fmt: skip
     if looked:
@@ -107,7 +113,13 @@ def _ended(marks: list[Mark], axis: str, result: Mapping[str, Any], end: float) 
             marks.append(Mark([end], [height], colour, label, dot=size, shape=shape))
     start = result["baseline"].get("test_accuracy")
     levels = [] if start is None else [Level(100 * start, "two", "start, test")]
-    return Plot(marks, Axis(AXES[axis], low=0), _ACCURACY, _TALL, levels)
+    return Plot(marks, Axis(AXES[axis], low=0), _SHARE, _TALL, levels)
+
+
+def ranks_by(result: Mapping[str, Any]) -> str:
+    """What a search by words ranks templates by: ``likelihood`` or ``accuracy``."""
+    asked = result["optimizer"]["settings"].get("fitness")
+    return "accuracy" if asked == "accuracy" else "likelihood"
 
 
 def steps(found: Sequence[Step], key: str, label: str) -> Plot:
@@ -149,14 +161,44 @@ def confusions(before: Any, after: Any, names: Sequence[str]) -> Heat:
     return Heat(panels, shown, "taken for", "true class", "% of the true class")
 
 
+def gain_by_class(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    """Recall of start and best of each class, those that changed most first."""
+    marks: list[Mark] = []
+    for place, row in enumerate(reversed(rows)):
+        ends = [100 * row["start_recall"], 100 * row["recall"]]
+        colour = "one" if ends[1] > ends[0] else "two" if ends[1] < ends[0] else "muted"
+        first = place == len(rows) - 1
+        marks.append(Mark(ends, [place, place], colour, line=2))
+        marks.append(Mark(ends[:1], [place], "muted", "start" * first, dot=2.6, hollow=True))
+        marks.append(Mark(ends[1:], [place], colour, "best" * first, dot=3))
+    names = [shorten(row["class"], 24) for row in reversed(rows)]
+    height = 70 + 15.0 * len(rows)
+    return Plot(marks, Axis("recall on test, %", 0, 103), Axis(names=names), height)
+
+
+def calibration(metrics: Mapping[str, Any]) -> Plot:
+    """How often a prediction is right, by how sure it is; the diagonal is as it should be."""
+    marks = [Mark([0, 100], [0, 100], "muted", "as sure as right", line=1, dashed=True)]
+    for side, colour, shape in (("start", "two", "diamond"), ("best", "one", "circle")):
+        if bins := metrics[side]["reliability"]:
+            x, y = ([100 * one[key] for one in bins] for key in ("confidence", "accuracy"))
+            label = f"{side}, calibration error {100 * metrics[side]['ece']:.1f} %"
+            marks.append(Mark(x, y, colour, label, line=1.2, dot=2.6, shape=shape))
+    ends = Axis("confidence, %", 0, 103)
+    return Plot(marks, ends, Axis("right, %", 0, 103), _TALL)
+
+
 def forest(rows: Sequence[Row]) -> Plot:
-    """Gain over the start of every arm with its interval."""
+    """Gain over the start of every arm with its interval, and of each seed as a dot."""
     marks: list[Mark] = []
     for place, row in enumerate(reversed(rows)):
         gain = row.gain.difference
         colour = {"better": "one", "worse": "two"}.get(row.gain.verdict, "muted")
         marks += _whisker(place, gain.mean, gain.interval, colour)
-    names = [shorten(_arm(row, rows), 32) for row in reversed(rows)]
+        if len(row.gains) > 1:
+            each = [100 * one for one in row.gains]
+            marks.append(Mark(each, [place - 0.22] * len(each), "muted", dot=1.8, faint=True))
+    names = [shorten(row.arm, 32) for row in reversed(rows)]
     x = Axis("gain over the start on test, percentage points")
     return Plot(marks, x, Axis(names=names), 58 + 20.0 * len(rows), [Level(0, upright=True)])
 
@@ -175,9 +217,12 @@ def front(rows: Sequence[Row]) -> Plot:
     for number, row in enumerate(rows):
         x, y = max(row.queries, 1), 100 * row.value
         colour = _SERIES[number % len(_SERIES)]
-        label = shorten(_arm(row, rows), 24) if row in named else ""
+        label = shorten(row.arm, 24) if row in named else ""
         marks.append(Mark([x, x], [100 * bound for bound in row.interval], colour, line=1.2))
         marks.append(Mark([x], [y], colour, label, dot=3, shape=SHAPES[number % len(SHAPES)]))
+        if len(row.each) > 1:
+            each = [100 * one for one in row.each]
+            marks.append(Mark([x] * len(each), each, colour, dot=1.6, faint=True))
     edge = [max(row.queries, 1) for row in best], [100 * row.value for row in best]
     marks.insert(0, Mark(*edge, "muted", line=1.2, dashed=True))
     x_axis = Axis(f"{CAPS['queries'].label}, log scale", log=True)
@@ -189,11 +234,6 @@ def shorten(text: str, length: int) -> str:
     """Outside text for a label: one line, no control characters, not too long."""
     text = clean(text)
     return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _arm(row: Row, rows: Sequence[Row]) -> str:
-    several = len({(r.dataset, r.shots) for r in rows}) > 1
-    return f"{row.arm}, {row.dataset} {row.shots}-shot" if several else row.arm
 
 
 def _whisker(

@@ -24,7 +24,7 @@ from llmopt._version import __version__
 from llmopt.comparison.records import Record, read_records
 from llmopt.comparison.render import HEADER, cells, sentence, span, spend_table
 from llmopt.comparison.render import title as task_title
-from llmopt.comparison.table import Comparison, compare
+from llmopt.comparison.table import Comparison, Row, compare
 from llmopt.errors import ConfigError, RunFolderError
 from llmopt.figures import percent, points
 from llmopt.report import charts
@@ -32,12 +32,12 @@ from llmopt.report.changes import FindImages, test_images
 from llmopt.report.charts import Chart
 from llmopt.report.picture import png
 from llmopt.report.sections import RunSection, run_section, title
-from llmopt.report.visible import visible
+from llmopt.report.visible import blocks, visible
 from llmopt.spend.currency import label
 from llmopt.spend.files import write_bytes, write_text
 
 HERE: Final = Path(__file__).parent
-TOGETHER: Final = 12  # runs on one page; of more, each has a page of its own
+TOGETHER: Final = 8  # runs on one page; of more, each has a page of its own
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Page:
         records: the runs.
         runs: a section of each; empty where they are so many that each has a page of its own.
         comparison: of the runs, if there are several.
-        overview: charts of the comparison.
+        overview: charts of each task of the comparison.
         left_out: run folders that cannot be shown, and why.
         find: gives the test images of a run.
         back: name of the page that links to this one, if one does.
@@ -57,7 +57,7 @@ class Page:
     records: list[Record]
     runs: list[RunSection]
     comparison: Comparison | None = None
-    overview: list[Chart] = field(default_factory=list)
+    overview: list[list[Chart]] = field(default_factory=list)
     left_out: Mapping[Path, RunFolderError] = field(default_factory=dict)
     find: FindImages = test_images
     back: str = ""
@@ -103,6 +103,14 @@ def build(folders: Sequence[Path]) -> Page:
     return Page(records, sections, comparison, _overview(comparison), left_out, find)
 
 
+_SHOWN: Final = [
+    place
+    for place, name in enumerate(HEADER)
+    if name not in ("per point", "LLM calls", "USD", "seconds")
+]
+"""Columns of the comparison; what was spent has a table of its own."""
+
+
 @functools.cache
 def _template() -> Template:
     environment = Environment(
@@ -112,7 +120,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["visible"] = visible
+    environment.filters |= {"visible": visible, "blocks": blocks}
     return environment.get_template("page.html")
 
 
@@ -129,9 +137,10 @@ def render(page: Page, beside: str = "") -> str:
         # The page is for others: it names no folders of this machine.
         left_out=[str(e).replace(str(path), path.name) for path, e in page.left_out.items()],
         back=quote(f"../{page.back}") if page.back else "",
-        header=HEADER,
-        cells=cells,
+        header=[HEADER[place] for place in _SHOWN],
+        cells=lambda row: [cells(row)[place] for place in _SHOWN],
         sentence=sentence,
+        matrix=matrix,
         spend_table=spend_table,
         task_title=task_title,
         script=Markup(script),
@@ -170,7 +179,7 @@ def save_pictures(page: Page, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         charts = (chart for section in page.sections() for chart in section.charts)
-        for chart in itertools.chain(page.overview, charts):
+        for chart in itertools.chain(*page.overview, charts):
             path = folder / f"{chart.name}.png"
             write_bytes(path, png(chart.shown))
             paths.append(path)
@@ -195,32 +204,67 @@ def _figures(result: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _overview(comparison: Comparison) -> list[Chart]:
-    rows = comparison.rows
+def _overview(comparison: Comparison) -> list[list[Chart]]:
+    """The charts of each task."""
+    return [
+        _of_task(number, comparison.of_task(task))
+        for number, task in enumerate(comparison.tasks, 1)
+    ]
+
+
+def _of_task(number: int, rows: Sequence[Row]) -> list[Chart]:
+    if len(rows) < 2:
+        return []  # what they would show stands in the table
     gains = [
-        (f"{row.arm}, {row.dataset} {row.shots}-shot", f"{100 * row.gain.difference.mean:+.1f}",
+        (row.arm, f"{100 * row.gain.difference.mean:+.1f}",
          span(row.gain.difference.interval, signed=True), row.gain.verdict)
         for row in rows
     ]  # fmt: skip
     costs = [
-        (f"{row.arm}, {row.dataset} {row.shots}-shot", f"{row.queries:,.0f}",
-         f"{100 * row.value:.1f}", span(row.interval))
+        (row.arm, f"{row.queries:,.0f}", f"{100 * row.value:.1f}", span(row.interval))
         for row in rows
     ]  # fmt: skip
+    each = " Small dots are seeds." * any(len(row.seeds) > 1 for row in rows)
     return [
         Chart(
-            "all-forest",
+            f"all-forest-{number}",
             "Gain over the start, with 95 % intervals",
             charts.forest(rows),
             ("arm", "gain, points", "95 % interval", "verdict"),
             gains,
+            each.strip(),
         ),
         Chart(
-            "all-front",
+            f"all-front-{number}",
             "Accuracy and what it cost",
             charts.front(rows),
             ("arm", label("queries"), "test accuracy, %", "95 % interval"),
             costs,
-            "The dashed line joins arms that no cheaper arm beats.",
+            f"The dashed line joins arms that no cheaper arm beats.{each}",
         ),
     ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The difference of two arms: points by which the row's is better, and how sure that is."""
+
+    text: str
+    verdict: str
+    sentence: str
+
+
+def matrix(
+    comparison: Comparison, task: tuple[str, int, str]
+) -> list[tuple[str, list[Cell | None]]]:
+    """Arms of a task against each other: row less column, best first."""
+    arms = [row.arm for row in comparison.of_task(task)]
+    cells: dict[tuple[str, str], Cell] = {}
+    for pair in comparison.pairs:
+        if (pair.dataset, pair.shots, pair.model) != task:
+            continue
+        verdict, more = pair.tested.verdict, round(pair.tested.difference.points, 1)
+        other = {"better": "worse", "worse": "better"}.get(verdict, verdict)
+        cells[pair.first, pair.second] = Cell(f"{more + 0.0:+.1f}", verdict, sentence(pair))
+        cells[pair.second, pair.first] = Cell(f"{0.0 - more:+.1f}", other, sentence(pair))
+    return [(arm, [cells.get((arm, column)) for column in arms]) for arm in arms]

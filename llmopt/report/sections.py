@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from llmopt.comparison.records import Record
 from llmopt.figures import interval, percent, points
-from llmopt.report import changes, charts
+from llmopt.metrics import METRICS
+from llmopt.report import changes
 from llmopt.report.changes import Example, FindImages, Mistake, test_images
 from llmopt.report.charts import Chart
-from llmopt.report.story import AXES, Story, Turn, read_story
-from llmopt.report.words import helpful_words
+from llmopt.report.drawn import charts_of
+from llmopt.report.story import Turn, read_story
+from llmopt.runs.baselines import LABELS
 from llmopt.runs.config import RunConfig
-from llmopt.runs.load import read_found
+from llmopt.runs.load import load_predictor, read_found
 from llmopt.runs.told import counts, stages, unaided
 from llmopt.spend.currency import amount, label, worth_telling
 
-ROWS: Final = 300  # of a data table; the journal holds the rest
 TURNS: Final = 60  # of a conversation
 LETTERS: Final = 6_000  # of a message
+DESCRIBED: Final = 60  # classes whose descriptions are shown
+PROMPTS: Final = 5  # of each
 _ALERT: Final = 0.05
 
 
@@ -34,6 +39,7 @@ class RunSection:
         record: the run.
         sentence: what was asked and found.
         accuracies: a row for start and best: name, train, val, test, interval.
+        metrics: a row each: name, of start and best on the test images.
         templates: of ``prompts.json``, the run's own first.
         summary: what became of the proposals.
         stages: what each stage of the search brought and cost.
@@ -46,6 +52,8 @@ class RunSection:
         cut: how many turns are left out.
         spent: name, in the search, in the evaluation.
         command: what repeats the run.
+        words: from the start template to the best: words that are ``same``, ``gone`` or ``new``.
+        described: classes with the prompts of each, best first, where they have their own.
         versions: what it ran on.
     """
 
@@ -55,6 +63,7 @@ class RunSection:
     accuracies: list[tuple[str, ...]]
     templates: list[dict[str, Any]]
     summary: list[tuple[str, str]]
+    metrics: list[tuple[str, str, str]] = field(default_factory=list)
     stages: list[tuple[str, ...]] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
@@ -66,6 +75,8 @@ class RunSection:
     cut: int = 0
     spent: list[tuple[str, str, str]] = field(default_factory=list)
     command: str = ""
+    words: list[tuple[str, str]] = field(default_factory=list)
+    described: list[tuple[str, list[str]]] = field(default_factory=list)
     versions: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -86,20 +97,26 @@ def run_section(record: Record, number: int, find: FindImages = test_images) -> 
     story = read_story(record.folder, len(names))
     talks, cut = _shortened(story.talks)
     gained, lost, trouble = changes.examples(record, names, find=find)
-    summary = [(n, str(v)) for n, v in counts(result["optimizer"].get("summary") or {}).items()]
+    summary = _summary(result["optimizer"].get("summary") or {})
     return RunSection(
         number=number,
         record=record,
         sentence=f"{sentence(record)} {unaided(result)}".strip(),
         accuracies=[
-            _accuracies(name, result[name])
-            for name in ("baseline", "before_llm", "best")
-            if name in result
+            _accuracies(LABELS.get(name, name), figures)
+            for name, figures in (
+                ("start", result["baseline"]),
+                *result.get("baselines", {}).items(),
+                ("before asking", result.get("before_llm")),
+                ("best", result["best"]),
+            )
+            if figures
         ],
         templates=found["templates"][:20],
         summary=summary,
+        metrics=_metrics(result),
         stages=stages(result["optimizer"].get("summary") or {}),
-        charts=_charts(record, story, names, found["templates"], f"run-{number}"),
+        charts=charts_of(record, story, names, found["templates"], f"run-{number}"),
         mistakes=changes.mistakes(record, names),
         gained=gained,
         lost=lost,
@@ -109,8 +126,53 @@ def run_section(record: Record, number: int, find: FindImages = test_images) -> 
         cut=cut,
         spent=_spent(result),
         command=command(record.config),
+        words=_words(result),
+        described=_described(record, names),
         versions=_versions(record),
     )
+
+
+def _summary(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a search did, in words."""
+    rest = dict(told)
+    gain, se = rest.pop("gain_nats", 0.0), rest.pop("gain_se", 0.0)
+    found = [(name, str(value)) for name, value in counts(rest).items() if name != "stages"]
+    if gain or se:
+        found.append(("gain on the judging images", f"{gain:+.3f} ± {se:.3f} nats"))
+    return found
+
+
+def _metrics(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    sides = result.get("metrics") or {}
+    return [
+        (metric.label, percent(sides["start"][name]), percent(sides["best"][name]))
+        for name, metric in METRICS.items()
+        if sides and name != "top1" and sides["best"][name] is not None
+    ]
+
+
+def _words(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What became of the start template's words; empty where no other template was found."""
+    start, found = result["baseline"]["template"], result["best"]["templates"]
+    if not found or found[0]["text"] == start:
+        return []
+    sides = start.split(), found[0]["text"].split()
+    told: list[tuple[str, str]] = []
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, *sides, False).get_opcodes():
+        if kind == "equal":
+            told.append(("same", " ".join(sides[0][a:b])))
+            continue
+        told += [("gone", " ".join(sides[0][a:b]))] if b > a else []
+        told += [("new", " ".join(sides[1][c:d]))] if d > c else []
+    return told
+
+
+def _described(record: Record, names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    by_class = load_predictor(record.folder).innermost.by_class or {}
+    return [
+        (names[label], sorted(prompts, key=lambda text: -prompts[text])[:PROMPTS])
+        for label, prompts in sorted(by_class.items())[:DESCRIBED]
+    ]
 
 
 def title(record: Record) -> str:
@@ -166,140 +228,11 @@ def command(config: RunConfig) -> str:
     return shlex.join(["llmopt", "run", *told.flags()])
 
 
-def _charts(
-    record: Record,
-    story: Story,
-    names: list[str],
-    templates: list[dict[str, Any]],
-    prefix: str,
-) -> list[Chart]:
-    result = record.result
-    rows = [
-        (name, percent(result[key]["test_accuracy"]), interval(result[key]["test_accuracy_ci95"]))
-        for name, key in (("start", "baseline"), ("best", "best"))
-    ]
-    found = [
-        Chart(
-            f"{prefix}-start",
-            "Start and best on the test images, with 95 % intervals",
-            charts.start_and_best(result),
-            ("", "test accuracy", "95 % interval"),
-            rows,
-        )
-    ]
-    if story.proposals:
-        found += _climbs(story, result, templates, prefix)
-    else:
-        found += _walks(story, result, prefix)
-    found += _steps(story, prefix)
-    if words := helpful_words(story.proposals):
-        found.append(
-            Chart(
-                f"{prefix}-words",
-                "Words that went with better and worse templates",
-                charts.words(words),
-                ("word", "templates", "difference, nats", "95 % interval"),
-                [(w.word, w.count, f"{w.effect:+.3f}", _span(w.interval)) for w in words],
-                "What goes together is no proof: a search repeats what went well.",
-            )
-        )
-    before, after = (
-        changes.confusion(record.labels, predicted, len(names))
-        for predicted in (record.before.top, record.after.top)
-    )
-    mistakes = changes.mistakes(record, names, limit=ROWS)
-    found.append(
-        Chart(
-            f"{prefix}-confusion",
-            "Which classes are taken for which, before and after",
-            charts.confusions(before, after, names),
-            ("true class", "taken for", "start", "best"),
-            [(m.true, m.taken_for, m.before, m.after) for m in mistakes],
-            "Test images; the table lists mistakes only, those that changed most first.",
-        )
-    )
-    return found
-
-
-def _climbs(
-    story: Story, result: dict[str, Any], templates: list[dict[str, Any]], prefix: str
-) -> list[Chart]:
-    ranked = sorted(story.proposals, key=lambda p: p.logprob, reverse=True)[:ROWS]
-    val = {entry["text"]: entry["val_accuracy"] for entry in templates}
-    note = "Accuracy on the training images; every dot is a template that was scored."
-    if len(story.proposals) > ROWS:
-        note += f" The table holds the best {ROWS:,} of {len(story.proposals):,}."
-    header = ("template", "train accuracy", "train log-likelihood", *map(AXES.get, story.axes))
-    rows = [
-        (p.text, percent(p.accuracy), f"{p.logprob:.4f}", *(f"{p.at[a]:,.6g}" for a in story.axes))
-        for p in ranked
-    ]
-    return [
-        Chart(
-            f"{prefix}-climb-{axis}",
-            f"The climb over {AXES[axis]}",
-            charts.climb(story, axis, result, val),
-            [str(name) for name in header],
-            rows if number == 0 else (),  # one table holds every axis
-            note,
-            tab=AXES[axis],
-        )
-        for number, axis in enumerate(story.axes)
-    ]
-
-
-def _walks(story: Story, result: dict[str, Any], prefix: str) -> list[Chart]:
-    """The climb of a continuous search."""
-    steps = [step for step in story.steps if "train_accuracy" in step.figures]
-    if len(steps) < 2:
-        return []
-    rows = [
-        (
-            *(f"{step.at[axis]:,.6g}" for axis in story.axes),
-            percent(step.figures["train_accuracy"]),
-            percent(step.figures.get("val_accuracy")),
-        )
-        for step in steps[:ROWS]
-    ]
-    return [
-        Chart(
-            f"{prefix}-climb-{axis}",
-            f"The climb over {AXES[axis]}",
-            charts.walk(steps, axis, result),
-            [*(AXES[a] for a in story.axes), "train accuracy", "val accuracy"],
-            rows if number == 0 else (),  # one table holds every axis
-            "Accuracy where the search stood on the training and validation images.",
-            tab=AXES[axis],
-        )
-        for number, axis in enumerate(story.axes)
-    ]
-
-
-def _steps(story: Story, prefix: str) -> list[Chart]:
-    labels = {"fitness": "fitness (best)", "loss": "loss", "sigma": "sigma"}
-    return [
-        Chart(
-            f"{prefix}-steps-{key}",
-            f"{label.partition(',')[0].capitalize()} of the continuous search",
-            charts.steps(story.steps, key, label),
-            ("step", label, "seconds"),
-            [
-                (s.index + 1, f"{s.figures[key]:.4g}", f"{s.at['seconds']:.1f}")
-                for s in story.steps
-                if key in s.figures
-            ][:ROWS],
-            tab=label.partition(",")[0],
-        )
-        for key, label in labels.items()
-        if sum(key in step.figures for step in story.steps) > 1
-    ]
-
-
 def _accuracies(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
     return (
-        {"baseline": "start", "before_llm": "before asking"}.get(name, name),
-        percent(figures["train_accuracy"]),
-        percent(figures["val_accuracy"]),
+        name,
+        percent(figures.get("train_accuracy")),
+        percent(figures.get("val_accuracy")),
         percent(figures["test_accuracy"]),
         interval(figures["test_accuracy_ci95"]),
     )
@@ -342,7 +275,3 @@ def _shortened(talks: dict[str, list[Turn]]) -> tuple[dict[str, list[Turn]], int
 def _cut(text: str) -> str:
     left = len(text) - LETTERS
     return text if left <= 0 else f"{text[:LETTERS]}\n… ({left:,} more characters in the journal)"
-
-
-def _span(bounds: tuple[float, float]) -> str:
-    return f"[{bounds[0]:+.3f}, {bounds[1]:+.3f}]"

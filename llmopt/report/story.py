@@ -6,8 +6,10 @@ added up from it, so that a climb can be drawn over any currency.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import exp
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +47,11 @@ class Proposal:
     logprob: float
     at: dict[str, float]
 
+    @property
+    def likelihood(self) -> float:
+        """Of the true class, its geometric mean over the images: a fraction."""
+        return exp(min(self.logprob, 0.0))
+
 
 @dataclass(frozen=True)
 class Step:
@@ -61,6 +68,9 @@ class Step:
     at: dict[str, float]
 
 
+_PURPOSE: Final = re.compile(r"^This turn (\w+)", re.MULTILINE)
+
+
 @dataclass(frozen=True)
 class Turn:
     """One exchange with the language model.
@@ -72,6 +82,12 @@ class Turn:
 
     asked: str
     reply: str
+
+    @property
+    def purpose(self) -> str:
+        """What the turn is for, where it says so: ``explores``, ``deepens`` …"""
+        found = _PURPOSE.search(self.asked)
+        return found[1] if found else ""
 
 
 @dataclass
@@ -96,11 +112,11 @@ class Story:
         last = (self.proposals or self.steps)[-1].at if self.proposals or self.steps else {}
         return [name for name in AXES if last.get(name)]
 
-    def climb(self) -> list[Proposal]:
-        """Each proposal that was better than all before it, by likelihood."""
+    def climb(self, by: str = "likelihood") -> list[Proposal]:
+        """Each proposal that was better than all before it, in what the search ranks by."""
         best: list[Proposal] = []
         for proposal in self.proposals:
-            if not best or proposal.logprob > best[-1].logprob:
+            if not best or getattr(proposal, by) > getattr(best[-1], by):
                 best.append(proposal)
         return best
 

@@ -252,4 +252,4 @@ def _text(x: float, y: float, text: str, anchor: str = "start", turned: bool = F
 def _wide(text: str) -> float:
     """About how wide a text is; fonts differ."""
     letters = (2.0 if unicodedata.east_asian_width(c) in "WF" else 1.0 for c in text)
-    return 0.54 * _SMALL * sum(letters)
+    return 0.6 * _SMALL * sum(letters)

@@ -24,13 +24,13 @@ from llmopt.data.shapes import SHAPES
 from llmopt.errors import ConfigError, RunFolderError
 from llmopt.metrics import Predicted
 from llmopt.report.changes import confusion, examples, mistakes
-from llmopt.report.page import build, render, save, save_pictures
+from llmopt.report.page import build, matrix, render, save, save_pictures
 from llmopt.report.picture import png
 from llmopt.report.plot import Axis, Mark, Plot
 from llmopt.report.sections import command, sentence
 from llmopt.report.story import read_story, tell
 from llmopt.report.svg import draw
-from llmopt.report.visible import visible
+from llmopt.report.visible import blocks, visible
 from llmopt.report.words import helpful_words
 from llmopt.runs.config import RunConfig
 from llmopt.spend.journal import Journal
@@ -70,8 +70,8 @@ def test_a_poisoned_page_is_only_text(tmp_path: Path) -> None:
     assert "\u202e" not in page
 
 
-def test_ten_long_runs_stay_below_five_megabytes(tmp_path: Path) -> None:
-    runs = [poisoned_run(tmp_path, count=10_000 if s == 0 else 300, seed=s) for s in range(10)]
+def test_eight_long_runs_stay_below_five_megabytes(tmp_path: Path) -> None:
+    runs = [poisoned_run(tmp_path, count=10_000 if s == 0 else 300, seed=s) for s in range(8)]
     page = render(build(runs))
     assert len(page.encode()) < 5_000_000
     assert "of 10,000" in page
@@ -93,6 +93,87 @@ def test_many_runs_have_a_page_each(tmp_path: Path) -> None:
         _, back = [a["href"] for tag, a in Tags(single).found if tag == "a"]
         assert (page.parent / urllib.parse.unquote(back or "")).resolve() == out.resolve()
     assert len(save_pictures(build(runs[:2]), tmp_path / "png")) < 20
+
+
+def test_sixty_three_runs_have_a_small_main_page(tmp_path: Path) -> None:
+    runs = [
+        paper_run(tmp_path, seed=seed, shots=shots, settings={"restarts": restarts})
+        for seed in range(3)
+        for shots in (1, 4, 16)
+        for restarts in range(1, 8)
+    ]
+    page = render(build(runs))
+    assert len(runs) == 63
+    assert len(page.encode()) < 5_000_000
+    assert page.count('class="matrix"') == 3  # 21 sentences each, in one table
+    assert page.count("Accuracy and what it cost</figcaption>") == 3
+
+
+def test_arms_are_a_matrix_of_differences(tmp_path: Path) -> None:
+    labels = np.arange(60) % 3
+    for optimizer, right in (("chat", 60), ("random", 30), ("zeroshot", 31)):
+        after = np.where(np.arange(60) < right, labels, (labels + 1) % 3)
+        paper_run(tmp_path, optimizer=optimizer, labels=labels, after=after)
+    comparison = build(list(tmp_path.iterdir())).comparison
+    assert comparison is not None
+    against = matrix(comparison, comparison.tasks[0])
+    assert [arm for arm, _ in against] == ["chat", "zeroshot", "random"]
+    texts = [[cell and (cell.text, cell.verdict) for cell in row] for _, row in against]
+    none = "no significant difference"
+    assert texts == [
+        [None, ("+48.3", "better"), ("+50.0", "better")],
+        [("-48.3", "worse"), None, ("+1.7", none)],
+        [("-50.0", "worse"), ("-1.7", none), None],
+    ]
+
+
+def test_what_became_of_the_start_is_shown_word_by_word(tmp_path: Path) -> None:
+    events = [("scored", "s", {"templates": [
+        {"text": "a photo of a {}.", "train_accuracy": 0.8, "train_logprob": -1.0},
+        {"text": "a small {}.", "train_accuracy": 0.6, "train_logprob": -0.5},
+    ]})]  # fmt: skip
+    asked = [["human", "All figures.\n\nWords:\n* red {}: +0.45 ± 0.08\n\nThis turn explores. Go."]]
+    run = paper_run(tmp_path, events=events, replies=[(asked, "- a tiny {}.")],
+                    baselines={"openai": [0] * 30})  # fmt: skip
+    (section,) = build([run]).runs
+    assert section.words == [
+        ("same", "a"),
+        ("gone", "photo of a"),
+        ("new", "small"),
+        ("same", "{}."),
+    ]
+    assert ("macro F1", "16.7 %", "100.0 %") in section.metrics
+    assert [row[0] for row in section.accuracies] == ["start", "80 templates", "best"]
+    (turn,) = section.talks["restart-1"]
+    assert turn.purpose == "explores"
+    kinds = {chart.name.split("-")[2] for chart in section.charts}
+    assert {"classes", "calibration"} <= kinds
+    climb = section.chart("climb")[0].shown
+    assert isinstance(climb, Plot)
+    best = next(mark for mark in climb.marks if mark.label == "best so far")
+    assert list(best.y) == sorted(best.y)  # by what it ranks by, it never falls
+    page = render(build([run]))
+    assert "<ins>" in page
+    assert "Turn 1 explores: asked" in page
+
+
+def test_messages_are_paragraphs_lists_and_tables() -> None:
+    text = "One.\nTwo.\n\nThree:\n- a\n- b\n* red {}: +0.4 ± 0.1, 50%\n* before {}: x; y"
+    assert blocks(text) == [
+        ("text", ["One.", "Two."]),
+        ("text", ["Three:"]),
+        ("list", ["a", "b"]),
+        ("table", [("red {}", "+0.4 ± 0.1, 50%")]),
+        ("list", ["before {}: x; y"]),
+    ]
+
+
+@fuzz(text=st.text())
+def test_no_line_of_a_message_is_lost(text: str) -> None:
+    lines = [line for _, lines in blocks(text) for line in lines]
+    assert sum(len("".join(line)) for line in lines) <= len(text)
+    if text.strip():
+        assert lines
 
 
 def test_what_cannot_be_shown_is_left_out_and_listed(tmp_path: Path) -> None:
@@ -167,10 +248,10 @@ def test_pictures_that_cannot_be_shown_say_why(tmp_path: Path) -> None:
 
 
 def test_pictures_are_saved_one_by_one(tmp_path: Path) -> None:
-    page = build([paper_run(tmp_path), paper_run(tmp_path, seed=2)])
+    page = build([paper_run(tmp_path), paper_run(tmp_path, optimizer="random")])
     paths = save_pictures(page, tmp_path / "png")
     assert {path.suffix for path in paths} == {".png"}
-    assert "all-forest.png" in {path.name for path in paths}
+    assert "all-forest-1.png" in {path.name for path in paths}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
