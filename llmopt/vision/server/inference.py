@@ -2,7 +2,8 @@
 
 Requests are cut into pieces, which wait in a queue for each client; the queues take turns, so that
 nobody waits for all of another's work. A batch holds the next pieces of one kind, whoever sent
-them. If a batch fails, its pieces are computed singly: a bad one spoils no other.
+them: one of each client, then another of each, until it is full. If a batch fails, its pieces are
+computed singly: a bad one spoils no other.
 """
 
 from __future__ import annotations
@@ -134,20 +135,21 @@ class Inference:
             while not self._queues and not self._closed:
                 self._changed.wait()
             batch: list[_Piece] = []
-            room = 0
-            for client in list(self._queues):
-                queue = self._queues[client]
-                if not batch:
-                    room = MOST[queue[0].kind]
-                fits = len(queue[0].items) <= room and queue[0].kind in {p.kind for p in batch[:1]}
-                if batch and not fits:
-                    continue
-                piece = queue.popleft()
-                room -= len(piece.items)
-                batch.append(piece)
-                self._queues.move_to_end(client)
-                if not queue:
-                    del self._queues[client]
+            room, taken = 0, -1
+            while len(batch) > taken:  # a round more, as long as it brings something
+                taken = len(batch)
+                for client in list(self._queues):
+                    queue = self._queues[client]
+                    piece = queue[0]
+                    if not batch:
+                        room = MOST[piece.kind]
+                    elif len(piece.items) > room or piece.kind != batch[0].kind:
+                        continue
+                    batch.append(queue.popleft())
+                    room -= len(piece.items)
+                    self._queues.move_to_end(client)
+                    if not queue:
+                        del self._queues[client]
             return batch
 
     def _compute(self, batch: list[_Piece]) -> None:

@@ -66,6 +66,12 @@ def test_what_several_ask_for_is_computed_together() -> None:
     assert found[1].tolist() == [[3, 1]]
 
 
+def test_a_client_alone_has_its_requests_computed_together() -> None:
+    asked, found = run({"a": [["x"], ["yy"], ["zzz"]]})
+    assert asked == [["x", "yy", "zzz"]]
+    assert [one.tolist() for one in found] == [[[1, 1]], [[2, 1]], [[3, 1]]]
+
+
 def test_nobody_waits_for_all_of_anothers_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(inference.MOST, "texts", 2)
     asked, found = run({"a": [["1", "2", "3", "4", "5", "6"]], "b": [["x"]]})
