@@ -103,16 +103,20 @@ def rename(search: Search, shots: Shots) -> tuple[str, ...]:
     one = Bank(search.box, [[prompt] for prompt in prompts], shots.images)
     scores = one.logits(np.ones((1, len(prompts)))).astype(np.float64)
     before = shots.plain(search).logits.astype(np.float64)
-    _, chosen = linear_sum_assignment(-settled(margins(scores, shots)))
-    after = scores[:, chosen]
-    places = np.arange(len(labels))
-    after[places, labels] = scores[places, _without_itself(scores, shots, chosen)]
+    # Of more classes than words some keep their names, which stand behind the words.
+    chosen = len(words) + np.arange(len(task.classnames))
+    named, given = linear_sum_assignment(-settled(margins(scores, shots)))
+    chosen[named] = given
+    without = _without_itself(scores, shots, chosen)
+    either, places = np.concatenate([scores, before], axis=1), np.arange(len(labels))
+    after = either[:, chosen]
+    after[places, labels] = either[places, without]
     likelihoods = log_likelihoods(before, labels)
     if not convinces(log_likelihoods(after, labels), likelihoods, after, before, labels):
         return task.classnames
     kept = better_apart(after, before, labels)
     return tuple(
-        name if back or display_name(name) == words[word] else words[word]
+        name if back or word >= len(words) or display_name(name) == words[word] else words[word]
         for name, word, back in zip(task.classnames, chosen, kept, strict=True)
     )
 
@@ -140,18 +144,23 @@ def _without_itself(
     """(N,) the word that each image's class would get without that image.
 
     It may take any word that no other class has. A class of which nothing is left gets the word
-    that its images answer to least: no evidence is no argument for a new name.
+    that its images answer to least: no evidence is no argument for a new name. One that got none,
+    as there are too few, has its name all along.
     """
     labels, spread = shots.images.labels, _spread(scores)
+    given = chosen[chosen < scores.shape[1]]
     member = np.eye(len(shots.of_class))[labels]
     total, own = scores.sum(axis=0), member.T @ scores
     found = np.empty(len(labels), dtype=np.int64)
     for place, label in enumerate(labels.tolist()):
+        if chosen[label] not in given:
+            found[place] = chosen[label]
+            continue
         left = shots.of_class[label] - 1
         rest = own[label] - scores[place]
         others = (total - own[label]) / max(1, len(scores) - left - 1)
         margin = settled((rest / left - others) / spread) if left else -scores[place]
-        margin[np.setdiff1d(chosen, chosen[label])] = -np.inf
+        margin[np.setdiff1d(given, chosen[label])] = -np.inf
         found[place] = margin.argmax()
     return found
 

@@ -48,6 +48,16 @@ def test_codes_get_words(tmp_path: Path) -> None:
     assert found.ledger["llm_calls"] == 0
 
 
+def test_of_more_classes_than_words_some_keep_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmopt.search.text.rename.bank", lambda: tuple(SHAPES[:5]))
+    names = run(task(CODES, shots=4), tmp_path).predictor.classnames
+    assert sum(a == b for a, b in zip(names, SHAPES, strict=True)) >= 4
+    assert set(names) <= {*SHAPES[:5], *CODES}
+    assert len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize(("shots", "val"), [(1, 1), (4, 0)])
 def test_names_that_say_something_stay(tmp_path: Path, shots: int, val: int) -> None:
     found = run(task(list(SHAPES), shots, val), tmp_path)
