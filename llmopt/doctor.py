@@ -109,7 +109,10 @@ def _cache() -> Check:
 
 
 def _keys() -> list[Check]:
-    known = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "HF_TOKEN")
+    known = (
+        "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY", "HF_TOKEN",
+        "CO_API_KEY", "VOYAGE_API_KEY", "ROBOFLOW_API_KEY",
+    )  # fmt: skip
     present = [name for name in known if os.environ.get(name)]
     return [
         Check(

@@ -8,7 +8,7 @@ from typing import Any
 from llmopt._torchvision import ensure_operators
 from llmopt.errors import ModelError
 from llmopt.vision import shapes_tiny
-from llmopt.vision.boxes import BLACK_BOXES
+from llmopt.vision.boxes import BLACK_BOXES, PAID
 
 EMBEDDED = "embedded"
 
@@ -16,7 +16,8 @@ EMBEDDED = "embedded"
 def known_models() -> list[dict[str, Any]]:
     """Name and weight tags of each model, the embedded one first.
 
-    Kinds of black box from plug-ins come last, as ``KIND:ADDRESS`` with a ``note`` on the package.
+    Kinds of black box that are asked elsewhere come last, as ``KIND:ADDRESS`` with a ``note``:
+    those of hosted services, and those of plug-ins with their package.
     """
     ensure_operators()
     import open_clip
@@ -30,7 +31,8 @@ def known_models() -> list[dict[str, Any]]:
         {"name": f"{plugin.name}:ADDRESS", "pretrained": [], "note": plugin.note}
         for plugin in BLACK_BOXES.plugins()
     ]
-    return [first, *here, *outside]
+    hosted = [{"name": f"{k}:ADDRESS", "pretrained": [], "note": "a hosted model"} for k in PAID]
+    return [first, *here, *hosted, *outside]
 
 
 def describe(name: str, pretrained: str, device: str, precision: str = "auto") -> dict[str, Any]:

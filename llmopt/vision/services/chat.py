@@ -14,7 +14,7 @@ import json
 import string
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -97,7 +97,8 @@ class ChatBox(BlackBox):
     def __init__(self, spec: str, settings: Mapping[str, Any] | None = None) -> None:
         where = "the settings of the black box"
         self._settings = ChatBoxSettings.make(settings or {}, where)
-        provider, _ = split_spec(spec, self._settings.base_url)
+        with _our_options():
+            provider, _ = split_spec(spec, self._settings.base_url)
         if provider in _OURS:
             raise ConfigError(f"--blackbox chat:{spec} sees nothing; name a model that does")
         self._llm = Llm(spec, self._settings.base_url, self._settings)
@@ -187,7 +188,8 @@ class ChatBox(BlackBox):
 
     @cached_property
     def _asker(self) -> Asker:
-        model = self._llm.open(0)
+        with _our_options():
+            model = self._llm.open(0)
         weakref.finalize(self, wire.close, model)  # a run opens it and just lets it go
         scrub = Scrubber(wire.secrets_of(model))
         return Asker(self.address, model, scrub, lambda text: self.tell(text), BOX)
@@ -238,6 +240,17 @@ class ChatBox(BlackBox):
 
 
 _PROMPTS: Final = ("look/gap.txt", "look/sentences.txt", "look/one.txt", "look/ranked.txt")
+
+
+@contextlib.contextmanager
+def _our_options() -> Iterator[None]:
+    """Name the options of black boxes where the room of language models names its own."""
+    try:
+        yield
+    except ConfigError as error:
+        said = str(error).partition("; set it,")[0].partition("; write ")[0]
+        said = said.replace("--llm-set", "--blackbox-set").replace("--llm ", "--blackbox chat:")
+        raise ConfigError(said) from error
 
 
 def _billed(tokens_in: float, tokens_out: float, usd: float) -> dict[str, float]:
