@@ -49,10 +49,11 @@ from llmopt.template import Template
 from llmopt.vision.base import Access
 
 WORTH: Final[Mapping[str, float]] = {
-    "rename": 20.0, "describe": 6.0, "chat": 3.0, "by class": 1.0, "craft": 0.6,
+    "rename": 20.0, "describe": 6.0, "chat": 3.0, "craft": 0.6, "by class": 0.0,
 }  # fmt: skip
-"""Points that a stage usually gains at 1 shot where it is held: measured here for ``rename`` and
-``by class``, else means of CoOp's eleven sets as published for MPVR, GLOV and CraFT."""
+"""Points that a stage usually gains at 1 shot where it is held: measured here for ``rename``, else
+means of CoOp's eleven sets as published for MPVR, GLOV and CraFT. Nothing is put aside for ``by
+class``, which lives on what ``chat`` has scored."""
 
 _CONVERSATION = 0.4  # of the templates, if it is held
 _PROPOSALS = 16
@@ -253,7 +254,9 @@ def _weighed(search: Search, found: Outcome, outcome: Outcome, task: Task) -> St
     known beside them, they are compared here. Nothing of it is paid for again.
     """
     if outcome.fallback:
-        return Stage("", False, "nothing was convincingly better on the few shots")
+        early = outcome.stop_reason.startswith("budget")
+        why = "nothing was convincingly better on the few shots"
+        return Stage("", False, why + "; a cap ended it early" * early)
     shots = Shots.of(search)
     labels = shots.images.labels
     try:
