@@ -64,7 +64,9 @@ class Reader(contextlib.ExitStack):
 
     def follow(self, page: Path) -> int:
         """Do what each block says; how many there were."""
-        blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+        text = page.read_text(encoding="utf-8")
+        blocks = BLOCK.findall(text)
+        assert not re.search(r"^ {4}(\$ )?llmopt ", BLOCK.sub("", text), re.MULTILINE), "no block"
         for language, title, text in blocks:
             if title:
                 (self.folder / title).write_text(self._here(text), encoding="utf-8")

@@ -56,11 +56,13 @@ _INTRO: Final = f"""\
 
 *Written by `llmopt reproduce list --format markdown` from `llmopt/reproduction/tables/`.*
 
-    llmopt reproduce list                     # the tables, and what of them is missing here
-    llmopt reproduce plan TABLE               # data, weights, GPU hours, calls and their cost
-    llmopt reproduce run TABLE                # runs what has not been run, shows ours beside theirs
-    llmopt reproduce run TABLE --only dataset=eurosat,shots=1-4 --jobs 4
-    llmopt reproduce run TABLE --status       # where it stands, without running
+```text
+llmopt reproduce list                     # the tables, and what of them is missing here
+llmopt reproduce plan TABLE               # data, weights, GPU hours, calls and their cost
+llmopt reproduce run TABLE                # runs what has not been run, shows ours beside theirs
+llmopt reproduce run TABLE --only dataset=eurosat,shots=1-2 --jobs 4
+llmopt reproduce run TABLE --status       # where it stands, without running
+```
 
 Runs are cells of `llmopt compare`: stopped at any point, the same command goes on from there, and
 a run that another table or comparison has made is reused. What lacks its data is listed as missing
