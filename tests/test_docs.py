@@ -83,7 +83,7 @@ def test_reference_is_made_from_code(name: str) -> None:
         "optimizers": [f"## {one}" for one in OPTIMIZERS.names()]
         + ["`budget`", "profile released"],
         "heads": [f"## {one}" for one in HEADS.names()],
-        "config": [f"`{one.flag}`" for one in options().values()] + ["`temperature`"],
+        "config": [f"`{one.flag}`" for one in options().values()] + ["`temperature`", "`at_once`"],
         "result": ["`best.templates[].text`", "`gain.p_value`", "`before_llm.template`"],
         "journal": ["`created`", "`llm_reply`", "`scored`", "`measured`"],
         "currencies": [f"`{one}`" for one in CURRENCIES],

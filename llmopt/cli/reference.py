@@ -121,6 +121,8 @@ def config() -> str:
     from llmopt.language.settings import LlmSettings
     from llmopt.runs.config import RunConfig, options
     from llmopt.settings import describe
+    from llmopt.vision.services.chat import ChatBoxSettings
+    from llmopt.vision.services.web import ServiceSettings
 
     said = options()
     rows = [
@@ -137,8 +139,20 @@ def config() -> str:
         table(names, rows),
         "## Settings of the language model",
         "`--llm-set KEY=VALUE`, or a table `[llm_settings]` in the file.",
-        _settings([dataclasses.asdict(one) for one in describe(LlmSettings)]),
+        _settings_of(LlmSettings),
+        "## Settings of a black box",
+        "`--blackbox-set KEY=VALUE`, or a table `[blackbox_settings]`. Of `chat:`, a model that "
+        "sees:",
+        _settings_of(ChatBoxSettings),
+        "Of services of embeddings and scores:",
+        _settings_of(ServiceSettings),
     ])  # fmt: skip
+
+
+def _settings_of(kind: Any) -> str:
+    from llmopt.settings import describe
+
+    return _settings([dataclasses.asdict(one) for one in describe(kind)])
 
 
 def result() -> str:
