@@ -20,7 +20,9 @@ NOTEBOOKS: Final = sorted((Path(__file__).resolve().parents[1] / "docs").glob("*
 def executed(path: Path, folder: Path) -> Any:
     """A notebook with what its cells print, run in a folder."""
     notebook = nbformat.read(path, as_version=4)
-    nbclient.execute(notebook, cwd=str(folder), timeout=300, kernel_name="python3")
+    nbclient.execute(
+        notebook, str(folder), timeout=300, kernel_name="python3", coalesce_streams=True
+    )
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when and how long
         if "outputs" in cell:  # what is said of a machine on stderr is no part of the page

@@ -11,7 +11,7 @@ Blocks of a page say what they are:
 The reader has no key and no network: ``openai:MODEL`` and every address of a language model is a
 server on this machine at a made-up price, a model to adapt is ``shapes-tiny``, and ``RUN`` is the
 newest run folder.
-The first run, which many pages begin with, is done once.
+A search that several pages ask for is made once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^ *```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 OURS = ("shapes-tiny", "local-dir:")
 _SHELL = {"cat", "head", "ls", "mkdir", "python"}
-_FIRST: list[tuple[Path, str]] = []
+_DONE: dict[tuple[str, ...], tuple[str, list[Path]]] = {}
 UNSTEADY = (
     (re.compile(r"\d{8}-\d{6}(-\d+)?"), "TIME"),
     (re.compile(r"\d+\.\d s\b.*"), "SECONDS"),
@@ -105,15 +105,18 @@ class Reader(contextlib.ExitStack):
                 return ""
             case ["llmopt", "serve", *options]:
                 return self._serve(options)
-            case ["llmopt", "run"] if _FIRST:
-                folder, printed = _FIRST[0]
-                shutil.copytree(folder, self.folder / "runs" / folder.name, dirs_exist_ok=True)
+            case ["llmopt", "run" | "compare", *_] if tuple(words) in _DONE:
+                printed, folders = _DONE[tuple(words)]
+                for folder in folders:
+                    there = self.folder / "runs" / folder.name
+                    shutil.copytree(folder, there, dirs_exist_ok=True)
+                    there.touch()  # it is the newest now
                 return printed
             case ["llmopt", *options]:
+                before = self._runs()
                 ended = run(*self._options(options), cwd=self.folder)
                 assert ended.code == 0, f"{command}\n{ended.err}"
-                if words == ["llmopt", "run"]:
-                    _FIRST.append((self._newest(), ended.out))
+                _DONE[tuple(words)] = ended.out, sorted(self._runs() - before)
                 return ended.out
         assert words[0] in _SHELL, f"nobody has said what {words[0]!r} is: {command}"
         done = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, check=True)
@@ -154,8 +157,11 @@ class Reader(contextlib.ExitStack):
             return sorted(map(str, Path().glob(word)))
         return [word]
 
+    def _runs(self) -> set[Path]:
+        return set((self.folder / "runs").glob("[!.]*"))
+
     def _newest(self) -> Path:
-        return max((self.folder / "runs").iterdir(), key=lambda one: one.stat().st_mtime_ns)
+        return max(self._runs(), key=lambda one: one.stat().st_mtime_ns)
 
     def _serve(self, options: list[str]) -> str:
         """A server of shapes-tiny, on a port of its own, of what the options let out."""
