@@ -210,7 +210,10 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
             )
         config = dataclasses.replace(config, llm=llm.spec)
     model = choose_model(config, given.box)
-    caps = [one.cap_on_usd(config.max_usd) for one in (llm, model) if one is not None]
+    paid = [one for one in (llm, model) if one is not None]
+    # A cap holds what has a price; what has none refuses it where nothing else could keep it.
+    priced = [one for one in paid if one.cap_on_usd(None) is not None]
+    caps = [one.cap_on_usd(config.max_usd) for one in priced or paid]
     max_usd = next((cap for cap in caps if cap is not None), None)
     config = dataclasses.replace(config, max_usd=max_usd)
     if config.init_from:

@@ -40,7 +40,7 @@ class SeeingServer:
     Args:
         odd: share of the replies that are odd.
         spoil: from the number of a request, from 1, and the right answer, to what is sent in its
-            place: a status, or bytes.
+            place: a status, a status with a message, or bytes.
 
     Attributes:
         asked: what was answered, by what was asked; how often is the length of a list.
@@ -72,9 +72,11 @@ class SeeingServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 told = server.answer(body)
-                status = told if isinstance(told, int) else 200
-                if isinstance(told, int):
-                    told = {"error": {"message": f"status {told}"}}
+                status, said = told if isinstance(told, tuple) else (told, f"status {told}")
+                if isinstance(status, int):
+                    told = {"error": {"message": said}}
+                else:
+                    status = 200
                 content = told if isinstance(told, bytes) else json.dumps(told).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")

@@ -120,6 +120,45 @@ def test_odd_replies_a_refused_schema_and_faults_that_pass(server: SeeingServer)
     assert exact < ledger["box_usd"] < exact + 4 * most
 
 
+def test_a_form_that_is_refused_is_left_out_from_then_on(server: SeeingServer) -> None:
+    told: list[str] = []
+
+    def spoil(number: int, right: Any) -> Any:
+        body = server.bodies[-1]
+        refused = [
+            name for name in ("response_format", "temperature") if body.get(name) is not None
+        ]
+        return (400, f"'{refused[0]}' is not supported by this model") if refused else right
+
+    server.spoil = spoil
+    one = box(server)
+    one.tell = told.append
+    said = one.answers(IMAGES.images[:3], PLAIN.fill_all(NAMES))
+    assert [len(row) for row in said] == [1, 1, 1]
+    assert server.requests == 5
+    assert [line.partition(" takes ")[2] for line in told] == [
+        "no response_format: asking without it", "no temperature: asking without it"
+    ]  # fmt: skip
+
+
+def test_a_cap_on_money_holds_what_has_a_price(
+    server: SeeingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody")
+    unpriced = {"base_url": server.url}
+    for settings, llm in ((unpriced, "openai:gpt-6-luna"), ({**unpriced, "price": "1,4"}, "x")):
+        config = RunConfig(
+            blackbox="chat:openai:seer",
+            blackbox_settings=settings,
+            llm=llm,
+            llm_base_url="" if llm.startswith("openai") else "http://127.0.0.1:9/v1",
+            runs=str(tmp_path),
+        )
+        capped = compose(config).config
+        assert capped.max_usd == 1.0
+        assert compose(capped).config == capped  # as a resumed run does
+
+
 def test_several_pictures_at_a_time_and_none_is_paid_for_twice(server: SeeingServer) -> None:
     server.latency = 0.02
     first = MeteredBox(box(server, at_once=4), one := Ledger()).answers(IMAGES, PLAIN, NAMES)
