@@ -5,8 +5,12 @@ What it says to do is done in ``test_pages.py``.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+
+import pytest
+from command_line import run
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
@@ -31,3 +35,13 @@ def test_figures_are_those_of_the_page_that_tells_how_they_were_made() -> None:
     figures = {one for row in rows for one in re.findall(r"\d+\.\d|\d\d of \d\d|\d+ to \d+", row)}
     assert len(figures) > 8
     assert {figure for figure in figures if figure not in page} == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shots", ["16", "1"])
+def test_what_a_head_gains_on_digits_is_what_is_printed(tmp_path: Path, shots: str) -> None:
+    options = "--dataset digits --optimizer zeroshot --model shapes-tiny --head auto --json"
+    found = json.loads(run("run", "--shots", shots, *options.split(), cwd=tmp_path).out)
+    page = README if shots == "16" else (CHECKOUT / "docs" / "how-well.md").read_text("utf-8")
+    for side in ("baseline", "best"):
+        assert f"{100 * found[side]['test_accuracy']:.1f} %" in page

@@ -43,12 +43,14 @@ class Arm:
         options: other options of a run, and settings of the optimizer, as texts. ``head`` is the
             run's option, even where the optimizer has a setting of that name.
         after: an arm whose best template this one starts from.
+        named: somebody gave it its name.
     """
 
     name: str
     optimizer: str
     options: Mapping[str, str] = field(default_factory=dict)
     after: str = ""
+    named: bool = False
 
     def config(self, base: RunConfig) -> RunConfig:
         """The base config, changed into this arm's."""
@@ -124,7 +126,8 @@ def parse_arm(text: str) -> Arm:
     after = options.pop("after", "")
     optimizer = (optimizer if equals else name).strip()
     OPTIMIZERS.get(optimizer)
-    return Arm(name.strip() if equals else text.strip(), optimizer, options, after)
+    named = bool(equals)
+    return Arm(name.strip() if named else text.strip(), optimizer, options, after, named)
 
 
 def parse_numbers(text: str, what: str) -> tuple[int, ...]:

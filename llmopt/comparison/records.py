@@ -93,7 +93,7 @@ class Record:
 
 
 def read_record(folder: Path, arm: str | None = None) -> Record:
-    """A finished run.
+    """A finished run, called ``arm``; by default as a comparison called it.
 
     Raises:
         RunFolderError: it is not finished, was not measured on test images, or is damaged.
@@ -114,7 +114,15 @@ def read_record(folder: Path, arm: str | None = None) -> Record:
             f"'llmopt resume {folder}', which measures again and pays for no reply twice"
         ) from error
     sides = found.pop("baseline"), found.pop("best")
-    record = Record(folder, arm or arm_name(config), config, result, labels, *sides, found)
+    record = Record(
+        folder,
+        arm or run_folder.called(folder) or arm_name(config),
+        config,
+        result,
+        labels,
+        *sides,
+        found,
+    )
     return dataclasses.replace(record, earlier=_earlier(record))
 
 

@@ -12,6 +12,7 @@ from llmopt.comparison.execute import execute
 from llmopt.comparison.records import read_record
 from llmopt.comparison.table import Comparison, check_metric, compare
 from llmopt.errors import ConfigError
+from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
 from llmopt.spend.events import Watch
 
@@ -51,6 +52,9 @@ def compare_runs(
         cells, note = grid.hold_equal(cells, equal)
         notes.append(note)
     done = execute(cells, Path(base.runs), jobs, watch)
+    for one in done:
+        if one.folder and one.cell.arm.named:
+            run_folder.call(one.folder, one.cell.arm.name)
     records = [
         read_record(one.folder, one.cell.arm.name)
         for one in done

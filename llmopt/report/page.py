@@ -170,7 +170,7 @@ def save(page: Page, out: Path) -> None:
 
 
 def save_pictures(page: Page, folder: Path) -> list[Path]:
-    """Write every chart as a PNG of its own.
+    """Write every chart of the page as a PNG of its own; pages of single runs are not looked at.
 
     Raises:
         RunFolderError: they cannot be written.
@@ -178,7 +178,7 @@ def save_pictures(page: Page, folder: Path) -> list[Path]:
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        charts = (chart for section in page.sections() for chart in section.charts)
+        charts = (chart for section in page.runs for chart in section.charts)
         for chart in itertools.chain(*page.overview, charts):
             path = folder / f"{chart.name}.png"
             write_bytes(path, png(chart.shown))
@@ -206,13 +206,14 @@ def _figures(result: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _overview(comparison: Comparison) -> list[list[Chart]]:
     """The charts of each task."""
+    several = len(comparison.tasks) > 1
     return [
-        _of_task(number, comparison.of_task(task))
+        _of_task(f"-{number}" if several else "", comparison.of_task(task))
         for number, task in enumerate(comparison.tasks, 1)
     ]
 
 
-def _of_task(number: int, rows: Sequence[Row]) -> list[Chart]:
+def _of_task(suffix: str, rows: Sequence[Row]) -> list[Chart]:
     if len(rows) < 2:
         return []  # what they would show stands in the table
     gains = [
@@ -227,7 +228,7 @@ def _of_task(number: int, rows: Sequence[Row]) -> list[Chart]:
     each = " Small dots are seeds." * any(len(row.seeds) > 1 for row in rows)
     return [
         Chart(
-            f"all-forest-{number}",
+            f"all-forest{suffix}",
             "Gain over the start, with 95 % intervals",
             charts.forest(rows),
             ("arm", "gain, points", "95 % interval", "verdict"),
@@ -235,7 +236,7 @@ def _of_task(number: int, rows: Sequence[Row]) -> list[Chart]:
             each.strip(),
         ),
         Chart(
-            f"all-front-{number}",
+            f"all-front{suffix}",
             "Accuracy and what it cost",
             charts.front(rows),
             ("arm", label("queries"), "test accuracy, %", "95 % interval"),

@@ -25,8 +25,11 @@ CHECKPOINT, PREDICTOR, PREDICTIONS = (
     "predictor.safetensors",
     "test_predictions.safetensors",
 )
+CALLED = "arm.txt"
+"""What a comparison called the run, where somebody gave it a name."""
 CREATED = "created"
 """Kind of a journal's first record, which holds the config the run began with."""
+_LONGEST_NAME = 200
 
 
 def create(config: RunConfig) -> Path:
@@ -83,6 +86,28 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def call(folder: Path, name: str) -> None:
+    """Keep what a run is called in a comparison; the last name counts.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    if called(folder) != name:
+        with keeping(folder):
+            write_text(folder / CALLED, f"{name}\n")
+
+
+def called(folder: Path) -> str:
+    """What a comparison called a run; empty where nobody gave it a name."""
+    try:
+        found = (folder / CALLED).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise RunFolderError(f"cannot read {folder / CALLED}: {error.strerror}") from error
+    return found.strip()[:_LONGEST_NAME]
 
 
 def check_deletable(folder: Path) -> None:

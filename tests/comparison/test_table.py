@@ -12,6 +12,7 @@ import pytest
 from paper_runs import paper_run, reconfigure
 
 from llmopt.comparison import published
+from llmopt.comparison.grid import parse_arm
 from llmopt.comparison.records import read_record, read_records
 from llmopt.comparison.render import (
     FORMATS,
@@ -23,6 +24,7 @@ from llmopt.comparison.render import (
 )
 from llmopt.comparison.table import Comparison, compare
 from llmopt.errors import ConfigError, RunFolderError
+from llmopt.runs import folder as run_folder
 from llmopt.spend.files import read_arrays, write_arrays
 
 LABELS = np.arange(60) % 3
@@ -130,6 +132,17 @@ def test_arms_that_were_asked_differently_are_told_apart(tmp_path: Path) -> None
         "random",
     ]
     assert {record.arm for record in read_records(runs[:2])[0]} == {"chat"}
+
+
+def test_names_given_in_a_comparison_stay(tmp_path: Path) -> None:
+    folder = paper_run(tmp_path, labels=LABELS, after=LABELS)
+    assert read_record(folder).arm == "chat"
+    run_folder.call(folder, "text")
+    assert [record.arm for record in read_records([folder])[0]] == ["text"]
+    (folder / run_folder.CALLED).write_bytes(b"\xff" + 500 * b"x")
+    assert len(read_record(folder).arm) == 200
+    assert parse_arm("text=chat,restarts=1").named
+    assert not parse_arm("chat,restarts=1").named
 
 
 def test_unmeasured_runs_are_refused(tmp_path: Path) -> None:

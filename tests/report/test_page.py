@@ -92,7 +92,7 @@ def test_many_runs_have_a_page_each(tmp_path: Path) -> None:
         assert "Images that changed" in single
         _, back = [a["href"] for tag, a in Tags(single).found if tag == "a"]
         assert (page.parent / urllib.parse.unquote(back or "")).resolve() == out.resolve()
-    assert len(save_pictures(build(runs[:2]), tmp_path / "png")) < 20
+    assert save_pictures(build(runs), tmp_path / "png") == []  # one arm, nothing to compare
 
 
 def test_sixty_three_runs_have_a_small_main_page(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_pictures_are_saved_one_by_one(tmp_path: Path) -> None:
     page = build([paper_run(tmp_path), paper_run(tmp_path, optimizer="random")])
     paths = save_pictures(page, tmp_path / "png")
     assert {path.suffix for path in paths} == {".png"}
-    assert "all-forest-1.png" in {path.name for path in paths}
+    assert "all-forest.png" in {path.name for path in paths}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
