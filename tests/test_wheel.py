@@ -82,7 +82,7 @@ def test_main_job_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     command = [installed / "bin" / "llmopt", "run", "--llm", "builtin", "--json"]
     result = json.loads(call(*command, cwd=tmp_path))
 
-    assert result["schema"] == 1
+    assert result["schema"] == 2
     assert result["status"] == "complete"
     assert result["task"]["dataset"] == "shapes-small"
     assert result["model"]["name"] == "shapes-tiny"
