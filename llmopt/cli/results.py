@@ -70,6 +70,7 @@ def report(
         Path | None, typer.Option("--png", help="Also every figure as a PNG, into this folder.")
     ] = None,
     open: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    json: o.Json = False,
 ) -> None:
     """Show runs on one self-contained HTML page; several are compared.
 
@@ -78,11 +79,13 @@ def report(
     """
     import webbrowser
 
+    from llmopt.cli.show import print_json
     from llmopt.live import watching
     from llmopt.report.page import build, save, save_pictures
 
     path = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
-    with watching() as watch:
+    pictures: list[Path] = []
+    with watching(quiet=json) as watch:
         watch.stage(f"drawing {len(runs)} run{'s' * (len(runs) > 1)}")
         page = build(runs)
         for why in page.left_out.values():
@@ -91,7 +94,16 @@ def report(
         if page.apart:
             watch.note(f"each of the {len(page.records)} runs has a page beside it")
         if png is not None:
-            watch.note(f"wrote {len(save_pictures(page, png))} pictures into {png}")
-    typer.echo(str(path))
+            pictures = save_pictures(page, png)
+            watch.note(f"wrote {len(pictures)} pictures into {png}")
+    if json:
+        left_out = {str(folder): str(error) for folder, error in page.left_out.items()}
+        shown = [str(record.folder) for record in page.records]
+        drawn = [str(picture) for picture in pictures]
+        print_json(
+            {"schema": 1, "page": str(path), "runs": shown, "left_out": left_out, "pictures": drawn}
+        )
+    else:
+        typer.echo(str(path))
     if open:
         webbrowser.open(path.resolve().as_uri())

@@ -107,7 +107,7 @@ def read_record(folder: Path, arm: str | None = None) -> Record:
             why, way_out = "its data set has none", "give it some and run again"
         raise RunFolderError(f"run {folder} was not measured on test images ({why}); {way_out}")
     try:
-        labels, found = predictions(read_arrays(path).arrays)
+        labels, found = predictions(read_arrays(path).arrays, result["task"]["classes"])
     except (Damaged, KeyError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged ({error}); delete {run_folder.RESULT} there and run "

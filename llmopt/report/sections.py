@@ -158,9 +158,10 @@ def _words(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         return []
     sides = start.split(), found[0]["text"].split()
     told: list[tuple[str, str]] = []
-    for kind, a, b, c, d in difflib.SequenceMatcher(None, *sides, False).get_opcodes():
+    keys = [[word.strip(".,") for word in side] for side in sides]
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, keys[0], keys[1], False).get_opcodes():
         if kind == "equal":
-            told.append(("same", " ".join(sides[0][a:b])))
+            told.append(("same", " ".join(sides[1][c:d])))
             continue
         told += [("gone", " ".join(sides[0][a:b]))] if b > a else []
         told += [("new", " ".join(sides[1][c:d]))] if d > c else []

@@ -127,9 +127,13 @@ _PARTS = {"in_five": "b", "confidence": "f"}  # with the kind of number each hol
 
 
 def predictions(
-    arrays: Mapping[str, npt.NDArray[Any]],
+    arrays: Mapping[str, npt.NDArray[Any]], classes: int
 ) -> tuple[npt.NDArray[np.int64], dict[str, Predicted]]:
-    """True classes, and what each predictor says of them.
+    """True classes, and what each predictor says of them, as a file has it.
+
+    Args:
+        arrays: by name, as :meth:`Evaluation.arrays` gives them.
+        classes: K, their number.
 
     Raises:
         ValueError: they are no such thing.
@@ -140,6 +144,10 @@ def predictions(
         raise ValueError("it holds no list of classes")
     if len({len(one) for one in arrays.values()}) > 1:
         raise ValueError("its lists are not of one length")
+    for name, one in arrays.items():
+        most = {"i": classes - 1, "f": 1.0, "b": True}[kinds[name]]
+        if one.size and not ((one >= 0) & (one <= most)).all():
+            raise ValueError(f"'{name}' holds what is none of {classes} classes, or no probability")
     names = {name.partition(".")[0] for name in arrays} - {"labels"}
     found = {
         name: Predicted(arrays[name], *(arrays.get(f"{name}.{part}") for part in _PARTS))

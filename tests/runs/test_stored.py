@@ -137,6 +137,9 @@ def test_a_flipped_bit(folder: Path, name: str, load: Callable[..., Any], at: in
         {"best": np.zeros(29, dtype=np.int64)},
         {"best.confidence": np.zeros(30, dtype=np.int64)},
         {"openai": np.zeros(29, dtype=np.int64)},
+        {"openai": np.full(30, 10**12)},
+        {"labels": np.full(30, -1)},
+        {"best.confidence": np.full(30, np.nan, dtype=np.float32)},
     ],
 )
 def test_predictions_of_a_wrong_shape(folder: Path, arrays: dict[str, Any]) -> None:
