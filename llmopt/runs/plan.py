@@ -183,6 +183,8 @@ def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
         for name in ours
         if (cap := getattr(caps, name)) is not None and cap < bounds.under(name)
     ]
+    if caps.llm_usd is not None and bounds["box_usd"] > caps.llm_usd:
+        notes.append("The cap on money ends the search earlier if it comes to that.")
     found = setup.findings
     notes += [f"warning: {text}" for text in found.warnings] + list(found.notes)
     if setup.llm is not None:

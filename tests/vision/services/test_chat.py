@@ -195,6 +195,8 @@ def test_a_run_holds_its_plan_and_goes_on_without_paying_twice(
     assert not server.requests
     most = {row.name: row.most or 0 for row in plan.rows}
     assert plan.config.max_usd == 1.0  # it has a price
+    few = RunConfig(**{**vars(config), "max_usd": 0.05})
+    assert any("cap on money ends" in note for note in make_plan(compose(few)).notes)
     server.spoil = lambda number, right: 400 if number == 30 else right
     with pytest.raises(ServiceError, match="HTTP 400"):
         start(config)
