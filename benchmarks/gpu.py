@@ -44,7 +44,7 @@ PARTS: Final = {
     "images": (90, "(d) JPEG files a second: encoder busy ≥ 80 %, or decoding is the limit"),
     "craft": (180, "(e) A whole CraFT run of 8,000 evaluations, 16 shots: under 60 s at 100 "
                    "classes"),
-    "runs": (90, "(g) Default chat runs end to end"),
+    "runs": (90, "(g) Default chat runs and one of auto, end to end"),
     "graphs": (45, "Soft prompts as they run, against a CUDA graph of the same work: what "
                    "launching costs"),
     "chunks": (45, "Nodes computed at once"),

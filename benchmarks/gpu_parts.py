@@ -317,7 +317,7 @@ def craft(scale: Scale) -> Cases:
 
 
 def runs(scale: Scale) -> Cases:
-    """Default ``chat`` runs, end to end: the embedded model, and RN50 on JPEG files."""
+    """Default ``chat`` runs and one of ``auto``, end to end: embedded model, RN50 on JPEG files."""
 
     def run(**options: Any) -> list[Row]:
         with tempfile.TemporaryDirectory() as folder:
@@ -338,6 +338,13 @@ def runs(scale: Scale) -> Cases:
         settings = scale.pick({}, {"iterations": 1, "restarts": 1})
         return run(dataset="shapes-small", device=device, settings=settings)
 
+    def automatic() -> list[Row]:
+        settings = scale.pick({}, {"budget": 16})
+        return run(
+            dataset="shapes-codes", shots=4, optimizer="auto", device=str(scale.device),
+            settings=settings,
+        )  # fmt: skip
+
     def photographs() -> list[Row]:
         count = scale.pick(2000, 40)
         scale.files(count)
@@ -350,6 +357,7 @@ def runs(scale: Scale) -> Cases:
     return {
         "shapes-small, on the card": lambda: embedded(str(scale.device)),
         "shapes-small, on the CPU": lambda: embedded("cpu"),
+        "shapes-codes, auto, on the card": automatic,
         "RN50, JPEG files": photographs,
     }
 
