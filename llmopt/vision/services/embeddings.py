@@ -53,7 +53,8 @@ class FeaturesBox(WebBox):
     ) -> FloatArray:
         def read(told: Any) -> FloatArray:
             rows = np.asarray([_vector(one) for one in self.vectors(told)], dtype=np.float64)
-            lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+            with np.errstate(over="ignore"):
+                lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
             if rows.ndim != 2 or not 0 < rows.shape[1] <= WIDEST:
                 raise ValueError("other vectors than were asked for")
             if not (np.isfinite(lengths).all() and lengths.all()):

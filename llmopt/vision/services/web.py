@@ -241,7 +241,7 @@ class WebBox(BlackBox):
         Args:
             path: below the service's address.
             body: of a POST.
-            read: of the JSON that comes; raises KeyError, TypeError, ValueError or IndexError.
+            read: of the JSON that comes; raises any of the errors of a wrong form.
             kind: what its tokens are of, ``text`` or ``image``.
 
         Raises:
@@ -265,7 +265,7 @@ class WebBox(BlackBox):
         try:
             told = json.loads(content)
             found = read(told)
-        except (ValueError, RecursionError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, RecursionError, LookupError, TypeError, OverflowError) as error:
             raise MalformedResponse(
                 f"{self.address}: its answer is not what was asked for ({type(error).__name__})",
                 service=self.address,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+from fuzz import fuzz
+from hypothesis import strategies as st
 from service_server import ServiceServer
 
 from llmopt.errors import ConfigError, MalformedResponse, ServiceError
@@ -127,6 +132,10 @@ def test_features_are_normalised_and_in_order(name: str) -> None:
         {"data": [{"index": 0, "embedding": [1, "x"]}]},
         {"data": [{"index": 3, "embedding": [1, 2]}]},
         {"data": [{"index": 0, "embedding": [0, 0]}]},
+        {"data": [{"index": 0, "embedding": [10**400, 1]}]},
+        {"data": [{"index": 0, "embedding": [1e300, 1e300]}]},
+        {"data": [{"index": 0, "embedding": [[1], [2]]}]},
+        {"data": {"index": 0, "embedding": [1, 2]}},
         {"data": [{"index": 0, "embedding": [1e999, 1]}]},
         {"data": [{"index": 0, "embedding": [1] * 5000}]},
         {"data": [{"index": 0, "embedding": [True, False]}]},
@@ -141,6 +150,38 @@ def test_odd_answers_are_told_and_never_used(odd: Any) -> None:
             box.text_features(["a cat."])
 
 
+WORDS = ("data", "index", "embedding", "embeddings", "float", "values", "predictions", "meta",
+         "textEmbedding", "imageEmbedding", "label", "score", "usage", "total_tokens", "cat", "dog",
+         "billed_units", "input_tokens", "usageMetadata", "promptTokenCount", "error")  # fmt: skip
+
+
+@fuzz(
+    kind=st.sampled_from(sorted(set(ADDRESSES.values()))),
+    told=st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.just(10**400)
+        | st.floats()
+        | st.sampled_from(WORDS),
+        lambda one: (
+            st.lists(one, max_size=3) | st.dictionaries(st.sampled_from(WORDS), one, max_size=4)
+        ),
+        max_leaves=12,
+    ),
+)
+def test_any_answer_is_features_or_a_fault_of_the_service(kind: str, told: Any) -> None:
+    box: Any = open_black_box(kind, {"base_url": "http://127.0.0.1:9", "dialect": ""})
+    stream = httpx.ByteStream(json.dumps(told).encode())
+    answer = httpx.MockTransport(lambda request: httpx.Response(200, stream=stream))
+    vars(box)["_client"] = httpx.Client(transport=answer)
+    ask = box.scores if box.info.access == Access.SCORES else box.text_features
+    images = [IMAGES.images[:1]] if box.info.access == Access.SCORES else []
+    with contextlib.suppress(ServiceError):
+        assert np.isfinite(ask(*images, ["a cat.", "a dog."])).all()
+        assert all(0 <= due < 1e12 for due in (box.took() or {}).values())
+
+
 def test_a_server_that_sees_no_pictures_is_found_out() -> None:
     with ServiceServer("openai-embeddings/text only") as server:
         box = open_black_box("openai-embeddings:x", settings(server))
@@ -153,6 +194,8 @@ def test_odd_scores_are_no_scores() -> None:
         [{"label": "ring", "score": 0.5}],
         [{"label": name, "score": 1.5} for name in ("cat", "dog")],
         [{"label": name, "score": "high"} for name in ("cat", "dog")],
+        [{"label": name, "score": 10**400} for name in ("cat", "dog")],
+        [{"label": ["cat"], "score": 1}],
         {"error": "loading"},
     ):
         with ServiceServer("hf", lambda number, right, odd=odd: odd) as server:
