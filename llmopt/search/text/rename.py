@@ -6,13 +6,14 @@ images highest above the others; each class gets another word, all together the 
 assignment problem). It costs one text encoding a word and needs no language model.
 
 The words replace the names only where that convinces: their likelihood is judged with each image's
-own class named without that image. Then classes for which their own name is better get it back.
+own class named without that image, and must be higher than with labels dealt at random. Then
+classes for which their own name is better get it back.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -28,11 +29,14 @@ from llmopt.search.text.weighing import Shots, better_apart, convinces
 from llmopt.settings import Settings
 from llmopt.spend.currency import Spend
 from llmopt.stats import log_likelihoods, settled
-from llmopt.task import Task
+from llmopt.task import Labelled, Task
 from llmopt.template import display_name
 from llmopt.vision.base import Access
 
 Array = npt.NDArray[np.float64]
+
+_DEALT = 19
+"""Times that labels are dealt anew: one in twenty searches finds words in nothing."""
 
 
 @dataclass(frozen=True)
@@ -103,22 +107,60 @@ def rename(search: Search, shots: Shots) -> tuple[str, ...]:
     one = Bank(search.box, [[prompt] for prompt in prompts], shots.images)
     scores = one.logits(np.ones((1, len(prompts)))).astype(np.float64)
     before = shots.plain(search).logits.astype(np.float64)
-    # Of more classes than words some keep their names, which stand behind the words.
-    chosen = len(words) + np.arange(len(task.classnames))
-    named, given = linear_sum_assignment(-settled(margins(scores, shots)))
-    chosen[named] = given
-    without = _without_itself(scores, shots, chosen)
-    either, places = np.concatenate([scores, before], axis=1), np.arange(len(labels))
-    after = either[:, chosen]
-    after[places, labels] = either[places, without]
+    chosen, after = named(scores, before, shots)
     likelihoods = log_likelihoods(before, labels)
-    if not convinces(log_likelihoods(after, labels), likelihoods, after, before, labels):
+    gained = log_likelihoods(after, labels)
+    if not convinces(gained, likelihoods, after, before, labels):
+        return task.classnames
+    rng = search.rng("rename")
+    if not beats_chance(gained, scores, before, shots, rng):
         return task.classnames
     kept = better_apart(after, before, labels)
     return tuple(
         name if back or word >= len(words) or display_name(name) == words[word] else words[word]
         for name, word, back in zip(task.classnames, chosen, kept, strict=True)
     )
+
+
+def named(scores: Array, before: Array, shots: Shots) -> tuple[npt.NDArray[np.int64], Array]:
+    """(K,) the word of each class, and (N, K) scores of each image, its own class named without it.
+
+    W + k stands for the name that class k has: of more classes than words some keep theirs.
+
+    Args:
+        scores: (N, W) for the words.
+        before: (N, K) for the names.
+        shots: the N images.
+    """
+    chosen: npt.NDArray[np.int64] = scores.shape[1] + np.arange(before.shape[1])
+    rows, given = linear_sum_assignment(-settled(margins(scores, shots)))
+    chosen[rows] = given
+    either, places = np.concatenate([scores, before], axis=1), np.arange(len(scores))
+    after = either[:, chosen]
+    after[places, shots.images.labels] = either[places, _without_itself(scores, shots, chosen)]
+    return chosen, after
+
+
+def beats_chance(
+    gained: Array, scores: Array, before: Array, shots: Shots, rng: np.random.Generator
+) -> bool:
+    """Whether images are likelier than they are with any of :data:`_DEALT` labels dealt anew.
+
+    The words of the other classes are chosen against an image, so that some of what it seems to say
+    for its own would be there if it said nothing.
+
+    Args:
+        gained: (N,) log-likelihoods of the true class with words.
+        scores, before, shots: as for :func:`named`.
+        rng: deals the labels.
+    """
+    for _ in range(_DEALT):
+        labels = rng.permutation(shots.images.labels)
+        dealt = replace(shots, images=Labelled(shots.images.images, labels))
+        _, after = named(scores, before, dealt)
+        if settled(log_likelihoods(after, labels).mean()) >= settled(gained.mean()):
+            return False
+    return True
 
 
 def margins(scores: Array, shots: Shots) -> Array:

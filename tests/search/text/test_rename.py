@@ -10,8 +10,10 @@ import pytest
 
 import llmopt
 from llmopt.data.shapes import ShapesDataset
-from llmopt.search.text.rename import bank
-from llmopt.task import Task
+from llmopt.search.text.rename import bank, beats_chance, named
+from llmopt.search.text.weighing import Shots, convinces
+from llmopt.stats import log_likelihoods
+from llmopt.task import Labelled, Task
 
 SHAPES = ShapesDataset("shapes-solid").classnames
 CODES = [f"class_{k:02d}" for k in range(len(SHAPES))]
@@ -56,6 +58,25 @@ def test_of_more_classes_than_words_some_keep_their_names(
     assert sum(a == b for a, b in zip(names, SHAPES, strict=True)) >= 4
     assert set(names) <= {*SHAPES[:5], *CODES}
     assert len(set(names)) == len(names)
+
+
+def test_what_images_say_is_more_than_what_noise_says() -> None:
+    """Words chosen for other classes are chosen against an image, and speak for its own."""
+    dice, labels = np.random.default_rng(1), np.repeat(np.arange(60), 2)
+    shots = Shots(Labelled(tuple(map(str, range(120))), labels), 120, np.bincount(labels))  # type: ignore[arg-type]
+    before, scores = dice.normal(size=(120, 60)) * 5, dice.normal(size=(120, 200)) * 5
+    then = log_likelihoods(before, labels)
+
+    def convinced(scores: np.ndarray) -> tuple[bool, bool]:
+        _, after = named(scores, before, shots)
+        gained = log_likelihoods(after, labels)
+        rng = np.random.default_rng(2)
+        told = convinces(gained, then, after, before, labels)
+        return told, beats_chance(gained, scores, before, shots, rng)
+
+    assert convinced(scores) == (True, False)
+    scores[np.arange(120), labels] += 10  # the first sixty words are what they show
+    assert convinced(scores) == (True, True)
 
 
 @pytest.mark.parametrize(("shots", "val"), [(1, 1), (4, 0)])
