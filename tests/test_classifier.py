@@ -109,10 +109,10 @@ def test_scikit_learn_takes_it(classifier: llmopt.PromptClassifier, tmp_path: Pa
     assert classifier.predict([]).shape == (0,)
     assert classifier.predict_proba([]).shape == (0, 12)
     images, labels = pictures("train", ["circle", "star"], 4)
-    assert (cross_val_score(searching(tmp_path), images, labels, cv=2) >= 0.5).all()
-    grid = GridSearchCV(searching(tmp_path), {"optimizer": ["random", "zeroshot"]}, cv=2)
-    grid.set_params(estimator__options={"runs": str(tmp_path)})
-    assert grid.fit(images, labels).best_estimator_.run_ is not None
+    start = llmopt.PromptClassifier("zeroshot", "shapes-tiny", options={"runs": str(tmp_path)})
+    assert (cross_val_score(start, images, labels, cv=2) >= 0.5).all()
+    grid = GridSearchCV(start, {"template": [WEAK, "a small {}."]}, cv=2, refit=False)
+    assert grid.fit(images, labels).best_params_ == {"template": "a small {}."}
 
 
 @pytest.mark.parametrize(

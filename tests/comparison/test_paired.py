@@ -170,7 +170,7 @@ def test_less_of_some_metrics_is_better() -> None:
 
 def test_equal_sides_are_rarely_called_different() -> None:
     alarms = 0
-    for seed in range(30):
+    for seed in range(12):
         labels, (a, b) = sides(seed, (0.7, 0.7))
         alarms += compared(METRICS["macro_f1"], labels, a, b).p_value < 0.05
-    assert alarms <= 5
+    assert alarms <= 3
