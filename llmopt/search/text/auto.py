@@ -100,7 +100,7 @@ class Auto(Optimizer[AutoSettings]):
     def stages(self, task: Task) -> Iterator[Optimizer[Any]]:
         """The searches that may be held, in order."""
         s = self.settings
-        if s.rename:
+        if s.rename and not s.file:  # which knows the classes by the names they have
             yield Rename()
         if s.chat:
             templates = s.budget or (200 if task.shots == 1 else 400 if task.shots <= 4 else 800)

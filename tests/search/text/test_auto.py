@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,17 @@ def test_a_model_that_knows_describes(tmp_path: Path) -> None:
     assert stages[3]["name"] == "describe"
     assert stages[3]["spent"]["llm_calls"] >= 2
     assert found.result["best"]["test_accuracy"] >= found.result["baseline"]["test_accuracy"]
+
+
+def test_a_file_knows_the_classes_by_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "codes.json"
+    said = {code: [f"a photo of a {name}."] for code, name in zip(CODES, SHAPES, strict=True)}
+    path.write_text(json.dumps(said))
+    found = run(tmp_path, CODES, descriptions=str(path), settings={"budget": 16})
+    stages = found.result["optimizer"]["summary"]["stages"]
+    assert [stage["name"] for stage in stages] == ["chat", "by class", "describe", "head"]
+    assert stages[2]["kept"]
+    assert found.predictor.innermost.classnames == tuple(CODES)
 
 
 def test_each_class_has_its_own_template_where_no_one_suits_all(tmp_path: Path) -> None:
