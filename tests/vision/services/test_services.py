@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fuzz import fuzz
 from hypothesis import strategies as st
+from seeing_server import SeeingServer
 from service_server import ServiceServer
 
 from llmopt.errors import ConfigError, MalformedResponse, ServiceError
@@ -291,3 +292,39 @@ def test_money_is_what_the_service_counts() -> None:
         texts, images = 7 * len(NAMES), 50 * len(IMAGES)
         assert ledger["box_tokens_in"] == texts + images
         assert ledger["box_usd"] == pytest.approx((texts + 2 * images) / 1e6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["chat", "cohere", "hf", "openai-embeddings/vllm"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "random", "settings": {"evaluations": 6}, "head": "auto", "head_views": 1},
+        {
+            "optimizer": "chat",
+            "settings": {"probes": 0, "restarts": 1, "iterations": 2, "pool": 4, "proposals": 3},
+        },
+        {"optimizer": "auto"},
+    ],
+    ids=lambda options: options["optimizer"],
+)
+def test_a_search_stays_within_its_plan(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    address = ADDRESSES.get(name, "chat:openai:seer")
+    with SeeingServer(odd=0.1) if name == "chat" else ServiceServer(name) as server:
+        wanted = RunConfig(
+            dataset="python:fake",
+            shots=4,
+            llm="builtin",
+            blackbox=address,
+            blackbox_settings=settings(server, price="1,2"),
+            max_usd=50,
+            runs=str(tmp_path),
+            **options,
+        )
+        setup = compose(wanted, Given(task=make_task(4)))
+        most = {row.name: row.most or 0 for row in make_plan(setup).rows}
+        ledger = engine.start(setup)["ledger"]
+    names = ("black_box_calls", "image_encodings", "text_encodings", "pairs_scored")
+    for row in (*names, "box_tokens_in", "box_tokens_out", "box_usd"):
+        assert ledger.get(row, 0) <= most.get(row, 0), row
+    assert ledger.get("box_usd", 0) > 0 or name == "hf"
