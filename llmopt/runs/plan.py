@@ -10,6 +10,7 @@ from math import ceil, inf
 from typing import Any
 
 from llmopt.errors import BudgetTooSmall
+from llmopt.runs.baselines import chosen, size
 from llmopt.runs.bounds import (
     outside,
     run_bounds,
@@ -174,7 +175,8 @@ def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
     notes = [
         f"{task.labelled_images} labelled images ({len(task.train)} train, {len(task.val)} val), "
         f"{len(task.classnames)} classes",
-        "The test images are measured once at the end: that comes apart, and no cap holds it.",
+        "The test images are measured once at the end: that comes apart, and no cap holds it."
+        + _baselines(setup, box),
         *_about(box, len(task.train)),
         *([announced()] if setup.model.undecided else []),
     ]
@@ -205,6 +207,13 @@ def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
     test = test_bounds(setup, box)
     stages = stage_bounds(setup, box)
     return Plan(title, setup.config, tuple(rows), test, least, tuple(notes), stages=stages)
+
+
+def _baselines(setup: Setup, box: BlackBox | None) -> str:
+    names = chosen(setup.baselines, outside(box), len(setup.task.classnames))
+    if not names:
+        return ""
+    return f" {size(names)} of its templates are baselines; --baselines none leaves them out."
 
 
 def _about(box: BlackBox | None, images: int) -> list[str]:
