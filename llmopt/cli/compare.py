@@ -142,7 +142,6 @@ def _show(
     from llmopt.cli.show import print_text
     from llmopt.comparison.render import FORMATS
     from llmopt.errors import RunFolderError
-    from llmopt.spend.files import write_text
 
     if format == "table" and out is None:
         print_comparison(found, columns, wide)
@@ -153,7 +152,7 @@ def _show(
         return
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, text)
+        out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunFolderError(f"cannot write {out}: {error.strerror}") from error
     typer.echo(f"wrote {out}", err=True)

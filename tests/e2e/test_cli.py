@@ -22,7 +22,7 @@ from llmopt.search.text.zeroshot import ZeroShot
 from llmopt.spend.journal import read_journal
 
 SMALL = (
-    "--set", "probes=0", "--set", "restarts=1", "--set", "iterations=4", "--set", "pool=4",
+    "--set", "probes=0", "--set", "restarts=1", "--set", "iterations=4", "--set", "pool=8",
     "--set", "proposals=3", "--llm", "builtin",
 )  # fmt: skip
 
@@ -293,7 +293,7 @@ def test_data_sets_are_listed_and_shown(tmp_path: Path) -> None:
     listed = {entry["name"]: entry for entry in done("datasets", "list", "--json").json}
     assert listed["shapes-small"]["here"]
     assert not listed["caltech101"]["here"]
-    assert len([name for name in listed if name.startswith("shapes-")]) == 10
+    assert len([name for name in listed if name.startswith("shapes-")]) == 17
     found = done("datasets", "show", "shapes-red", "--json").json
     assert found["classes"] == 12
     sheet = tmp_path / "new" / "sheet.png"

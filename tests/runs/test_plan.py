@@ -84,7 +84,7 @@ def test_no_run_spends_more_than_its_bounds(tmp_path: Path, name: str, access: A
 
 def test_the_stages_of_auto_are_planned_one_by_one(data: Path) -> None:
     found = plan(data, optimizer="auto")
-    assert list(found.stages) == ["rename", "chat", "describe", "head"]
+    assert list(found.stages) == ["rename", "chat", "by class", "describe", "head"]
     whole = most(found)
     for name in ("text_encodings", "llm_calls", "black_box_calls", "pairs_scored"):
         assert sum(one[name] for one in found.stages.values()) >= (whole[name] or 0)

@@ -141,7 +141,8 @@ class Chat(Optimizer[ChatSettings]):
         early = {one.template for one in opened}
         sources = {one.template: self._source(one.template, early, search.task) for one in found}
         shortened = sources[found[0].template] if found else ""
-        if s.polish and found:
+        going = not search.ledger.stopped  # what is left is done when it goes on
+        if s.polish and found and going:
             found = polish(search, found, s.fitness)
         choice = choose(search, found, finalists=s.finalists, ensemble=s.ensemble)
         predictor, before = choice.predictor, None
@@ -149,7 +150,7 @@ class Chat(Optimizer[ChatSettings]):
         asked = counts["calls"] + counts["refusals"]
         if asked:
             before = choose(search, opened, finalists=s.finalists, ensemble=s.ensemble).predictor
-        if s.aliases:
+        if s.aliases and going:
             names = find_aliases(search, predictor.templates[0], s.aliases, counts)
             predictor = dataclasses.replace(predictor, classnames=tuple(names))
         return Outcome(
