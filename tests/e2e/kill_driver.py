@@ -130,7 +130,7 @@ def play(root: Path, name: str, kills: list[int]) -> dict[str, Any]:
 
     calls.append(log)
     wanted = config(
-        root, settings={"probes": 0, "restarts": 2, "iterations": 2, "pool": 4, "proposals": 3}
+        root, settings={"probes": 0, "restarts": 2, "iterations": 2, "pool": 3, "proposals": 3}
     )
     wanted = type(wanted).make({**vars(wanted), "runs": str(home / "runs")})
 

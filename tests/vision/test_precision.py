@@ -223,7 +223,7 @@ def test_a_run_says_and_keeps_what_was_decided(
     assert again["machine"]["precision"] == "bf16"
     assert again["model"] == result["model"]
     assert again["best"] == result["best"]
-    assert llmopt.load(folder).box.info.precision == "bf16"
+    assert llmopt.load(folder)._box.info.precision == "bf16"
     found = llmopt.evaluate(folder)
     assert found["best_accuracy"] == result["best"]["test_accuracy"]
 

@@ -135,7 +135,7 @@ def test_exports_hold_the_prompts_of_each_class(filed: Path) -> None:
 
 def test_a_run_is_loaded_and_scored_again(filed: Path) -> None:
     run = llmopt.load(filed)
-    assert "descriptions of 12" in run.predictor.describe()
+    assert "descriptions of 12" in run.predictor_.describe()
 
 
 @pytest.mark.parametrize(
