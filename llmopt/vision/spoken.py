@@ -71,7 +71,8 @@ def said(answer: Any, images: int, prompts: Sequence[int], meant: Mapping[str, i
         raise ValueError(f"must give answers to {images} images, not {len(answer)}")
     for row, told in zip(found, answer, strict=True):
         texts = () if told is None else (told,) if isinstance(told, str) else told
-        if not isinstance(texts, Sequence | np.ndarray) or not all(isinstance(t, str) for t in texts):
+        listed = isinstance(texts, Sequence | np.ndarray)
+        if not listed or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"must give texts as answers, not {reprlib.repr(told)}")
         words = [plain(text) for text in texts]
         each = dict.fromkeys(of_class(meant[w]) if w in meant else w for w in words if w)
