@@ -124,11 +124,16 @@ def _config(told: Mapping[str, Any]) -> RunConfig:
     typed: dict[str, Any] = dict.fromkeys(given.keys() & {"llm_base_url"}, "")
     if "blackbox" in given and not values.get("blackbox_settings"):  # they may name an address
         typed |= {"blackbox": "", "blackbox_settings": {}}
+    where = str(path) if path else "the options"
+    given = {k: parse_assignments(v) if isinstance(v, list) else v for k, v in given.items()}
+    if values:
+        from llmopt.runs.whole import has_own_defaults, without_defaults
+
+        if has_own_defaults(given):
+            values = without_defaults(RunConfig.make(values, where)).plain()
     for name, value in given.items():
-        if isinstance(value, list):
-            value = {**values.get(name, {}), **parse_assignments(value)}
-        values[name] = value
-    config = RunConfig.make(values, str(path) if path else "the options")
+        values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
+    config = RunConfig.make(values, where)
     if path and not trusted:
         from llmopt.runs.trust import refuse_untrusted
 

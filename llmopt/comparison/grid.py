@@ -16,6 +16,7 @@ from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import compose
 from llmopt.runs.config import RunConfig, optimizer_of
 from llmopt.runs.plan import make_plan
+from llmopt.runs.whole import without_defaults
 from llmopt.search import OPTIMIZERS, setting_names
 from llmopt.spend.currency import CAPS, CURRENCIES, Cap, Spend, is_money
 
@@ -54,6 +55,7 @@ class Arm:
 
     def config(self, base: RunConfig) -> RunConfig:
         """The base config, changed into this arm's."""
+        base = without_defaults(base)
         settings = setting_names(self.optimizer) - {"head"}
         own = {k: v for k, v in self.options.items() if k in settings}
         changes: dict[str, Any] = {k: v for k, v in self.options.items() if k not in settings}
@@ -222,7 +224,7 @@ def key(config: RunConfig) -> str:
     Raises:
         LlmoptError: the optimizer or its settings are not known to this version.
     """
-    values = dataclasses.asdict(config)
+    values = dataclasses.asdict(without_defaults(config))
     for name in _ELSEWHERE:
         del values[name]
     values["settings"] = optimizer_of(config).as_given()

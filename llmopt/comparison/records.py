@@ -16,6 +16,7 @@ from llmopt.metrics import Predicted
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
 from llmopt.runs.measure import predictions
+from llmopt.runs.whole import without_defaults
 from llmopt.spend.files import Damaged, read_arrays
 from llmopt.stats import BoolArray
 
@@ -166,10 +167,11 @@ def read_records(folders: Sequence[Path]) -> tuple[list[Record], dict[Path, RunF
 def _asked(config: RunConfig) -> dict[str, str]:
     """What makes a difference beside an arm's name."""
     caps = [f.name for f in dataclasses.fields(config) if f.name.startswith("max_")]
-    asked = {name: getattr(config, name) for name in ("llm", *caps)}
-    asked["template"] = "" if config.init_from else config.template  # or as another run found it
-    asked |= {"llm_settings": " ".join(f"{k}={v}" for k, v in config.llm_settings.items())}
-    return {name: "" if value is None else str(value) for name, value in asked.items()}
+    config = without_defaults(config)
+    found = {name: getattr(config, name) for name in ("llm", *caps)}
+    found["template"] = "" if config.init_from else config.template  # or as another run found it
+    found |= {"llm_settings": " ".join(f"{k}={v}" for k, v in config.llm_settings.items())}
+    return {name: "" if value is None else str(value) for name, value in found.items()}
 
 
 def _earlier(record: Record) -> Record | None:
@@ -187,6 +189,7 @@ def _lost_start(record: Record) -> bool:
 
 def arm_name(config: RunConfig) -> str:
     """What a run is called where nobody named it: its optimizer and what differs from default."""
+    config = without_defaults(config)
     parts = [config.optimizer]
     parts += [f"{key}={value}" for key, value in sorted(config.settings.items())]
     if config.head:

@@ -21,6 +21,7 @@ from llmopt.runs.baselines import LABELS
 from llmopt.runs.config import RunConfig
 from llmopt.runs.load import load_predictor, read_found
 from llmopt.runs.told import counts, stages, unaided
+from llmopt.runs.whole import flags
 from llmopt.spend.currency import amount, label, worth_telling
 
 TURNS: Final = 60  # of a conversation
@@ -226,7 +227,7 @@ def command(config: RunConfig) -> str:
     """The command that repeats a run."""
     here = "" if config.data_root == "data" else config.data_root
     told = dataclasses.replace(config, runs=RunConfig.runs, init_from="", data_root=here)
-    return shlex.join(["llmopt", "run", *told.flags()])
+    return shlex.join(["llmopt", "run", *flags(told)])
 
 
 def _accuracies(name: str, figures: dict[str, Any]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmopt.errors import ConfigError
 from llmopt.runs.compose import Given
 from llmopt.runs.config import RunConfig
+from llmopt.runs.whole import has_own_defaults, without_defaults
 from llmopt.search.base import Optimizer
 from llmopt.spend.currency import CAPS
 from llmopt.spend.ledger import Caps
@@ -52,18 +53,20 @@ def asked(
                     f"{name}= takes a name or a {kind.__name__}, not {type(value).__name__}"
                 )
             objects[place] = value
+    if config is not None and any(objects.values()):
+        config = without_defaults(config)
     given = Given(**objects)
     return given, given.named_in(config_of(config, values))
 
 
 def config_of(config: RunConfig | None, options: Mapping[str, Any]) -> RunConfig:
     """Options over a config."""
-    base = (
-        {}
-        if config is None
-        else {f.name: getattr(config, f.name) for f in dataclasses.fields(RunConfig)}
-    )
-    return RunConfig.make({**base, **texts(options)}, "the options")
+    given = texts(options)
+    if config is None:
+        return RunConfig.make(given, "the options")
+    base = without_defaults(config) if has_own_defaults(given) else config
+    over = {f.name: getattr(base, f.name) for f in dataclasses.fields(RunConfig)}
+    return RunConfig.make({**over, **given}, "the options")
 
 
 def texts(options: Mapping[str, Any]) -> dict[str, Any]:

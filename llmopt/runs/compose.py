@@ -23,6 +23,7 @@ from llmopt.heads.predictor import head_names, heads_for
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig, optimizer_of
 from llmopt.runs.model import ModelChoice
+from llmopt.runs.whole import whole
 from llmopt.search import OPTIMIZERS, make_optimizer
 from llmopt.search.base import Optimizer
 from llmopt.spend.events import Watch
@@ -230,6 +231,7 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
             dataset, config.shots, config.seed, start, skip_unreadable=config.skip_unreadable
         )
     task = dataclasses.replace(task, about=_about(config, task))
+    config = whole(config, optimizer, None if llm is None or llm.free else llm.settings, task.about)
     return Setup(
         config,
         task,

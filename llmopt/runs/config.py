@@ -269,41 +269,17 @@ class RunConfig(Settings):
         return Caps(**{name: getattr(self, cap.option) for name, cap in CAPS.items()})
 
     def plain(self) -> dict[str, Any]:
-        """As names and values; options that are not set are left out."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "", {})}
+        """As names and values; options that are not set are left out, settings are "none"."""
+        found = {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "", {})}
+        for table in (value for value in found.values() if isinstance(value, dict)):
+            table |= {name: "none" for name, value in table.items() if value is None}
+        return found
 
     def to_toml(self) -> str:
         """As a config file."""
         import tomli_w
 
         return tomli_w.dumps(self.plain())
-
-    def changes(self, began: RunConfig) -> list[str]:
-        """What decides where a search goes and was another when it began: ``seed: 1, now 2``."""
-        before, now = began._deciding(), self._deciding()
-        return [
-            f"{name}: {before.get(name)!r:.60}, now {now.get(name)!r:.60}"
-            for name in {**before, **now}
-            if before.get(name) != now.get(name)
-        ]
-
-    def _deciding(self) -> dict[str, Any]:
-        from llmopt.language.settings import SHAPE_REPLIES
-
-        found = {k: v for k, v in self.plain().items() if not options()[k].free}
-        asked = {k: v for k, v in self.llm_settings.items() if k in SHAPE_REPLIES}
-        return {**found, "llm_settings": asked}
-
-    def flags(self) -> list[str]:
-        """The options that ask for this config; those at their default are left out."""
-        usual = RunConfig()
-        given = {name: getattr(self, name) for name in options()}
-        return [
-            word
-            for name, value in given.items()
-            if value != getattr(usual, name)
-            for word in as_flags(name, value)
-        ]
 
 
 @functools.cache

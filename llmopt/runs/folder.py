@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from llmopt.errors import ConfigError, RunFolderError, RunFolderInUse
 from llmopt.runs import stored
 from llmopt.runs.config import RunConfig, options, read_config
+from llmopt.runs.whole import changes
 from llmopt.spend.files import keeping, write_text
 from llmopt.spend.journal import Journal, first_record, read_journal
 
@@ -155,9 +156,9 @@ def read_run_config(folder: Path) -> RunConfig:
         )
     config = RunConfig.make(values, str(path))
     began = _began_with(folder / JOURNAL)
-    if began is not None and (changes := config.changes(began)):
+    if began is not None and (found := changes(config, began)):
         raise RunFolderError(
-            f"{path} was changed since its run began ({'; '.join(changes)}); put back what "
+            f"{path} was changed since its run began ({'; '.join(found)}); put back what "
             f"stood there, or start another run with 'llmopt run --config {path}'"
         )
     return config

@@ -16,6 +16,7 @@ from command_line import done, refused
 
 from llmopt.cli.app import COMMANDS, load
 from llmopt.runs.config import RunConfig, as_flags, options
+from llmopt.runs.whole import flags
 from llmopt.search import OPTIMIZERS, forms
 
 # One more field of RunConfig, and nothing else changed.
@@ -77,7 +78,7 @@ def test_flags_win_over_the_file_over_the_defaults(tmp_path: Path) -> None:
         "config"
     ]
     assert (config["shots"], config["seed"], config["data_root"]) == (4, 7, str(tmp_path))
-    assert config["settings"] == {"finalists": "5", "evaluations": 9}
+    assert config["settings"] == {"evaluations": 9, "fitness": "likelihood", "finalists": 5}
     assert config["runs"] == "runs"
     file.write_text("shots = 0\n")
     assert "--shots must be 1 or more, not 0" in refused("plan", "--config", file)
@@ -96,7 +97,7 @@ def test_flags_win_over_the_file_over_the_defaults(tmp_path: Path) -> None:
 )
 def test_a_config_as_flags(name: str, value: Any, words: list[str]) -> None:
     assert as_flags(name, value) == words
-    assert dataclasses.replace(RunConfig(), **{name: value}).flags() == words
+    assert flags(dataclasses.replace(RunConfig(), **{name: value})) == words
 
 
 def test_the_schema_of_config_files() -> None:

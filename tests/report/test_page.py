@@ -299,8 +299,8 @@ def test_the_sentence_is_honest() -> None:
 
 
 def test_the_command_repeats_the_run() -> None:
-    config = RunConfig(seed=3, template="it's a {}", settings={"restarts": 2}, data_root="data")
-    assert command(config) == ("llmopt run --seed 3 --template 'it'\"'\"'s a {}' --set restarts=2")
+    config = RunConfig(seed=3, template="it's a {}", settings={"restarts": 3}, data_root="data")
+    assert command(config) == ("llmopt run --seed 3 --template 'it'\"'\"'s a {}' --set restarts=3")
 
 
 def test_a_story_adds_up_what_was_spent() -> None:

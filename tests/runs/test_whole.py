@@ -1,0 +1,97 @@
+"""A run's config holds every setting it works with, and is still the config that was asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from typing import Any
+
+import pytest
+
+from llmopt.comparison.grid import key, parse_arm
+from llmopt.comparison.records import arm_name
+from llmopt.runs.asked import config_of
+from llmopt.runs.compose import compose
+from llmopt.runs.config import RunConfig, optimizer_of
+from llmopt.runs.whole import changes, without_defaults
+from llmopt.search import OPTIMIZERS
+from llmopt.task import Task
+
+PAID = {"llm": "openai:gpt-4.1-mini", "llm_settings": {"temperature": "0.5", "top_p": "none"}}
+
+
+def kept(config: RunConfig) -> RunConfig:
+    """As the folder of its run holds it."""
+    return RunConfig.make(tomllib.loads(compose(config).config.to_toml()))
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS.names()) - {"describe"}))
+def test_every_setting_is_written_and_means_the_same(name: str) -> None:
+    asked = RunConfig(optimizer=name)
+    found = kept(asked)
+    assert found.settings.keys() == optimizer_of(asked).as_given().keys()
+    assert optimizer_of(found).as_given() == optimizer_of(asked).as_given()
+    # What compares runs, names arms or writes commands sees what was asked for.
+    short = without_defaults(found)
+    assert (short.settings, short.head, short.about) == ({}, "", "")
+    assert key(found) == key(
+        asked.resolved()
+        if name == "handcrafted"
+        else dataclasses.replace(asked.resolved(), llm=found.llm, precision=found.precision)
+    )
+    assert arm_name(found) == name
+    # A folder of before holds nothing of it: the same run.
+    assert changes(found, dataclasses.replace(found, settings={}, head="", about="")) == []
+    assert changes(found, dataclasses.replace(found, about="insects")) != []
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"optimizer": "chat", "settings": {"k": "3", "pool": "12"}}, "chat k=3"),
+        ({"optimizer": "craft", "settings": {"profile": "paper"}}, "craft profile=paper"),
+        ({"optimizer": "craft", "head": "ridge"}, "craft head=ridge"),
+        ({"optimizer": "carrot", "settings": {"budget": "40"}, "head": "auto"},
+         "carrot budget=40 head=auto"),
+        ({"optimizer": "auto", "head": "gda"}, "auto head=gda"),
+        ({"optimizer": "auto", "settings": {"budget": "none"}}, "auto"),
+        ({"optimizer": "not-here", "settings": {"a": 1}}, "not-here a=1"),
+    ],
+)  # fmt: skip
+def test_arms_are_called_by_what_is_unusual(given: dict[str, Any], name: str) -> None:
+    config = RunConfig(**given)
+    assert arm_name(config) == name
+    if "not-here" not in name:
+        assert arm_name(kept(config)) == name
+        assert optimizer_of(kept(config)).as_given() == optimizer_of(config).as_given()
+
+
+def test_how_a_language_model_is_asked_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    found = kept(RunConfig(**PAID))
+    assert found.llm_settings["temperature"] == 0.5
+    assert found.llm_settings["top_p"] == "none"
+    assert found.llm_settings["max_tokens"] == 4096
+    assert without_defaults(found).llm_settings == {"temperature": 0.5}
+    assert kept(found) == found
+    assert kept(RunConfig()).llm_settings == {}  # ours takes none
+
+
+def test_another_optimizer_or_data_set_brings_its_own_defaults() -> None:
+    found = kept(RunConfig(settings={"k": "3"}, seed=4))
+    assert config_of(found, {"seed": 5}) == dataclasses.replace(found, seed=5)
+    assert config_of(found, {"optimizer": "zeroshot", "settings": {}}).settings == {}
+    assert config_of(found, {"dataset": "caltech101"}).about == ""
+    released = config_of(found, {"settings": {"profile": "released", "k": 2}})
+    assert optimizer_of(released).form == "released"
+    arm = parse_arm("random").config(kept(RunConfig()))
+    assert (arm.settings, arm.seed) == ({}, 1)
+
+
+def test_what_a_task_says_of_its_pictures_is_kept() -> None:
+    from llmopt.runs.compose import Given
+
+    task = compose(RunConfig()).task
+    own = dataclasses.replace(task, about="tiny drawings")
+    assert isinstance(own, Task)
+    assert compose(RunConfig(dataset="python:x"), Given(task=own)).config.about == "tiny drawings"
