@@ -1,8 +1,9 @@
-"""Other names for the classes of a data set, joined by the classes' keys, never by position.
+"""Other names for the classes of a data set, joined by the classes' keys.
 
 Lists that are joined by position have given published results wrong names: two lists seldom agree
 on the order. A set of names is therefore a map from a class's key (its folder, its WordNet id, its
-name in CoOp's split file) to what it is called in a prompt.
+name in CoOp's split file) to what it is called in a prompt. A plain list of one's own is taken in
+the order in which ``llmopt datasets show`` has the classes, and refused where it shows another.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from llmopt.data.text import parse_json, read_text
 from llmopt.errors import DatasetError, nearest
 from llmopt.resources import read_prompt
 from llmopt.task import is_unicode
-from llmopt.template import clean
+from llmopt.template import clean, display_name
 
 OWN = "coop"
 """The data set's own names, which for the benchmarks are CoOp's."""
@@ -49,32 +50,70 @@ def with_classnames(
             curated = {key: name for key, name in curated.items() if key in dataset.keys}
         return _renamed(dataset, curated, "OpenAI's class names")
     path = Path(names)
-    return _renamed(dataset, read_names(path), f"class names from {path.name}")
+    found, note = read_names(path), f"class names from {path.name}"
+    if isinstance(found, dict):
+        return _renamed(dataset, found, note)
+    _check_order(dataset, found, path)
+    return dataset.renamed(tuple(found), f"{note}, in the order of the classes")
 
 
-def read_names(path: Path) -> dict[str, str]:
-    """A map from class keys to names: a JSON object, or a CSV file with lines ``key,name``.
+def read_names(path: Path) -> dict[str, str] | list[str]:
+    """Names by class key, of a JSON object or of a CSV file with lines ``key,name``; or a list.
+
+    A list is a JSON array, or a text file with a name a line.
 
     Raises:
         DatasetError: the file is missing or holds something else.
     """
     text = read_text(path, f"give '{OWN}', '{CURATED}' or a file: class names")
+    suffix = path.suffix.lower()
+    names: object
     try:
-        names = _of_csv(text) if path.suffix.lower() == ".csv" else parse_json(text)
+        if suffix == ".csv":
+            names = _of_csv(text)
+        elif suffix == ".json" or text.lstrip()[:1] in ("{", "["):
+            names = parse_json(text)
+        else:
+            names = text.rstrip().splitlines()
     except (ValueError, csv.Error) as error:
         raise DatasetError(f"class names {path} are not {_EXPECTED}: {error}") from error
+    if isinstance(names, list):
+        return [_checked(path, f"number {k}", name) for k, name in enumerate(names, 1)]
     if not isinstance(names, dict):
-        raise DatasetError(
-            f"class names {path} are a list, and a list says nothing of which class a name is for; "
-            f"write {_EXPECTED}"
-        )
+        raise DatasetError(f"class names {path} are not {_EXPECTED}")
     return {str(key): _checked(path, str(key), name) for key, name in names.items()}
 
 
 _EXPECTED = (
-    'a JSON object {"key": "name"} or CSV lines \'key,name\' '
-    "('llmopt datasets show NAME --json' prints the keys)"
+    'a JSON object {"key": "name"}, CSV lines \'key,name\', or a name a line in the order of the '
+    "classes ('llmopt datasets show NAME --json' prints keys and order)"
 )
+
+
+def _check_order(dataset: ListedDataset, names: list[str], path: Path) -> None:
+    """Refuse a list that cannot be in the order of a data set's classes.
+
+    Raises:
+        DatasetError: it is longer or shorter, or has what one class is called in another's place.
+    """
+    order = f"'llmopt datasets show {dataset.name}' prints the order"
+    if len(names) != len(dataset.keys):
+        raise DatasetError(
+            f"class names {path}: {len(names)} names for the {len(dataset.keys)} classes of "
+            f"'{dataset.name}'; a list needs one for each, in their order ({order})"
+        )
+    places: dict[str, set[int]] = {}
+    for place, pair in enumerate(_pairs(dataset)):
+        for known in pair:
+            places.setdefault(display_name(known).lower(), set()).add(place)
+    for place, name in enumerate(names):
+        usual = places.get(display_name(name).lower(), {place})
+        if place not in usual:
+            raise DatasetError(
+                f"class names {path} are in another order: number {place + 1} is {name!r}, which "
+                f"is what number {min(usual) + 1} of '{dataset.name}' is called; write them in the "
+                f'data set\'s order ({order}), or as a JSON object {{"key": "name"}}'
+            )
 
 
 def _of_csv(text: str) -> dict[str, str]:

@@ -78,7 +78,7 @@ def open_dataset(name: str, root: Path, *, classnames: str = OWN) -> Dataset:
     Args:
         name: see the module's table.
         root: the folder that holds the benchmarks.
-        classnames: ``coop`` (the data set's own), ``openai``, or a file of names by key.
+        classnames: ``coop`` (the data set's own), ``openai``, or a file of names.
 
     Raises:
         DatasetError: unknown name, the data set is not complete under ``root``, or the class names

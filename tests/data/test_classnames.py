@@ -108,7 +108,11 @@ def test_names_of_folders_and_digits(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('["tench", "cat"]', "are a list, and a list says nothing of which class"),
+        (
+            '["tench", "cat"]',
+            "2 names for the 6 classes of 'imagenet'; a list needs one for each",
+        ),
+        ('["tench", 3]', "the name of 'number 2' is not a text: 3"),
         ('{"n01440764": 3}', "the name of 'n01440764' is not a text: 3"),
         ('{"n01440764": " "}', "is not a text"),
         ('{"n01440764": "a {}"}', "holds a brace"),
@@ -117,13 +121,49 @@ def test_names_of_folders_and_digits(root: Path, tmp_path: Path) -> None:
             r"no class 'n0144076'; did you mean 'n01440764'\? \(2 such",
         ),
         ("{", "are not a JSON object"),
-        ('"x"', "are a list, and"),
+        ('"x"', "are not a JSON object"),
     ],
 )
 def test_names_that_will_not_do(text: str, message: str, root: Path, tmp_path: Path) -> None:
     (tmp_path / "names.json").write_text(text)
     with pytest.raises(DatasetError, match=message):
         open_dataset("imagenet", root, classnames=str(tmp_path / "names.json"))
+
+
+def test_a_plain_list_is_taken_in_the_order_of_the_classes(root: Path, tmp_path: Path) -> None:
+    own = open_dataset("eurosat", root)
+    names = [f"{name} from above" for name in own.classnames]
+    for file, text in {
+        "names.txt": "\r\n".join(names) + "\n\n",
+        "names": "\ufeff" + "\n".join(names),
+        "names.json": json.dumps(names),
+    }.items():
+        (tmp_path / file).write_text(text, encoding="utf-8")
+        found = open_dataset("eurosat", root, classnames=str(tmp_path / file))
+        assert found.classnames == tuple(names)
+        assert found.keys == own.keys
+        assert f"class names from {file}, in the order of the classes" in found.provenance
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ([1, 0, 2, 3, 4], "in another order: number 1 is .*, which is what number 2 of 'eurosat'"),
+        ([0, 1, 2, 4, 3], "in another order: number 4 is"),
+        ([0, 1, 2, 3], "4 names for the 5 classes of 'eurosat'.*'llmopt datasets show eurosat'"),
+        ([0, 1, 2, 3, 4, None], "6 names for the 5 classes"),
+        ([0, None, 2, 3, 4], "the name of 'number 2' is not a text: ''"),
+    ],
+)
+def test_a_list_that_shows_another_order_or_number(
+    order: list[int | None], message: str, root: Path, tmp_path: Path
+) -> None:
+    own = open_dataset("eurosat", root).classnames
+    lines = ["" if k is None else own[k].upper().replace(" ", "_") for k in order]
+    lines = [*lines[:-1], "x"] if order[-1] is None else lines
+    (tmp_path / "names.txt").write_text("\n".join(lines))
+    with pytest.raises(DatasetError, match=message):
+        open_dataset("eurosat", root, classnames=str(tmp_path / "names.txt"))
 
 
 def test_names_from_nowhere(root: Path) -> None:

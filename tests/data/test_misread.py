@@ -413,11 +413,13 @@ def test_any_tar(
 @fuzz(content=NAMES.filter(bool) | JSON.map(lambda data: json.dumps(data).encode()))
 def test_any_class_names(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("names.csv", "names.json"):
+        for name in ("names.csv", "names.json", "names.txt"):
             path = Path(folder, name)
             path.write_bytes(content)
             try:
                 names = read_names(path)
             except DatasetError:
                 continue
-            assert all(name.encode() for name in names.values())
+            assert all(
+                name.encode() for name in (names.values() if isinstance(names, dict) else names)
+            )
