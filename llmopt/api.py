@@ -36,8 +36,11 @@ from llmopt.vision.base import BlackBox
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
+    from llmopt.comparison.execute import Follow
     from llmopt.comparison.table import Comparison
     from llmopt.reproduction.run import Reproduction
+    from llmopt.sweep.engine import Engine
+    from llmopt.sweep.engines import Jobs
 
 Callback = Watch | Callable[[Event], None]
 
@@ -173,7 +176,11 @@ def compare(
     seeds: Sequence[int] = (1, 2, 3),
     equal: str | None = None,
     published: bool = False,
-    jobs: int = 1,
+    engine: str | Engine = "local",
+    jobs: Jobs = 1,
+    max_total: Mapping[str, float | str] | None = None,
+    status: bool = False,
+    follow: Follow | None = None,
     metric: str = "top1",
     config: RunConfig | None = None,
     callbacks: Iterable[Callback] = (),
@@ -188,7 +195,11 @@ def compare(
         shots, seeds: sides of the grid.
         equal: hold all arms to one cap of this currency.
         published: set published figures beside.
-        jobs: runs at a time.
+        engine: ``local``, or an engine of :mod:`llmopt.sweep`.
+        jobs: runs at a time; ``auto`` as many as share this machine well.
+        max_total: caps over the whole grid, such as ``{"usd": 5}``; names as in ``max_usd``.
+        status: show what is there, and run nothing; ``status`` of the result tells of each cell.
+        follow: with ``status``, told that again and again until it returns true.
         metric: that they are compared in: ``top1``, ``top5``, ``mean_per_class_recall``,
             ``macro_f1`` or ``ece``.
         config, options: what all runs share, as in :func:`run`.
@@ -198,11 +209,17 @@ def compare(
         LlmoptError: nothing could be run. What failed beside what did not is in ``failed``.
     """
     from llmopt.comparison.run import compare_runs
+    from llmopt.sweep.engines import choose_engine
+    from llmopt.sweep.purse import total_caps
 
     base = config_of(config, options)
     with _watching(callbacks, progress) as watch:
         sides = optimizers, datasets or [base.dataset], shots, seeds
-        return compare_runs(base, *sides, equal, published, jobs, watch, metric)
+        workers, totals = choose_engine(engine, jobs), total_caps(max_total or {})
+        return compare_runs(
+            base, *sides, equal, published, workers, watch, metric, totals,
+            run=not status, follow=follow,
+        )  # fmt: skip
 
 
 def reproduce(
@@ -210,7 +227,9 @@ def reproduce(
     *,
     only: Mapping[str, Any] | None = None,
     status: bool = False,
-    jobs: int = 1,
+    engine: str | Engine = "local",
+    jobs: Jobs = 1,
+    max_total: Mapping[str, float | str] | None = None,
     callbacks: Iterable[Callback] = (),
     progress: bool | None = None,
     **options: Any,
@@ -222,7 +241,7 @@ def reproduce(
         only: a part of it: a value, or several, for ``dataset``, ``shots``, ``seed``, ``model`` or
             ``arm``.
         status: show where it stands, and run nothing.
-        jobs: runs at a time.
+        engine, jobs, max_total: as in :func:`compare`.
         callbacks, progress: as in :func:`run`; told of every run that is held in this process.
         options: of a run, in place of the table's: ``model``, ``llm``, caps, ``runs``,
             ``data_root`` …
@@ -234,6 +253,8 @@ def reproduce(
     from llmopt.reproduction.choice import Choice
     from llmopt.reproduction.run import reproduce as reproduced
     from llmopt.reproduction.spec import read_table
+    from llmopt.sweep.engines import choose_engine
+    from llmopt.sweep.purse import total_caps
 
     part = {
         side: list(wanted) if isinstance(wanted, (list, tuple, range)) else [wanted]
@@ -241,7 +262,8 @@ def reproduce(
     }
     choice = Choice(read_table(table), part, texts(options))
     with _watching(callbacks, progress) as watch:
-        return reproduced(choice, jobs, watch, run=not status)
+        workers, totals = choose_engine(engine, jobs), total_caps(max_total or {})
+        return reproduced(choice, workers, watch, totals, run=not status)
 
 
 def evaluate(

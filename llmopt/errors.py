@@ -39,6 +39,8 @@ from collections.abc import Iterable
 
 INTERRUPTED = 130
 """Exit code of a run stopped by Ctrl-C or SIGTERM; it can be resumed."""
+UNFINISHED = 5
+"""Exit code of a look at a grid that is not whole yet."""
 CAP_BROKEN = "cap broken by the service"
 """Why a search ended whose service took more than was reserved for a call."""
 UNHEARD = 1

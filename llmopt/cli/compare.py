@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmopt.cli import grid as g
 from llmopt.cli import options as o
 from llmopt.errors import INTERRUPTED
 from llmopt.runs.config import OUTPUT, RunConfig
@@ -66,9 +67,11 @@ def compare(
             help="top1, top5, mean_per_class_recall, macro_f1, ece (calibration error).",
         ),
     ] = "top1",
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, rich_help_panel=GRID, help="Runs at a time.")
-    ] = 1,
+    engine: g.Engine = "local",
+    jobs: g.Jobs = "1",
+    max_total: g.MaxTotal = None,
+    status: g.StatusOnly = False,
+    follow: g.Following = False,
     config: RunConfig,
     format: Annotated[
         str,
@@ -96,6 +99,8 @@ def compare(
     from llmopt.comparison import render
     from llmopt.comparison.grid import parse_numbers
     from llmopt.live import watching
+    from llmopt.runs.config import parse_assignments
+    from llmopt.sweep.engines import choose_engine, parse_jobs
     from llmopt.tables import choose, pick
 
     format = "json" if json else format
@@ -110,7 +115,10 @@ def compare(
             seeds=parse_numbers(seed, "seed"),
             equal=equal,
             published=published,
-            jobs=jobs,
+            engine=choose_engine(engine, parse_jobs(jobs)),
+            max_total=parse_assignments(max_total or [], "--max-total"),
+            status=status,
+            follow=g.follower(status, follow),
             metric=metric,
             config=config,
             callbacks=[watch],
@@ -118,6 +126,9 @@ def compare(
         )
     found = found.among(choose(found.rows, render.COLUMNS, sort=sort, filters=filter or ()))
     _show(found, format, out, shown, wide)
+    if status and found.status is not None:
+        g.leave_unfinished(found.status.whole)
+        return
     if any(one.interrupted for one in found.done):
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(INTERRUPTED)

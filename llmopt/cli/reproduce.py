@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmopt.cli import grid as g
 from llmopt.cli import options as o
 from llmopt.errors import INTERRUPTED
 from llmopt.runs.config import OUTPUT
@@ -104,13 +105,11 @@ def plan(
 def run(
     table: Name,
     only: Only = None,
-    status: Annotated[
-        bool,
-        typer.Option("--status", rich_help_panel=TABLE, help="Show where it stands; run nothing."),
-    ] = False,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, rich_help_panel=TABLE, help="Runs at a time.")
-    ] = 1,
+    engine: g.Engine = "local",
+    jobs: g.Jobs = "1",
+    max_total: g.MaxTotal = None,
+    status: g.StatusOnly = False,
+    follow: g.Following = False,
     *,
     changes: dict[str, Any],
     wide: o.Wide = False,
@@ -129,18 +128,28 @@ def run(
     from llmopt.live import watching
     from llmopt.reproduction.render import COLUMNS, lines
     from llmopt.reproduction.run import reproduce
+    from llmopt.runs.config import parse_assignments
+    from llmopt.sweep.engines import choose_engine, parse_jobs
+    from llmopt.sweep.purse import total_caps
     from llmopt.tables import choose, pick
 
     choice = _choice(table, only, changes)
+    workers = choose_engine(engine, parse_jobs(jobs))
+    totals = total_caps(parse_assignments(max_total or [], "--max-total"))
     picked = pick(columns, COLUMNS)
     choose([], COLUMNS, sort=sort, filters=filter or ())  # before anything is run
     with watching(quiet=quiet or json, verbose=verbose) as watch:
-        found = reproduce(choice, jobs, watch, run=not status)
+        found = reproduce(
+            choice, workers, watch, totals, run=not status, follow=g.follower(status, follow)
+        )
     if json:
         print_json(found.to_json())
     else:
         shown = choose(lines(found.rows), COLUMNS, sort=sort, filters=filter or ())
         _print_rows(found, shown, picked, wide)
+    if status:
+        g.leave_unfinished(found.finished == found.total)
+        return
     if found.interrupted:
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(INTERRUPTED)

@@ -3,22 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmopt.comparison.attempt import Attempts, Done, Task
-from llmopt.comparison.grid import Cell, Known, finished, key, left
+from llmopt.comparison.grid import Cell, left
 from llmopt.comparison.records import read_record
 from llmopt.data.soundness import NO_TEST
-from llmopt.errors import DatasetError, LlmoptError
+from llmopt.errors import ConfigError, DatasetError, LlmoptError
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
+from llmopt.spend.currency import CAPS
 from llmopt.spend.events import Watch
+from llmopt.sweep.attempt import Ended
+from llmopt.sweep.engine import Engine
+from llmopt.sweep.purse import Purse
+from llmopt.sweep.status import Status, look
+from llmopt.sweep.work import Amounts, Job, Known, grouped
+
+if TYPE_CHECKING:
+    from llmopt.runs.compose import Setup
 
 
-def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[Done]:
+@dataclass(frozen=True)
+class Done:
+    """What became of a cell.
+
+    Attributes:
+        cell: which.
+        folder: its run; None if it failed or was not begun.
+        reused: it was finished before, or by somebody else meanwhile.
+        error: why it failed.
+        interrupted: it is not over: the comparison was interrupted before, or never got there.
+    """
+
+    cell: Cell
+    folder: Path | None = None
+    reused: bool = False
+    error: LlmoptError | None = None
+    interrupted: bool = False
+
+
+def execute(
+    cells: Sequence[Cell], root: Path, engine: Engine, watch: Watch, totals: Amounts | None = None
+) -> tuple[list[Done], Status]:
     """Finish every cell: reuse equal runs below ``root``, resume begun ones, start the others.
 
     A cell that fails does not stop the others; an interruption does, and the same call goes on
@@ -27,77 +56,182 @@ def execute(cells: Sequence[Cell], root: Path, jobs: int, watch: Watch) -> list[
     Args:
         cells: in an order in which each comes after the one it starts from.
         root: where run folders are and go.
-        jobs: runs at the same time, each in a process of its own.
+        engine: where they are run.
         watch: told how it goes.
+        totals: caps over all of them, by name.
 
     Returns:
-        What became of each cell, in their order, whichever ended first.
+        What became of each cell, in their order, whichever ended first; and where they stand.
 
     Raises:
         UserError: before anything is run, if a config cannot be.
     """
-    configs = {id(cell): cell.config if cell.arm.after else _resolve(cell.config) for cell in cells}
-    known = Known(root)
-    done: list[Done] = []
+    grid = _Grid(cells, root, totals or {})
+    done: dict[int, Done] = {}
 
-    def report(one: Done) -> None:
+    def report(one: Ended) -> None:
         if not one.busy:
-            done.append(one)
+            done[grid.place(one.job)] = grid.done(one)
         _tell(one, len(done), len(cells), watch)
 
     try:
         for wave in _waves(cells):
-            todo: list[Task] = []
-            for cell in wave:
+            todo: list[Job] = []
+            for place in wave:
+                cell = cells[place]
                 if cell.arm.after:
-                    before = _folder(done, cell)
+                    before = _folder(done.values(), cell)
                     if before is None:
                         missing = LlmoptError(f"'{cell.arm.after}', which it starts from, failed")
-                        done.append(Done(cell, error=missing))
+                        done[place] = Done(cell, error=missing)
                         continue
-                    configs[id(cell)] = _resolve(_continued(cell, before))
-                config = configs[id(cell)]
-                folder = known.find(key(config))
-                if folder is not None and finished(folder):
-                    done.append(Done(cell, folder, reused=True))
+                    grid.plan(place, _continued(cell, before))
+                job = grid.jobs[place]
+                folder = grid.known.last(job.key)
+                if folder is not None and grid.known.finished(folder):
+                    done[place] = Done(cell, folder, reused=True)
                 else:
-                    todo.append((cell, config))
-            _finish(todo, known, jobs, watch, report)
+                    todo.append(job)
+            if todo:
+                engine.run(grouped(todo), grid.known, grid.purse, watch, report)
     except KeyboardInterrupt:
-        ended = {id(one.cell) for one in done}
-        left_over = [cell for cell in cells if id(cell) not in ended]
-        done += [_found(cell, configs[id(cell)], known) for cell in left_over]
-    place = {id(cell): number for number, cell in enumerate(cells)}
-    return sorted(done, key=lambda one: place[id(one.cell)])
+        pass
+    grid.known.refresh()
+    every = [done[n] if n in done else grid.found(n) for n in range(len(cells))]
+    return every, grid.status({n: one.error for n, one in done.items() if one.error})
 
 
-def standing(cells: Sequence[Cell], root: Path) -> list[Done]:
-    """Where cells stand, none of which starts from another; runs nothing.
+Follow = Callable[[Status], bool]
+"""Told where cells stand, again and again, until it says that this is enough."""
+
+
+def standing(
+    cells: Sequence[Cell],
+    root: Path,
+    totals: Amounts | None = None,
+    follow: Follow | None = None,
+) -> tuple[list[Done], Status]:
+    """Where cells stand; runs nothing.
+
+    Args:
+        cells, root, totals: as in :func:`execute`.
+        follow: asked before anything is told.
 
     Raises:
         UserError: a config cannot be run.
     """
-    known = Known(root)
-    return [_found(cell, _resolve(cell.config), known) for cell in cells]
+    grid = _Grid(cells, root, totals or {})
+    while True:
+        grid.known.refresh()
+        for place in (place for wave in _waves(cells) for place in wave):
+            cell = cells[place]
+            if cell.arm.after and place not in grid.jobs:
+                found = [grid.found(n) for n in grid.jobs]
+                if before := _folder([one for one in found if not one.interrupted], cell):
+                    grid.plan(place, _continued(cell, before))
+        status = grid.status()
+        if follow is None or follow(status):
+            return [grid.found(n) for n in range(len(cells))], status
 
 
-def _found(cell: Cell, config: RunConfig, known: Known) -> Done:
-    """A cell as things stand; one that is not over counts as interrupted."""
-    folder = known.find(key(config))
-    return Done(cell, folder, interrupted=folder is None or not finished(folder))
+class _Grid:
+    """Cells as jobs; those that start from another are planned once that is done.
+
+    Attributes:
+        jobs: by the place of their cell.
+        known: the runs there are.
+        purse: what all of them may spend; it grows with the jobs.
+    """
+
+    def __init__(self, cells: Sequence[Cell], root: Path, totals: Amounts) -> None:
+        self._cells = cells
+        self._resolve = _Resolver(totals)
+        self.jobs: dict[int, Job] = {}
+        self._places: dict[tuple[str, str], int] = {}
+        # The most shots first: what is enough for those is enough for fewer.
+        for place in sorted(range(len(cells)), key=lambda n: -cells[n].config.shots):
+            if not cells[place].arm.after:
+                self.plan(place, cells[place].config)
+        self.jobs = dict(sorted(self.jobs.items()))
+        self.known = Known(root)
+        self._root, self._totals = root, totals
+
+    @property
+    def purse(self) -> Purse:
+        return Purse(self._root, self._totals, {job.key: job.most for job in self.jobs.values()})
+
+    def plan(self, place: int, config: RunConfig) -> None:
+        title = self._cells[place].title
+        self.jobs[place] = Job(title, *self._resolve(config))
+        self._places[title, self.jobs[place].key] = place
+
+    def place(self, job: Job) -> int:
+        return self._places[job.title, job.key]
+
+    def done(self, one: Ended) -> Done:
+        cell = self._cells[self.place(one.job)]
+        return Done(cell, one.folder, one.reused, one.error, one.interrupted)
+
+    def found(self, place: int) -> Done:
+        """A cell as things stand; one that is not over counts as interrupted."""
+        job = self.jobs.get(place)
+        folder = None if job is None else self.known.last(job.key)
+        over = folder is not None and self.known.finished(folder)
+        return Done(self._cells[place], folder, interrupted=not over)
+
+    def status(self, errors: Mapping[int, LlmoptError] | None = None) -> Status:
+        jobs = [self.jobs.get(n) or Job(c.title, c.config) for n, c in enumerate(self._cells)]
+        return look(jobs, self.known, self.purse, errors)
 
 
-def _resolve(config: RunConfig) -> RunConfig:
-    """The config with everything filled in, if it can be run and measured."""
-    from llmopt.runs.compose import compose
+class _Resolver:
+    """Configs with everything filled in, and what they may spend, if they can be run and measured.
 
-    setup = compose(config)
-    if not len(setup.dataset.split("test")):
-        raise DatasetError(f"dataset '{config.dataset}' cannot be compared on: {NO_TEST}")
-    return setup.config
+    A seed or fewer shots change neither whether that is so nor what is filled in, so that of a
+    large grid few are looked at.
+    """
+
+    def __init__(self, totals: Amounts) -> None:
+        self._totals = totals
+        self._seen: dict[str, tuple[RunConfig, int, Amounts]] = {}
+
+    def __call__(self, config: RunConfig) -> tuple[RunConfig, Amounts]:
+        from llmopt.runs.compose import compose
+
+        alike = repr(dataclasses.replace(config, seed=1, shots=1))
+        seen = self._seen.get(alike)
+        if seen is None or seen[1] < config.shots:
+            setup = compose(config)
+            if not len(setup.dataset.split("test")):
+                raise DatasetError(f"dataset '{config.dataset}' cannot be compared on: {NO_TEST}")
+            seen = setup.config, config.shots, self._most(setup)
+            self._seen[alike] = seen
+        found, _, most = seen
+        return dataclasses.replace(found, seed=config.seed, shots=config.shots), most
+
+    def _most(self, setup: Setup) -> Amounts:
+        """What the search may spend of each cap over the grid."""
+        if not self._totals:
+            return {}
+        from llmopt.runs.plan import make_plan
+
+        bounds = {row.name: row.most for row in make_plan(setup).rows}
+        most = {}
+        for name in self._totals:
+            cap, bound = getattr(setup.caps, name), bounds.get(name, 0)
+            known = [one for one in (cap, bound) if one is not None]
+            if name == "seconds":
+                known = [] if cap is None else [cap]
+            if not known:
+                raise ConfigError(
+                    f"--max-total on {CAPS[name].label} needs {CAPS[name].flag}: the most that "
+                    f"'{setup.name}' may take is not known"
+                )
+            most[name] = float(min(known))
+        return most
 
 
-def _folder(done: Sequence[Done], cell: Cell) -> Path | None:
+def _folder(done: Iterable[Done], cell: Cell) -> Path | None:
     """The run that a cell starts from."""
     place = cell.arm.after, cell.place
     return next((d.folder for d in done if (d.cell.arm.name, d.cell.place) == place), None)
@@ -112,41 +246,21 @@ def _continued(cell: Cell, before: Path) -> RunConfig:
     return dataclasses.replace(cell.config, **changes)
 
 
-def _waves(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
-    """Cells that can run at the same time, one group after the other."""
+def _waves(cells: Sequence[Cell]) -> Iterator[list[int]]:
+    """Places of cells that can run at the same time, one group after the other."""
     depth = {"": -1}
     for cell in cells:
         depth.setdefault(cell.arm.name, depth[cell.arm.after] + 1)
     for level in sorted(set(depth.values()) - {-1}):
-        yield [cell for cell in cells if depth[cell.arm.name] == level]
+        yield [place for place, cell in enumerate(cells) if depth[cell.arm.name] == level]
 
 
-def _finish(
-    todo: Sequence[Task], known: Known, jobs: int, watch: Watch, report: Callable[[Done], None]
-) -> None:
-    """Run what is left of a wave, here or in several processes."""
-    if jobs > 1 and len(todo) > 1:
-        from llmopt.comparison.workers import spread
-
-        spread(todo, known, jobs, watch, report)
-        return
-    attempts, waiting = Attempts(known, watch), deque(todo)
-    while waiting:
-        task = waiting.popleft()
-        one = attempts.run(task)
-        if one.interrupted:
-            raise KeyboardInterrupt
-        report(one)
-        if one.busy:
-            waiting.append(task)
-
-
-def _tell(done: Done, count: int, total: int, watch: Watch) -> None:
-    head = f"[{count}/{total}] {done.cell.title}: "
-    if done.busy:
-        watch.stage(f"waiting for another process: {done.cell.title}")
-    elif done.error is not None:
-        watch.warn(f"{head}{done.error}")
-    elif done.folder is not None:
-        accuracy = run_folder.read_result(done.folder)["best"]["test_accuracy"]
-        watch.note(f"{head}{100 * accuracy:.1f} % ({done.folder})")
+def _tell(one: Ended, count: int, total: int, watch: Watch) -> None:
+    head = f"[{count}/{total}] {one.job.title}: "
+    if one.busy:
+        watch.stage(f"waiting for another process: {one.job.title}")
+    elif one.error is not None:
+        watch.warn(f"{head}{one.error}")
+    elif one.folder is not None:
+        accuracy = run_folder.read_result(one.folder)["best"]["test_accuracy"]
+        watch.note(f"{head}{100 * accuracy:.1f} % ({one.folder})")

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
-from llmopt.errors import ConfigError, LlmoptError, nearest
-from llmopt.runs import folder as run_folder
+from llmopt.errors import ConfigError, nearest
 from llmopt.runs.compose import compose
-from llmopt.runs.config import RunConfig, optimizer_of
+from llmopt.runs.config import RunConfig
 from llmopt.runs.plan import make_plan
 from llmopt.runs.whole import without_defaults
 from llmopt.search import OPTIMIZERS, setting_names
 from llmopt.spend.currency import CAPS, CURRENCIES, Cap, Spend, is_money
-
-# Where a run was made does not make it another run.
-_ELSEWHERE: Final = ("runs", "data_root", "device", "batch_size", "init_from", "baselines")
 
 # The same for all arms, or a side of the grid.
 _SHARED: Final = ("dataset", "shots", "seed", "runs", "data_root")
@@ -216,52 +209,6 @@ def left(config: RunConfig, cap: Cap, spent: Mapping[str, float | None], seconds
     limit = getattr(config, cap.option)
     used = seconds if cap.name == "seconds" else Spend.read(spent).under(cap.name, lost=False)
     return type(limit)(max(0, limit - used))
-
-
-def key(config: RunConfig) -> str:
-    """Equal for configs that ask for the same run; can name a file.
-
-    Raises:
-        LlmoptError: the optimizer or its settings are not known to this version.
-    """
-    values = dataclasses.asdict(without_defaults(config))
-    for name in _ELSEWHERE:
-        del values[name]
-    values["settings"] = optimizer_of(config).as_given()
-    for name in ("llm_settings", "blackbox_settings"):
-        values[name] = {k: str(v) for k, v in values[name].items()}
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
-
-
-class Known:
-    """Run folders below ``root`` by the key of their config; each config is read once."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._seen: set[Path] = set()
-        self._folders: dict[str, list[Path]] = {}
-
-    def find(self, name: str) -> Path | None:
-        """The run of a key, as things stand now; of several, a finished one or else the last."""
-        for folder in run_folder.find(self.root):
-            if folder in self._seen:
-                continue
-            self._seen.add(folder)
-            try:
-                found = key(run_folder.read_run_config(folder))
-            except LlmoptError:
-                continue  # damaged, or of another version: not one to reuse
-            self._folders.setdefault(found, []).append(folder)
-        folders = self._folders.get(name, [])
-        return next((f for f in folders if finished(f)), folders[-1] if folders else None)
-
-
-def finished(folder: Path) -> bool:
-    """Whether a run is complete."""
-    try:
-        return bool(run_folder.read_result(folder)["status"] == "complete")
-    except LlmoptError:
-        return False
 
 
 def _ordered(arms: Sequence[Arm]) -> Iterable[Arm]:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmopt.comparison import grid
-from llmopt.comparison.attempt import Done
-from llmopt.comparison.execute import execute
+from llmopt.comparison.execute import Done, Follow, execute, standing
 from llmopt.comparison.records import read_record
 from llmopt.comparison.table import Comparison, check_metric, compare
 from llmopt.errors import ConfigError
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
 from llmopt.spend.events import Watch
+from llmopt.sweep.engine import Engine
+from llmopt.sweep.work import Amounts
 
 
 def compare_runs(
@@ -25,9 +26,13 @@ def compare_runs(
     seeds: Sequence[int],
     equal: str | None,
     published: bool,
-    jobs: int,
+    engine: Engine,
     watch: Watch,
     metric: str = "top1",
+    totals: Amounts | None = None,
+    *,
+    run: bool = True,
+    follow: Follow | None = None,
 ) -> Comparison:
     """Run what has not been run, and set everything beside each other.
 
@@ -37,9 +42,12 @@ def compare_runs(
         datasets, shots, seeds: sides of the grid.
         equal: hold all arms to one cap of this currency.
         published: set published figures beside.
-        jobs: runs at a time.
+        engine: where they are run.
         watch: told how it goes.
         metric: that the runs are compared in.
+        totals: caps over the whole grid, by name.
+        run: False only looks at what is there.
+        follow: then, told where it stands until it says that this is enough.
 
     Raises:
         LlmoptError: no run could be finished; what ended the first of them.
@@ -51,19 +59,22 @@ def compare_runs(
     if equal:
         cells, note = grid.hold_equal(cells, equal)
         notes.append(note)
-    done = execute(cells, Path(base.runs), jobs, watch)
-    for one in done:
-        if one.folder and one.cell.arm.named:
-            run_folder.call(one.folder, one.cell.arm.name)
-    records = [
-        read_record(one.folder, one.cell.arm.name)
-        for one in done
-        if one.folder and not one.interrupted
-    ]
-    if not records and not any(one.interrupted for one in done):
+    root = Path(base.runs)
+    if run:
+        done, status = execute(cells, root, engine, watch, totals)
+    else:
+        done, status = standing(cells, root, totals, follow)
+    finished = [(one, one.folder) for one in done if one.folder and not one.interrupted]
+    if run:
+        for one, folder in finished:
+            if one.cell.arm.named:
+                run_folder.call(folder, one.cell.arm.name)
+    records = [read_record(folder, one.cell.arm.name) for one, folder in finished]
+    if not records and run and not any(one.interrupted for one in done):
         raise next((one.error for one in done if one.error), ConfigError("nothing was run"))
-    found = compare(records, [*notes, *_said(done)], metric)
-    found = dataclasses.replace(found, done=tuple(done))
+    notes += _said(done) if run else status.told()
+    found = compare(records, [*notes, *status.failures()], metric)
+    found = dataclasses.replace(found, done=tuple(done), status=status)
     return _with_published(found) if published else found
 
 
@@ -71,8 +82,7 @@ def _said(done: Sequence[Done]) -> list[str]:
     notes = []
     if reused := sum(one.reused for one in done):
         notes.append(f"{reused} of {len(done)} runs were finished before and reused.")
-    notes += _standing(done)
-    return [*notes, *(f"{one.cell.title} failed: {one.error}" for one in done if one.error)]
+    return [*notes, *_standing(done)]
 
 
 def _standing(done: Sequence[Done]) -> list[str]:

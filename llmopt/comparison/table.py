@@ -21,7 +21,8 @@ from llmopt.spend.currency import CURRENCIES, Spend
 from llmopt.stats import holm
 
 if TYPE_CHECKING:
-    from llmopt.comparison.attempt import Done
+    from llmopt.comparison.execute import Done
+    from llmopt.sweep.status import Status
 
 SCHEMA = 1
 # Prompts first: they are what the methods spend.
@@ -126,6 +127,7 @@ class Comparison:
         notes: what a reader must know.
         published: other people's figures, if asked for.
         done: what became of each run, failed and interrupted ones too.
+        status: where the grid stands that these are runs of.
     """
 
     rows: tuple[Row, ...]
@@ -134,6 +136,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     published: tuple[dict[str, Any], ...] = ()
     done: tuple[Done, ...] = ()
+    status: Status | None = None
 
     @property
     def tasks(self) -> list[tuple[str, int, str]]:
@@ -176,6 +179,7 @@ class Comparison:
             "pairs": pairs,
             "notes": list(self.notes),
             "published": list(self.published),
+            **({"status": self.status.to_json()} if self.status else {}),
         }
 
 

@@ -171,7 +171,9 @@ def closing(found: Reproduction) -> list[str]:
     sources = dict.fromkeys(row.source for row in found.rows if row.source)
     return [
         f"{found.finished} of {found.total} runs are finished.",
-        *(f"failed: {title}: {error}" for title, error in found.failed.items()),
+        *found.status.told(),
+        *found.status.failures(),
+        *(f"failed: {title}: {error}" for title, error in found.unscored.items()),
         *(f"published: {source}" for source in sources),
         f"tolerance: {table.tolerance_why}",
         *(f"known reason to differ: {why}" for why in reasons(table)),

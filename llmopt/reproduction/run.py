@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmopt.comparison.execute import execute, standing
+from llmopt.comparison.execute import Follow, execute, standing
 from llmopt.errors import DatasetError, LlmoptError
 from llmopt.reproduction.choice import Choice, Item, missing_data
 from llmopt.reproduction.needs import cost_of
@@ -19,6 +19,9 @@ from llmopt.runs.compose import Given, choose_model
 from llmopt.runs.remeasure import measured_before, remeasure
 from llmopt.search import OPTIMIZERS
 from llmopt.spend.events import Watch
+from llmopt.sweep.engine import Engine
+from llmopt.sweep.status import Status
+from llmopt.sweep.work import Amounts
 from llmopt.vision.base import BlackBox
 
 SCHEMA = 1
@@ -34,6 +37,8 @@ class Reproduction:
         missing: data sets that are not here, and why.
         finished: runs that are complete.
         failed: why runs, or where else they are scored, failed; by what they are.
+        status: where the runs stand that can be made here.
+        unscored: of what failed, where else finished runs are scored.
         interrupted: the same call goes on from here.
     """
 
@@ -42,6 +47,8 @@ class Reproduction:
     missing: dict[str, str]
     finished: int
     failed: dict[str, LlmoptError]
+    status: Status
+    unscored: dict[str, LlmoptError]
     interrupted: bool = False
 
     @property
@@ -58,6 +65,7 @@ class Reproduction:
             "paper": table.paper,
             "runs": {"finished": self.finished, "total": self.total},
             "interrupted": self.interrupted,
+            "status": self.status.to_json(),
             "rows": [row.to_json() for row in self.rows],
             "missing": self.missing,
             "failed": {title: str(error) for title, error in self.failed.items()},
@@ -68,14 +76,24 @@ class Reproduction:
         }
 
 
-def reproduce(choice: Choice, jobs: int, watch: Watch, *, run: bool = True) -> Reproduction:
+def reproduce(
+    choice: Choice,
+    engine: Engine,
+    watch: Watch,
+    totals: Amounts | None = None,
+    *,
+    run: bool = True,
+    follow: Follow | None = None,
+) -> Reproduction:
     """Finish what of a table can be run here.
 
     Args:
         choice: the table, or a part of it.
-        jobs: runs at a time.
+        engine: where the runs are made.
         watch: told how it goes.
+        totals: caps over all of them, by name.
         run: False only looks at what is there.
+        follow: then, told where it stands until it says that this is enough.
 
     Raises:
         UserError: nothing of it can be run; before anything is, if an option is wrong.
@@ -91,7 +109,10 @@ def reproduce(choice: Choice, jobs: int, watch: Watch, *, run: bool = True) -> R
     root = Path(choice.base.runs)
     if run:
         _announce(choice, missing, len(cells), watch)
-    done = execute(cells, root, jobs, watch) if run else standing(cells, root)
+    if run:
+        done, status = execute(cells, root, engine, watch, totals)
+    else:
+        done, status = standing(cells, root, totals, follow)
     interrupted = run and any(one.interrupted for one in done)
     scorer = _Scorer(choice, missing, watch)
     try:
@@ -100,7 +121,7 @@ def reproduce(choice: Choice, jobs: int, watch: Watch, *, run: bool = True) -> R
                 scorer.read(items[id(one.cell)], one.folder, run=run and not interrupted)
     except KeyboardInterrupt:
         interrupted = True
-    failed = {one.cell.title: one.error for one in done if one.error}
+    failed = {one.title: one.error for one in status.among("failed") if one.error}
     lacking = {**_lacking(choice, missing, failed), **scorer.lacking}
     return Reproduction(
         choice,
@@ -108,6 +129,8 @@ def reproduce(choice: Choice, jobs: int, watch: Watch, *, run: bool = True) -> R
         missing,
         finished=sum(one.folder is not None and not one.interrupted for one in done),
         failed=failed | scorer.failed,
+        status=status,
+        unscored=scorer.failed,
         interrupted=interrupted,
     )
 

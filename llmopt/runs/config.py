@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
@@ -322,8 +322,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"the config file {path} is not valid TOML: {error}") from error
 
 
-def parse_assignments(pairs: list[str]) -> dict[str, str]:
-    """``KEY=VALUE`` texts of ``--set``.
+def parse_assignments(pairs: Sequence[str], flag: str = "--set") -> dict[str, str]:
+    """``KEY=VALUE`` texts of ``--set``, or of another option like it.
 
     Raises:
         ConfigError: one of them has no ``=``.
@@ -332,7 +332,7 @@ def parse_assignments(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key.strip():
-            raise ConfigError(f"--set {pair!r} is not of the form KEY=VALUE")
+            raise ConfigError(f"{flag} {pair!r} is not of the form KEY=VALUE")
         settings[key.strip().replace("-", "_")] = value.strip()
     return settings
 

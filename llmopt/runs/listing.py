@@ -10,24 +10,57 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmopt._version import __version__
+from llmopt.errors import LlmoptError
 from llmopt.runs import folder as run_folder
 from llmopt.runs.load import RunSummary, summarize
+from llmopt.runs.same import key
 from llmopt.spend.files import default_cache_dir, write_text
 
 Line = dict[str, Any]
-"""``stamp`` of the files a summary was read from, and its fields."""
+"""``stamp`` of the files a summary was read from, its fields, and ``asked`` once somebody did."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run folder as the index knows it.
+
+    Attributes:
+        summary: its line.
+        key: of its config (see :func:`llmopt.runs.same.key`); empty where that is damaged or of
+            another version.
+        seconds: that a finished run took, all sittings together.
+    """
+
+    summary: RunSummary
+    key: str = ""
+    seconds: float = 0.0
 
 
 def list_runs(root: Path) -> list[RunSummary]:
     """A summary of every run folder below ``root``, oldest first."""
+    return [summary for summary, _ in _indexed(root)]
+
+
+def list_entries(root: Path) -> list[Entry]:
+    """Every run folder below ``root``, oldest first, with what it was asked for."""
+    return [Entry(summary, **line["asked"]) for summary, line in _indexed(root, asked=True)]
+
+
+def read_entry(folder: Path) -> Entry:
+    """A run folder, read now."""
+    return Entry(summarize(folder), **_asked(folder))
+
+
+def _indexed(root: Path, *, asked: bool = False) -> list[tuple[RunSummary, Line]]:
     name = hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
     index = default_cache_dir() / "runs" / f"{name[:32]}.json"
     before, now = _read(index), {}
-    found = []
+    found, news = [], False
     for folder in run_folder.find(root):
         stamp = [_stamp(folder / file) for file in (run_folder.CONFIG, run_folder.RESULT)]
         line = before.get(folder.name)
@@ -35,13 +68,25 @@ def list_runs(root: Path) -> list[RunSummary]:
             summary = RunSummary(folder, **line["summary"])
         else:
             summary = summarize(folder)
-            line = {"stamp": stamp, "summary": _fields(summary)}
-        found.append(summary)
+            line, news = {"stamp": stamp, "summary": _fields(summary)}, True
+        if asked and "asked" not in line:
+            line["asked"], news = _asked(folder), True
+        found.append((summary, line))
         if summary.status != "damaged":  # a plug-in that is missing now may be there tomorrow
             now[folder.name] = line
-    if now != before:
+    if news or len(now) != len(before):
         _write(index, now)
     return found
+
+
+def _asked(folder: Path) -> dict[str, Any]:
+    try:
+        asked: dict[str, Any] = {"key": key(run_folder.read_run_config(folder))}
+        if (folder / run_folder.RESULT).is_file():
+            asked["seconds"] = run_folder.read_result(folder)["seconds"]["total"]
+        return asked
+    except LlmoptError:
+        return {}  # damaged, or of another version
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -15,14 +15,12 @@ from paper_runs import paper_run, reconfigure
 from typer.testing import CliRunner
 
 from llmopt.cli.app import app
-from llmopt.comparison import attempt
 from llmopt.comparison import execute as execution
+from llmopt.comparison.execute import Done
 from llmopt.comparison.grid import (
     Arm,
     Cell,
-    Known,
     hold_equal,
-    key,
     left,
     make_grid,
     parse_arm,
@@ -36,8 +34,14 @@ from llmopt.runs import engine
 from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import ModelChoice, Setup, compose
 from llmopt.runs.config import RunConfig
+from llmopt.runs.same import key
 from llmopt.spend.currency import CAPS
 from llmopt.spend.events import Watch
+from llmopt.sweep import attempt
+from llmopt.sweep.local import LocalEngine
+from llmopt.sweep.purse import Purse
+from llmopt.sweep.room import Room
+from llmopt.sweep.work import Job, Known
 
 
 def test_arms_are_parsed() -> None:
@@ -165,6 +169,11 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     return fake
 
 
+def run(cells: list[Cell], root: Path, watch: Watch | None = None, jobs: int = 1) -> list[Done]:
+    done, _ = execution.execute(cells, root, LocalEngine(jobs), watch or Watch())
+    return done
+
+
 def grid(arms: list[str], root: Path, **changes: Any) -> list[Cell]:
     base = RunConfig(runs=str(root), llm="builtin", **changes)
     return make_grid(base, [parse_arm(arm) for arm in arms], ["shapes-small"], [1], [1, 2])
@@ -172,10 +181,10 @@ def grid(arms: list[str], root: Path, **changes: Any) -> list[Cell]:
 
 def test_equal_runs_are_reused(fake: Engine, tmp_path: Path) -> None:
     cells = grid(["zeroshot", "random"], tmp_path)
-    assert not any(d.reused for d in execution.execute(cells, tmp_path, 1, Watch()))
-    again = execution.execute(cells, tmp_path, 1, Watch())
+    assert not any(d.reused for d in run(cells, tmp_path))
+    again = run(cells, tmp_path)
     assert all(d.reused for d in again)
-    more = execution.execute(grid(["zeroshot", "chat"], tmp_path), tmp_path, 1, Watch())
+    more = run(grid(["zeroshot", "chat"], tmp_path), tmp_path)
     assert [d.reused for d in more] == [True, False, True, False]
     assert len(fake.started) == 6
 
@@ -184,7 +193,7 @@ def test_an_arm_starts_from_the_best_of_another(fake: Engine, tmp_path: Path) ->
     cells, _ = hold_equal(
         grid(["chat", "both=random,after=chat"], tmp_path, max_queries=150), "queries"
     )
-    done = execution.execute(cells, tmp_path, 1, Watch())
+    done = run(cells, tmp_path)
     assert {config.template for config in fake.started if config.optimizer == "random"} == {
         "a small {}."
     }
@@ -259,7 +268,7 @@ def test_a_cell_that_another_process_runs_is_waited_for(
     cells = grid(["random"], tmp_path)
     name = key(compose(cells[0].config).config)
     with contextlib.ExitStack() as other:
-        other.enter_context(run_folder.locked(attempt.room(tmp_path, name)))
+        other.enter_context(Room(tmp_path, name).locked())
 
         class Other(Watch):
             """The process that holds the first cell, and finishes it when it is waited for."""
@@ -269,7 +278,7 @@ def test_a_cell_that_another_process_runs_is_waited_for(
                     fake.start(compose(cells[0].config), self)
                     other.close()
 
-        done = execution.execute(cells, tmp_path, 1, Other())
+        done = run(cells, tmp_path, Other())
     assert [(d.cell.config.seed, d.reused) for d in done] == [(1, True), (2, False)]
     assert len(fake.started) == 2
 
@@ -279,24 +288,24 @@ def test_a_run_that_is_being_resumed_is_left_alone(
 ) -> None:
     monkeypatch.setattr(attempt, "PATIENCE", 0.0)
     (cell, _) = grid(["random"], tmp_path)
-    config = compose(cell.config).config
+    job = Job(cell.title, compose(cell.config).config)
     folder = Path(fake.start(compose(cell.config), Watch())["run"])
     result = (folder / "result.json").read_text()
     (folder / "result.json").unlink()
-    attempts = attempt.Attempts(Known(tmp_path), Watch())
+    attempts = attempt.Attempts(Known(tmp_path), Purse(tmp_path), Watch())
     with run_folder.locked(folder):
-        assert attempts.run((cell, config)).busy
+        assert attempts.run(job).busy
     (folder / "result.json").write_text(result)
-    assert attempts.run((cell, config)).reused
+    assert attempts.run(job).reused
 
 
 @pytest.mark.slow
 def test_runs_share_the_machine(tmp_path: Path) -> None:
     """The real thing: processes of their own, and the same result as one after the other."""
     cells = grid(["zeroshot", "random,evaluations=10"], tmp_path)
-    done = execution.execute(cells, tmp_path, 2, Watch())
+    done = run(cells, tmp_path, Watch(), jobs=2)
     assert all(d.folder for d in done)
-    alone = execution.execute(cells, tmp_path / "alone", 1, Watch())
+    alone = run(cells, tmp_path / "alone")
     hits = [{d.cell.title: read_record(d.folder).hits.sum() for d in found if d.folder}
             for found in (done, alone)]  # fmt: skip
     assert hits[0] == hits[1]

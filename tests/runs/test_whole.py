@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from llmopt.comparison.grid import key, parse_arm
+from llmopt.comparison.grid import parse_arm
 from llmopt.comparison.records import arm_name
 from llmopt.runs.asked import config_of
 from llmopt.runs.compose import compose
 from llmopt.runs.config import RunConfig, optimizer_of
+from llmopt.runs.same import key
 from llmopt.runs.whole import changes, without_defaults
 from llmopt.search import OPTIMIZERS
 from llmopt.task import Task

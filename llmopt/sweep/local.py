@@ -11,61 +11,95 @@ import dataclasses
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from llmopt.comparison.attempt import Attempts, Done, Task
-from llmopt.comparison.grid import Known
-from llmopt.errors import INTERRUPTED, LlmoptError, ServiceError
+from llmopt.errors import INTERRUPTED, ServiceError
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
+from llmopt.sweep.attempt import Attempts, Ended
+from llmopt.sweep.engine import Queue, Report
+from llmopt.sweep.purse import Purse
+from llmopt.sweep.room import portable
+from llmopt.sweep.work import Job, Known
 
 
-def spread(
-    tasks: Sequence[Task], known: Known, jobs: int, watch: Watch, report: Callable[[Done], None]
-) -> None:
-    """Run cells in up to ``jobs`` processes.
+@dataclass(frozen=True)
+class LocalEngine:
+    """Runs cells on this machine: one after the other here, or in processes of their own.
 
-    Args:
-        tasks: in order.
-        known: the runs there are.
-        jobs: processes.
-        watch: told what they have to say.
-        report: told of each cell that ended, and of each that is busy.
-
-    Raises:
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, once all processes have ended: those in a
-            search after the calls in flight; all of them at once if it comes again.
-        ServiceError: a process ended before it could begin.
+    Attributes:
+        jobs: runs at a time; ``auto`` is one for each GPU, or else for every two cores.
     """
-    waiting = deque(tasks)
-    workers = [_Worker(known, jobs) for _ in range(min(jobs, len(tasks)))]
+
+    jobs: int | Literal["auto"] = 1
+
+    def run(
+        self, jobs: Sequence[Job], known: Known, purse: Purse, watch: Watch, report: Report
+    ) -> None:
+        """Run what can be run.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C or SIGTERM, once all processes have ended: those in a
+                search after the calls in flight; all of them at once if it comes again.
+            ServiceError: a process ended before it could begin.
+        """
+        at_once = min(auto_jobs() if self.jobs == "auto" else self.jobs, len(jobs))
+        if at_once > 1:
+            _spread(jobs, known, purse, at_once, watch, report)
+            return
+        attempts, queue = Attempts(known, purse, watch), Queue(jobs)
+        while (job := queue.take(())) is not None:
+            one = attempts.run(job)
+            if one.interrupted:
+                raise KeyboardInterrupt
+            report(one)
+            if one.busy:
+                queue.put(job)
+
+
+def auto_jobs() -> int:
+    """Workers that share this machine well."""
+    import torch
+
+    return torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // 2)
+
+
+def _spread(
+    jobs: Sequence[Job], known: Known, purse: Purse, count: int, watch: Watch, report: Report
+) -> None:
+    queue, gpus = Queue(jobs), _gpus()
+
+    def hire(number: int) -> _Worker:
+        return _Worker(known, purse, count, gpus[number % len(gpus)] if gpus else "")
+
+    workers = [hire(number) for number in range(count)]
     try:
-        while waiting or any(worker.task for worker in workers):
+        while queue or any(worker.job for worker in workers):
             for worker in workers:
-                if worker.idle and waiting:
-                    worker.give(waiting.popleft())
+                if worker.idle and (job := queue.take(worker.opened)) is not None:
+                    worker.give(job)
             for worker in _speaking(workers):
-                task = worker.task
-                if (one := worker.hear(watch)) is None or task is None:
+                job = worker.job
+                if (one := worker.hear(watch)) is None or job is None:
                     continue
                 if one.interrupted:
                     raise KeyboardInterrupt
                 report(one)
                 if one.busy:
-                    waiting.append(task)
+                    queue.put(job)
                 if not worker.alive:
-                    workers.remove(worker)
-                    workers.append(_Worker(known, jobs))
+                    place = workers.index(worker)
+                    workers[place : place + 1] = [hire(place)] if queue else []
     except KeyboardInterrupt:
         watch.note("interrupted: ending after the calls in flight (again to stop at once)")
         for worker in workers:
             worker.stop()
-        while any(worker.task for worker in workers):
+        while any(worker.job for worker in workers):
             for worker in _speaking(workers):
                 one = worker.hear(Watch())
                 if one is not None and one.folder is not None and not one.interrupted:
@@ -76,39 +110,53 @@ def spread(
             worker.kill()
 
 
+def _gpus() -> list[str]:
+    """GPUs to deal out, as ``CUDA_VISIBLE_DEVICES`` names them; none where there is but one."""
+    if chosen := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        found = [name.strip() for name in chosen.split(",") if name.strip()]
+    else:
+        import torch
+
+        found = [str(number) for number in range(torch.cuda.device_count())]
+    return found if len(found) > 1 else []
+
+
 class _Worker:
     """One process, as its parent sees it.
 
     Attributes:
-        task: what it is at.
+        job: what it is at.
+        opened: models it was given.
         alive: as far as is known.
     """
 
-    def __init__(self, known: Known, jobs: int) -> None:
+    def __init__(self, known: Known, purse: Purse, count: int, gpu: str) -> None:
         # Forked processes would share the locks of threads that torch has started.
         spawn = get_context("spawn")
         self.pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_work, args=(theirs, known, jobs))
+        self._process = spawn.Process(target=_work, args=(theirs, known, purse, count, gpu))
         with _unheard(signal.SIGINT):  # inherited: it has no handler while it imports
             self._process.start()
         theirs.close()
         self._ready = False
-        self.task: Task | None = None
+        self.job: Job | None = None
+        self.opened: set[object] = set()
         self.alive = True
 
     @property
     def idle(self) -> bool:
-        """Whether it can take a task."""
-        return self._ready and self.alive and self.task is None
+        """Whether it can take a cell."""
+        return self._ready and self.alive and self.job is None
 
-    def give(self, task: Task) -> None:
-        """Hand it a task."""
-        self.task = task
+    def give(self, job: Job) -> None:
+        """Hand it a cell."""
+        self.job = job
+        self.opened.add(job.model)
         with contextlib.suppress(OSError):  # it died; hear() will tell
-            self.pipe.send(task)
+            self.pipe.send(job)
 
-    def hear(self, watch: Watch) -> Done | None:
-        """The next thing it says; what became of its task, if it is that."""
+    def hear(self, watch: Watch) -> Ended | None:
+        """The next thing it says; what became of its cell, if it is that."""
         try:
             kind, said = self.pipe.recv()
         except (EOFError, OSError):
@@ -116,9 +164,9 @@ class _Worker:
         if kind == "ready":
             self._ready = True
         elif kind == "done":
-            assert isinstance(said, Done)
-            assert self.task is not None
-            one, self.task = dataclasses.replace(said, cell=self.task[0]), None
+            assert isinstance(said, Ended)
+            assert self.job is not None
+            one, self.job = dataclasses.replace(said, job=self.job), None
             return one
         else:
             {"note": watch.note, "warn": watch.warn}[kind](said)
@@ -126,7 +174,7 @@ class _Worker:
 
     def stop(self) -> None:
         """End it soon, or at once where nothing is lost by that."""
-        if self.task is None:
+        if self.job is None:
             self.kill()
         else:
             self._process.terminate()
@@ -138,16 +186,16 @@ class _Worker:
         self._process.join()
         self.pipe.close()
 
-    def _ended(self) -> Done:
+    def _ended(self) -> Ended:
         self.kill()
-        code, task, self.task = self._process.exitcode, self.task, None
+        code, job, self.job = self._process.exitcode, self.job, None
         why = ServiceError(
             f"a process of --jobs ended with exit code {code} (-9: killed, often for its memory); "
             "the same command goes on from there"
         )
-        if task is None:
+        if job is None:
             raise why
-        return Done(task[0], error=why, interrupted=code == INTERRUPTED)
+        return Ended(job, error=why, interrupted=code == INTERRUPTED)
 
 
 def _speaking(workers: Sequence[_Worker]) -> list[_Worker]:
@@ -205,8 +253,10 @@ class _Voice(Watch):
             self._pipe.send((kind, said))
 
 
-def _work(pipe: Connection, known: Known, jobs: int) -> None:
+def _work(pipe: Connection, known: Known, purse: Purse, count: int, gpu: str) -> None:
     """Run what comes through the pipe, until there is nobody at its other end."""
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first asked for
     threading.Thread(target=_end_with_parent, daemon=True).start()
     voice = _Voice(pipe)
 
@@ -218,18 +268,18 @@ def _work(pipe: Connection, known: Known, jobs: int) -> None:
         signal.signal(number, leave)  # while a search runs, it has a gentler way
     import torch
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
-    attempts = Attempts(known, voice)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+    attempts = Attempts(known, purse, voice)
     voice.say("ready")
     while True:
         try:
-            task: Task = pipe.recv()
+            job: Job = pipe.recv()
         except EOFError:
             return
-        voice.title = task[0].title
-        done = attempts.run(task)
+        voice.title = job.title
+        done = attempts.run(job)
         if done.error is not None:
-            done = dataclasses.replace(done, error=_portable(done.error))
+            done = dataclasses.replace(done, error=portable(done.error))
         voice.say("done", done)
 
 
@@ -238,10 +288,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _portable(error: LlmoptError) -> LlmoptError:
-    """The error with its exit code, in a form any process can read."""
-    plain = LlmoptError(str(error))
-    plain.exit_code = error.exit_code
-    return plain
