@@ -15,7 +15,7 @@ from llmopt.errors import CAP_BROKEN
 from llmopt.figures import interval, percent, points
 from llmopt.metrics import METRICS
 from llmopt.runs.baselines import LABELS
-from llmopt.runs.told import STAGES, counts, stages, unaided
+from llmopt.runs.told import STAGES, counts, of_classes, stages, unaided
 from llmopt.screen import UNSEEN, Screen, printable, wrapped
 from llmopt.spend.currency import CAPS, Spend, amount, briefly, label, worth_telling
 from llmopt.tables import print_table, text_columns
@@ -107,6 +107,8 @@ def print_result(result: dict[str, Any], brief: bool = False, verbose: bool = Fa
         say(out, f"best:  {one['text']}{weight}", "bold")
     if (more := len(best["templates"]) - _MEMBERS) > 0:
         say(out, f"best:  and {more} more: {command('export', result['run'])}", "bold")
+    for name, told in of_classes(best):
+        say(out, f"{name + ':':6} {told}")
     if best["soft_prompt"]:
         say(out, f"best:  soft prompt, {best['soft_prompt'].get('tokens', '?')} tokens")
     if best["head"]:

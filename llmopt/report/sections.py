@@ -55,6 +55,7 @@ class RunSection:
         command: what repeats the run.
         words: from the start template to the best: words that are ``same``, ``gone`` or ``new``.
         described: classes with the prompts of each, best first, where they have their own.
+        names: of classes that were given another, the old and the new.
         versions: what it ran on.
     """
 
@@ -78,6 +79,7 @@ class RunSection:
     command: str = ""
     words: list[tuple[str, str]] = field(default_factory=list)
     described: list[tuple[str, list[str]]] = field(default_factory=list)
+    names: list[tuple[str, str]] = field(default_factory=list)
     versions: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -129,6 +131,7 @@ def run_section(record: Record, number: int, find: FindImages = test_images) -> 
         command=command(record.config),
         words=_words(result),
         described=_described(record, names),
+        names=list(result["best"].get("names", {}).items()),
         versions=_versions(record),
     )
 
@@ -208,8 +211,14 @@ def sentence(record: Record) -> str:
         what = "a soft prompt"
     elif len(texts) > 1:
         what = f"an ensemble of {len(texts)} templates led by {what}"
-    elif texts[0] == start["template"]:
+    elif texts[0] == start["template"] and not best.get("names", best.get("described")):
         did = "kept"
+    if names := best.get("names"):
+        what += f" with other names for {len(names):,} classes"
+    if own := best.get("described"):
+        what += (
+            f" with {own['prompts']:,} prompts of their own for {own['classes']:,} of the classes"
+        )
     if best["head"]:
         what += f" with the head '{best['head'].get('name', '')}'"
     change = (

@@ -13,10 +13,12 @@ from typing import Any
 
 from llmopt._version import __version__
 from llmopt.data.soundness import NOTHING_ODD, Findings
+from llmopt.predictor import Predictor, TextPredictor
 from llmopt.runs.folder import PREDICTIONS, PREDICTOR, PROMPTS, RESULT
 from llmopt.runs.machine import machine
 from llmopt.runs.measure import Evaluation
 from llmopt.search.base import Optimizer, Outcome
+from llmopt.search.text.described import DescribedPredictor
 from llmopt.spend.files import keeping, write_arrays, write_text
 from llmopt.spend.ledger import Ledger
 from llmopt.stats import accuracy_interval
@@ -114,6 +116,7 @@ def build(
         },
         "best": {
             "templates": [dataclasses.asdict(t) for t in outcome.templates if t.weight > 0],
+            **_of_classes(outcome.predictor.innermost, task),
             "soft_prompt": outcome.predictor.soft_prompt,
             "head": outcome.predictor.head,
             "fallback": outcome.fallback,
@@ -138,6 +141,20 @@ def build(
         "versions": versions(),
         "machine": machine(info, llm_repeats, precision_why),
     }
+
+
+def _of_classes(predictor: Predictor, task: Task) -> dict[str, Any]:
+    """What was found for single classes: other names, and prompts of their own."""
+    found: dict[str, Any] = {}
+    if isinstance(predictor, (TextPredictor, DescribedPredictor)):
+        pairs = zip(task.classnames, predictor.classnames, strict=True)
+        if names := {old: new for old, new in pairs if old != new}:
+            found["names"] = names
+    if isinstance(predictor, DescribedPredictor):
+        plain = map(predictor.template.fill, predictor.classnames)
+        own = [set(p) - {one} for p, one in zip(predictor.prompts, plain, strict=True)]
+        found["described"] = {"classes": sum(map(bool, own)), "prompts": sum(map(len, own))}
+    return found
 
 
 def _before(

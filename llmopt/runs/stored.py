@@ -175,11 +175,20 @@ class Before(Baseline):
     """What was best before a language model was asked, if one was."""
 
 
+class Described(_Stored):
+    """Prompts that classes have of their own, beside the template with their name."""
+
+    classes: Count
+    prompts: Count
+
+
 class Best(Measured):
     """What was found.
 
     Attributes:
         templates: those of the predictor.
+        names: of classes that were given another, the old to the new.
+        described: how many classes have how many prompts of their own.
         soft_prompt: size and origin of a soft prompt; its vectors are in predictor.safetensors.
         head: the head that was fitted, and why.
         fallback: nothing was convincingly better, so the start was kept.
@@ -195,6 +204,8 @@ class Best(Measured):
     tried: bool = True
     why: str = ""
     source: str = ""
+    names: dict[str, str] = {}
+    described: Described | None = None
 
 
 class Gain(_Stored):

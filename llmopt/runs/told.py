@@ -53,6 +53,23 @@ def stages(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+def of_classes(best: Mapping[str, Any], shown: int = 3) -> list[tuple[str, str]]:
+    """What was found for single classes, under headings, as sentences for people.
+
+    Args:
+        best: as a result holds it.
+        shown: names, at most.
+    """
+    told: list[tuple[str, str]] = []
+    if names := best.get("names"):
+        first = ", ".join(f"{old} → {new}" for old, new in [*names.items()][:shown])
+        more = f" … ({len(names):,} in all)" if len(names) > shown else ""
+        told.append(("names", first + more))
+    if own := best.get("described"):
+        told.append(("own", f"{own['prompts']:,} prompts for {own['classes']:,} of the classes"))
+    return told
+
+
 def unaided(result: Mapping[str, Any]) -> str:
     """A sentence for a search to which its language model contributed nothing; else empty."""
     search, best = result["optimizer"], result["best"]

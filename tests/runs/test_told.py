@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import llmopt
+from llmopt.cli.show import print_result
+from llmopt.comparison.records import read_record
+from llmopt.report.sections import sentence
 from llmopt.runs.told import counts, stages, unaided
 from llmopt.search.base import Stage
 
@@ -65,3 +70,29 @@ def test_stages_as_rows() -> None:
     ]
     assert counts(summary) == {"probes": 3}
     assert stages({}) == []
+
+
+@pytest.mark.parametrize("optimizer", ["rename", "describe"])
+def test_what_is_found_for_single_classes_is_told(
+    optimizer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: dict[str, Any] = {"dataset": "shapes-codes"}
+    if optimizer == "describe":
+        (tmp_path / "d.json").write_text('{"ring": ["a tiny ring.", "a small ring."]}')
+        asked = {"dataset": "shapes-small", "descriptions": tmp_path / "d.json", "shots": 4}
+    run = llmopt.run(optimizer=optimizer, runs=tmp_path, baselines="none", progress=False, **asked)
+    best = run.result["best"]
+    assert best["templates"][0]["text"] == run.result["baseline"]["template"]
+    assert not best["fallback"]
+    print_result(run.result)
+    told, page = capsys.readouterr().out, sentence(read_record(run.folder))
+    assert " kept “" not in page
+    if optimizer == "rename":
+        assert best["names"]["class_05"] == "ring"
+        assert "names: class_00 → circle, " in told
+        assert "(12 in all)" in told
+        assert "found “a photo of a {}.” with other names for 12 classes: " in page
+    else:
+        assert best["described"] == {"classes": 1, "prompts": 2}
+        assert "own:   2 prompts for 1 of the classes" in told
+        assert "with 2 prompts of their own for 1 of the classes" in page
