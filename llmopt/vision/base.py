@@ -101,6 +101,7 @@ class BlackBox(ABC):
             What comes from an address is kept apart from what was computed here.
         images_per_call, prompts_per_call: the most in one call, where the box takes images and
             prompts together or is remote; who asks splits the rest.
+        reads_capitals: it may tell a word from the same word in small letters, as CLIP does not.
         holds_images: images sent once need not be sent again (see :meth:`to_send`).
         half: it computes in half precision, where small differences drown.
         pause: seconds before a call that failed is made again (see
@@ -114,6 +115,7 @@ class BlackBox(ABC):
     address: str = ""
     images_per_call: int = 64
     prompts_per_call: int = 1024
+    reads_capitals: bool = False
     holds_images: bool = False
     half: bool = False
     pause: float = 0.5
@@ -186,7 +188,8 @@ class BlackBox(ABC):
 
     def normal_forms(self, prompts: Sequence[str]) -> Sequence[Hashable]:
         """Equal for prompts the box cannot tell apart (token ids where the tokenizer is known)."""
-        return [clean(prompt).lower() for prompt in prompts]
+        texts = map(clean, prompts)
+        return list(texts) if self.reads_capitals else [text.lower() for text in texts]
 
     def to_send(self, images: Sequence[Image]) -> int:
         """How many of these images the next call with prompts hands over; all, if none are held."""

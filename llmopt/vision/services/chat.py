@@ -92,6 +92,7 @@ class ChatBox(BlackBox):
     """
 
     gives_gradients = False
+    reads_capitals = True
     images_per_call = 1
 
     def __init__(self, spec: str, settings: Mapping[str, Any] | None = None) -> None:

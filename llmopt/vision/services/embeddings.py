@@ -1,8 +1,8 @@
 """Services that give features: each says what its requests and answers look like.
 
 Vectors are normalised here, whatever a service says of them, and their order is checked where it
-is told. Texts are sent in their normal form, in small letters, as CLIP reads them. What all boxes
-share is in :mod:`llmopt.vision.services.web`.
+is told. Texts are sent as they were written. What all boxes share is in
+:mod:`llmopt.vision.services.web`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ class FeaturesBox(WebBox):
 
     def text_features(self, prompts: Sequence[str]) -> FloatArray:
         """(M, d) features."""
-        forms = [str(form) for form in self.normal_forms(prompts)]
-        return self._features(forms, self.prompts_per_call, self.texts_request, "text")
+        return self._features(prompts, self.prompts_per_call, self.texts_request, "text")
 
     def _features(
         self, items: Sequence[Any], most: int, request: Callable[..., Request], kind: str

@@ -136,6 +136,7 @@ class WebBox(BlackBox):
     """
 
     gives_gradients = False
+    reads_capitals = True
     kind: ClassVar[str]
     level: ClassVar[Access] = Access.FEATURES
 

@@ -121,6 +121,21 @@ def test_features_are_normalised_and_in_order(name: str) -> None:
         assert not server.refused
 
 
+@pytest.mark.parametrize("name", [name for name in ADDRESSES if name != "hf"])
+def test_texts_are_sent_as_they_were_written(name: str) -> None:
+    with ServiceServer(name) as server:
+        ledger, dialect = Ledger(), name.partition("/")[2]
+        opened = open_black_box(ADDRESSES[name], settings(server, dialect=dialect))
+        box, task = MeteredBox(opened, ledger), make_task(3)
+        for text in ("A Photo of a {}.", "a photo of a {}."):  # two prompts, to such a service
+            box.score_templates(task.train, [Template(text)], ["Ring", "BMW X5"])
+        assert ledger["text_encodings"] == 4
+        sent = {text for kind, text in server.asked if kind == "text"}
+        assert sent == {
+            f"{a} of a {b}." for a in ("A Photo", "a photo") for b in ("Ring", "BMW X5")
+        }
+
+
 @pytest.mark.parametrize(
     "odd",
     [
