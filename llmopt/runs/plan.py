@@ -205,8 +205,30 @@ def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
     )
     least = start_bounds(task, box)
     test = test_bounds(setup, box)
+    notes += _usual(setup, box, bounds, test)
     stages = stage_bounds(setup, box)
     return Plan(title, setup.config, tuple(rows), test, least, tuple(notes), stages=stages)
+
+
+def _usual(setup: Setup, box: BlackBox | None, search: Spend, test: Spend) -> list[str]:
+    """What is paid for so many pictures at what they usually take, where that is far less."""
+    if box is None:
+        return []
+    task, told = setup.task, []
+    prompts = task.start.fill_all(task.classnames)
+    for part, bounds in (("the search", search), ("the test", test)):
+        due = box.usual(int(bounds["image_encodings"]), prompts)
+        if not due:
+            return []
+        told.append(
+            f"{amount('box_tokens_in', due['box_tokens_in'])} tokens"
+            + (f" and {amount('box_usd', usd)}" if (usd := due["box_usd"]) else "")
+            + f" for {part}"
+        )
+    return [
+        f"As many pictures usually take {' and '.join(told)}, more where the model reasons; "
+        "searches seldom need all of them."
+    ]
 
 
 def _baselines(setup: Setup, box: BlackBox | None) -> str:

@@ -136,6 +136,10 @@ class BlackBox(ABC):
         """
         return {}
 
+    def usual(self, images: int, prompts: Sequence[str]) -> Mapping[str, float]:
+        """What :meth:`dues` usually comes to; nothing where they are about what is taken."""
+        return {}
+
     def took(self) -> Mapping[str, float] | None:
         """What the last answer to this thread took of its dues; None where that is not known."""
         return None

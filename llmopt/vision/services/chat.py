@@ -41,7 +41,7 @@ from llmopt.resources import read_prompt
 from llmopt.spend.ledger import Ledger
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.services.gaps import gap
-from llmopt.vision.services.pictures import packed
+from llmopt.vision.services.pictures import packed, picture_tokens
 from llmopt.vision.services.reading import read
 from llmopt.vision.spoken import RANKS
 
@@ -54,9 +54,10 @@ _ENUM: Final = 500
 """Options that OpenAI's schemas may list, less what may be added to them."""
 _WRAPPING: Final = 512
 """Tokens that a service may put around the text: its chat template, a default system text."""
-_TILE, _PICTURE, _PER_TILE = 512, 2_833, 5_667
-"""Tokens of a picture, and of each 512 x 512 of it: what gpt-4o-mini counts, the most of any model
-in the table of prices (developers.openai.com/api/docs/guides/images-vision, 2026-11-22)."""
+_LETTERS: Final = 4
+"""Letters of English in a token, usually."""
+_FORM: Final = 16
+"""Letters of ``{"answer": ""}`` and the like around an answer."""
 _OURS: Final = ("builtin", "replay")
 
 
@@ -156,11 +157,18 @@ class ChatBox(BlackBox):
 
     def dues(self, images: int, prompts: Sequence[str]) -> dict[str, float]:
         """Tokens and money of a call for each picture."""
-        _, words = _question(prompts, self._settings.ranked)
-        schema = json.dumps(_schema(prompts, self._settings.ranked))
-        tiles = (-(-self._settings.side // _TILE)) ** 2
-        tokens_in = _WRAPPING + text_bound(words) + text_bound(schema) + _PICTURE
-        return self._due(images, tokens_in + tiles * _PER_TILE, self._settings.max_tokens)
+        options, words = _question(prompts, self._settings.ranked)
+        schema = json.dumps(_schema(options, self._settings.ranked))
+        tokens_in = _WRAPPING + text_bound(words) + text_bound(schema) + self._picture[1]
+        return self._due(images, tokens_in, self._settings.max_tokens)
+
+    def usual(self, images: int, prompts: Sequence[str]) -> dict[str, float]:
+        """The same at what is usual: four letters a token, and a reply that is just the answer."""
+        options, words = _question(prompts, self._settings.ranked)
+        schema = json.dumps(_schema(options, self._settings.ranked))
+        answer = _FORM + self._settings.ranked * max(map(len, options))
+        tokens_in = (len(words) + len(schema)) // _LETTERS + self._picture[0]
+        return self._due(images, tokens_in, -(-answer // _LETTERS))
 
     def took(self) -> Mapping[str, float] | None:
         """What the service counted of the last call of this thread."""
@@ -176,9 +184,9 @@ class ChatBox(BlackBox):
     def notes(self) -> list[str]:
         """What its dues are counted from."""
         notes = [
-            f"A picture of {self._settings.side} pixels a side is counted at the most tokens that "
-            "any known model makes of it, a byte of text as a token, and every reply at its full "
-            f"length (max_tokens={self._settings.max_tokens}): the real figure is far lower."
+            f"A picture of {self._settings.side} pixels a side is counted at {self._picture[1]:,} "
+            "tokens, a byte of text as one, and every reply at its full length "
+            f"(max_tokens={self._settings.max_tokens}): the real figure is far lower."
         ]
         if self._llm.price is None:
             notes.append(
@@ -186,6 +194,12 @@ class ChatBox(BlackBox):
                 "price=INPUT,OUTPUT in US dollars per million tokens."
             )
         return notes
+
+    @cached_property
+    def _picture(self) -> tuple[int, int]:
+        """Tokens of a picture: as a rule, and at most."""
+        known = "" if self._settings.base_url else self._llm.spec
+        return picture_tokens(known, self._settings.side)
 
     @cached_property
     def _asker(self) -> Asker:

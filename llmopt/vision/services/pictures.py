@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Final
+import tomllib
+from functools import cache
+from importlib.resources import files
+from math import ceil
+from typing import Any, Final
 
 from PIL import Image as PillowImage
 
@@ -12,6 +16,45 @@ from llmopt.images import Image
 
 _LOSSLESS: Final = 128 * 128
 """Pixels up to which a picture goes as PNG: it is small, and what JPEG smooths would matter."""
+
+
+_DEAREST: Final = "openai:gpt-4o-mini"
+_MARGIN: Final = 2
+_NOT_KNOWN: Final = 1_000
+
+
+def picture_tokens(spec: str, side: int) -> tuple[int, int]:
+    """Tokens that a chat model makes of a picture: as a rule, and at most.
+
+    Args:
+        spec: ``PROVIDER:MODEL``; a model that is not in the table may make as many as any.
+        side: pixels of the longer side of the picture.
+    """
+    dearest = _rule(_DEAREST, side)
+    assert dearest is not None
+    usual = _rule(spec, side)
+    if usual is None:
+        return _NOT_KNOWN, dearest
+    return usual, min(dearest, _MARGIN * usual)
+
+
+def _rule(spec: str, side: int) -> int | None:
+    provider, _, model = spec.partition(":")
+    rules = _rules().get(provider, {})
+    begins = max((name for name in rules if model.startswith(name)), key=len, default=None)
+    # "gpt-5.9" is not "gpt-5", of which nothing is known: a version is a whole word.
+    if begins is None or (begins[-1].isdigit() and model[len(begins) :][:1] == "."):
+        return None
+    rule = rules[begins]
+    parts = ceil(side / rule.get("of", 1)) ** 2
+    tokens: float = rule.get("base", 0) + rule.get("each", 0) * parts
+    return ceil(tokens)
+
+
+@cache
+def _rules() -> dict[str, Any]:
+    source = files("llmopt.vision.services").joinpath("pictures.toml").read_text(encoding="utf-8")
+    return tomllib.loads(source)
 
 
 def shrunk(image: PillowImage.Image, side: int) -> PillowImage.Image:

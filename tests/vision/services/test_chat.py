@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from llmopt.vision.boxes import open_black_box
 from llmopt.vision.metered import MeteredBox
 from llmopt.vision.services.chat import ChatBox
 from llmopt.vision.services.gaps import gap
+from llmopt.vision.services.pictures import picture_tokens
 
 IMAGES = pictures("test", 1)
 NAMES = ("circle", "square", "big_star")
@@ -276,6 +278,42 @@ def test_no_secret_stands_in_the_settings_and_none_goes_elsewhere_unasked() -> N
     says = r"OTHER_SECRET holds sent to https://example.com/v1.*--blackbox-set 'headers"
     with pytest.raises(ConfigError, match=says):
         refuse_untrusted(config, Path("config.toml"), ())
+
+
+@pytest.mark.parametrize(
+    ("spec", "side", "found"),
+    [
+        ("openai:gpt-4o", 512, (255, 510)),
+        ("openai:gpt-4o", 1024, (765, 1530)),
+        ("openai:gpt-4o-mini", 512, (8500, 8500)),
+        ("openai:gpt-4.1-mini", 512, (415, 830)),
+        ("openai:gpt-4.1-mini-2025-04-14", 512, (415, 830)),
+        ("openai:gpt-5", 512, (210, 420)),
+        ("openai:gpt-5.9-new", 512, (1000, 8500)),
+        ("openai:gpt-5.5", 512, (308, 616)),
+        ("anthropic:claude-haiku-4-5", 512, (352, 704)),
+        ("google_genai:gemini-2.5-flash", 512, (258, 516)),
+        ("google_genai:gemini-3.8-flash", 512, (1120, 2240)),
+        ("mistralai:pixtral", 512, (1000, 8500)),
+        ("", 64, (1000, 8500)),
+    ],
+)
+def test_tokens_of_a_picture(spec: str, side: int, found: tuple[int, int]) -> None:
+    assert picture_tokens(spec, side) == found
+
+
+def test_what_is_usual_is_told_beside_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    config = RunConfig(blackbox="chat:openai:gpt-4.1-mini", llm="builtin")
+    plan = make_plan(compose(config))
+    (told,) = [note for note in plan.notes if "usually take" in note]
+    most = {row.name: row.most or 0 for row in plan.rows}
+    usual = float(re.findall(r"\$([\d.]+) for the search", told)[0])
+    assert usual < most["box_usd"] < 15 * usual
+    prompts = [f"a photo of a {name}." for name in ("circle", "square")]
+    box = ChatBox("openai:gpt-4.1-mini")
+    for name, value in box.usual(3, prompts).items():
+        assert 0 < value < box.dues(3, prompts)[name]
 
 
 @pytest.mark.slow
