@@ -237,6 +237,15 @@ def print_spent(out: Console, result: dict[str, Any], verbose: bool) -> None:
         print_table(out, text_columns("spent", "search", "test, apart"), rows)
     else:
         say(out, f"\nspent: {briefly(ledger)}")
+    stored = {
+        what: sum(part.get(name) or 0 for part in (ledger, test))
+        for name, what in (
+            ("box_answers_kept", "black-box answers"),
+            ("llm_calls_cached", "replies"),
+        )
+    }
+    if told := ", ".join(f"{count:,} {what}" for what, count in stored.items() if count):
+        say(out, f"there already, from earlier runs: {told}; not paid for again")
     apart = f"; test, apart: {told}" if not verbose and (told := briefly(test)) else ""
     say(
         out,

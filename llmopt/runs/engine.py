@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmopt.data.soundness import Findings
-from llmopt.errors import CAP_BROKEN, BudgetExhausted, BudgetTooSmall, RunFolderError
+from llmopt.errors import CAP_BROKEN, BudgetExhausted, BudgetTooSmall
 from llmopt.heads.predictor import with_head
 from llmopt.predictor import Predictor, single
 from llmopt.runs import folder as run_folder
@@ -23,6 +23,7 @@ from llmopt.runs import result as run_result
 from llmopt.runs.baselines import chosen, ensembles
 from llmopt.runs.bounds import outside
 from llmopt.runs.compose import Setup
+from llmopt.runs.identity import note_identity
 from llmopt.runs.interrupt import graceful_interrupt
 from llmopt.runs.measure import Evaluation, measure
 from llmopt.runs.plan import make_plan
@@ -32,7 +33,7 @@ from llmopt.spend.checkpoint import Checkpoints
 from llmopt.spend.currency import amount
 from llmopt.spend.events import Watch
 from llmopt.spend.files import default_cache_dir
-from llmopt.spend.journal import Journal, read_journal
+from llmopt.spend.journal import Journal
 from llmopt.spend.ledger import Ledger
 from llmopt.task import FloatArray, Labelled, Task
 from llmopt.vision.base import BlackBox
@@ -137,13 +138,12 @@ def _sitting(
         Journal(folder / run_folder.JOURNAL) as journal,
         contextlib.ExitStack() as open_until_end,
     ):
-        _note_identity(folder, journal, box, task, watch)
+        note_identity(folder, journal, box, task, watch)
         (folder / run_folder.RESULT).unlink(missing_ok=True)  # an earlier sitting's best so far
         ledger = Ledger(setup.caps, journal.clock)
         ledger.charge(labelled_images=task.labelled_images)
         features = FeatureCache(default_cache_dir(), watch.images, watch.warn)
-        kept = _kept(folder, box, "search")
-        metered = MeteredBox(box, ledger, features, kept)
+        metered = _metered(folder, box, "search", ledger, features)
         chat = None
         if setup.llm is not None:
             from llmopt.language.metered import open_metered
@@ -165,10 +165,13 @@ def _sitting(
         )
 
 
-def _kept(folder: Path, box: BlackBox, part: str) -> KeptAnswers | None:
-    """Where the answers of a box that is paid for what it receives are kept until the run ends."""
+def _metered(
+    folder: Path, box: BlackBox, part: str, ledger: Ledger, features: FeatureCache
+) -> MeteredBox:
+    """The box; answers of one that is paid for what it receives are kept until the run ends."""
     whose = f"{box.address}\n{box.info.weights_sha256}\n{part}"
-    return KeptAnswers(folder / run_folder.ANSWERS, whose) if outside(box) else None
+    kept = KeptAnswers(folder / run_folder.ANSWERS, whose) if outside(box) else None
+    return MeteredBox(box, ledger, features, kept, folder.name)
 
 
 def _said_before_paid(setup: Setup, llm: Llm, box: BlackBox) -> str:
@@ -303,9 +306,7 @@ def _measure(run: _Sitting, outcome: Outcome) -> _Measured:
             run.watch.warn(f"{skipped} test images could not be read and were left out")
         if images is not None:
             run.journal.event("test_opened", images=len(images), predictor=found.describe())
-            metered = MeteredBox(
-                run.open_box, spent, run.features, _kept(run.folder, run.open_box, "test")
-            )
+            metered = _metered(run.folder, run.open_box, "test", spent, run.features)
             names = chosen(run.setup.baselines, outside(run.open_box), len(task.classnames))
             others = ensembles(names, metered, task.classnames)
             test = measure(
@@ -361,44 +362,3 @@ def _write(run: _Sitting, outcome: Outcome, measured: _Measured) -> dict[str, An
     if outcome.stop_reason != "interrupted":  # nothing will be asked again
         shutil.rmtree(folder / run_folder.ANSWERS, ignore_errors=True)
     return result
-
-
-def _note_identity(folder: Path, journal: Journal, box: BlackBox, task: Task, watch: Watch) -> None:
-    """Journal what the run stands on; on resume, say what has changed since."""
-    identity: dict[str, Any] = {
-        "versions": run_result.versions(),
-        "weights_sha256": box.info.weights_sha256,
-        "split_sha256": task.split_sha256,
-    }
-    path = folder / run_folder.JOURNAL
-    began = [one for one in read_journal(path) if one["stream"] == "main"]
-    if not began:
-        journal.event("started", **identity)
-        return
-    if not journal.checked:
-        watch.note(f"{path} has no checksums: damage to it would not be seen")
-    before = began[0]["data"]
-    if began[0]["kind"] != "started" or not _is_identity(before):
-        raise RunFolderError(f"the journal {path} does not begin with a start; it is damaged")
-    journal.event("started", **before)
-    changed = [
-        f"{name} {before['versions'].get(name)} -> {version}"
-        for name, version in identity["versions"].items()
-        if before["versions"].get(name) != version
-    ]
-    if before["weights_sha256"] != identity["weights_sha256"]:
-        changed.append("the model's weights")
-    if before["split_sha256"] != identity["split_sha256"]:
-        changed.append("the data split")
-    if changed:
-        watch.warn(
-            f"since this run began, these have changed: {', '.join(changed)}; "
-            "its result may differ from an undisturbed one"
-        )
-
-
-def _is_identity(found: dict[str, Any]) -> bool:
-    """Whether a journal's start is what :func:`_note_identity` writes."""
-    versions = found.get("versions")
-    hashes = (found.get("weights_sha256"), found.get("split_sha256"))
-    return isinstance(versions, dict) and all(isinstance(one, str) for one in hashes)

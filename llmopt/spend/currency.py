@@ -14,7 +14,8 @@ requests, and one that fails and is sent again is paid for again. Asking a box w
 Counts are those of a run on a clean machine. A repeat within the run costs nothing and is listed
 under ``cache_hits``; what an *earlier* run left in a cache on disk saves time, never counts, so
 that two runs of one command spend the same. ``llm_calls_cached`` says how many of the ``llm_calls``
-were answered that way; the difference is what was really sent.
+were answered that way; the difference is what was really sent. ``box_answers_kept`` counts answers
+of a box that costs money which earlier runs had bought.
 
 A call to the chat model that was in progress when the machine died may have been paid for. A
 resumed run asks again, so that call is no part of what an undisturbed run spends: it stands apart
@@ -119,6 +120,7 @@ CURRENCIES: Final[Mapping[str, Currency]] = _table(
         kind="lost",
     ),
     Currency("llm_calls_cached", "LLM calls answered from the cache", kind="aside"),
+    Currency("box_answers_kept", "black-box answers of earlier runs", rare=True, kind="aside"),
     Currency("labelled_images", "labelled images", kind="aside"),
     Currency("cache_hits", "cache hits", kind="aside"),
 )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _ANSWER: Final = "answer"
 _COST: Final = "cost"
+_RUN: Final = "run"
 _COUNTED: Final = ("image_encodings", "text_encodings", "pairs_scored", "black_box_calls")
 _MOST: Final = 2.0**53
 
@@ -38,12 +39,13 @@ class KeptAnswers:
     Args:
         folder: created when first written.
         whose: identity of the box, and what it is asked for; the answers of others are not taken.
+        run: that asks; answers that another one bought are told apart.
 
     What is asked again in one sitting is sent again: each time has an answer of its own.
     """
 
-    def __init__(self, folder: Path, whose: str) -> None:
-        self._folder, self._whose = folder, whose
+    def __init__(self, folder: Path, whose: str, run: str = "") -> None:
+        self._folder, self._whose, self._run = folder, whose, run
         self._times: Counter[str] = Counter()
 
     def has(self, asked: Sequence[Any]) -> bool:
@@ -110,13 +112,15 @@ class KeptAnswers:
                 return None
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             return None
-        ledger.charge(**cost)
+        bought = kept.texts.get(_RUN)
+        ledger.charge(**cost, box_answers_kept=int(bool(bought) and bought != self._run))
         return answer
 
     def _store(self, path: Path, found: npt.NDArray[Any], spent: Mapping[str, float]) -> None:
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_arrays(path, {_ANSWER: found}, {_COST: json.dumps(dict(spent))})
+            told = {_COST: json.dumps(dict(spent)), _RUN: self._run}
+            write_arrays(path, {_ANSWER: found}, told)
 
     def _next(self, asked: Sequence[Any]) -> Path:
         name = self._name(asked)
@@ -131,7 +135,7 @@ class KeptAnswers:
         return self._folder / f"{name}-{self._times[name]}.safetensors"
 
 
-def kept_for_good(box: BlackBox) -> KeptAnswers:
+def kept_for_good(box: BlackBox, run: str) -> KeptAnswers:
     """The answers of a service that costs money, of all runs."""
     identity = hashlib.sha256(f"{box.address}\n{box.info.weights_sha256}".encode()).hexdigest()
-    return KeptAnswers(default_cache_dir() / "answers" / identity[:32], identity)
+    return KeptAnswers(default_cache_dir() / "answers" / identity[:32], identity, run)

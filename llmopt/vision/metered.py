@@ -44,8 +44,9 @@ class MeteredBox:
         box: what is behind it.
         ledger: charged before every use; :class:`~llmopt.errors.BudgetExhausted` comes from here.
         features: image features on disk, shared between runs; None keeps them in memory only.
-        kept: answers of earlier sittings of the run, which are counted but not asked for again;
-            those of a box that costs money are kept for all runs.
+        kept: answers of earlier sittings of the run, counted but not asked for again; those of a
+            box that costs money are kept for all runs.
+        run: that asks; what earlier ones had bought is told apart.
         text_cache_bytes: bound of the text features kept in memory, the oldest leave first.
 
     Safe to use from several threads; calls to the box are made one at a time.
@@ -57,17 +58,16 @@ class MeteredBox:
         ledger: Ledger,
         features: FeatureCache | None = None,
         kept: KeptAnswers | None = None,
+        run: str = "",
         text_cache_bytes: int = TEXT_CACHE_BYTES,
     ) -> None:
-        self._box = box
-        self._ledger = ledger
+        self._box, self._ledger = box, ledger
         self._disk = None if box.paid else features  # its answers are kept with what they cost
-        self._calls = Calls(box, ledger, kept_for_good(box) if box.paid else kept)
+        self._calls = Calls(box, ledger, kept_for_good(box, run) if box.paid else kept)
         self._images: dict[str, FloatArray] = {}
         self._rows: dict[str, FloatArray] = {}
         self._texts: OrderedDict[Hashable, FloatArray] = OrderedDict()
-        self._text_bytes = 0
-        self._text_cache_bytes = text_cache_bytes
+        self._text_bytes, self._text_cache_bytes = 0, text_cache_bytes
         self._pairs: set[tuple[str, Hashable]] = set()
         self._answers: dict[tuple[Hashable, ...], dict[str, npt.NDArray[Any]]] = {}
         self._lock = threading.RLock()
@@ -84,7 +84,7 @@ class MeteredBox:
 
     @property
     def sends_again(self) -> bool:
-        """Whether every image is handed to the box anew with each template."""
+        """Whether images go to the box anew with each template."""
         return self.access < Access.FEATURES and not self._box.holds_images
 
     @property
@@ -374,7 +374,11 @@ class MeteredBox:
     def _ask_for_images(self, images: Sequence[Image]) -> FloatArray:
         batches = self._calls.split(images, self._box.images_per_call)
         ask, cost = self._box.image_features, lambda some: self._cost(len(some), ())
-        return self._calls.each(ask, batches, cost, _rows, paid=True, name=_image_names)
+
+        def name(some: Sequence[Image]) -> list[Any]:
+            return [image.key() for image in some]
+
+        return self._calls.each(ask, batches, cost, _rows, paid=True, name=name)
 
     def _cost(self, images: int, prompts: Sequence[str]) -> dict[str, float]:
         sent = {"image_encodings": images, "text_encodings": len(prompts), "black_box_calls": 1}
@@ -394,7 +398,3 @@ class MeteredBox:
 
 def _rows(some: Sequence[Any], told: Any) -> FloatArray:
     return numbers(told, (len(some), None))
-
-
-def _image_names(images: Sequence[Image]) -> list[Any]:
-    return [image.key() for image in images]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from running import resume, start
 from seeing_server import SeeingServer
 
+from llmopt.cli.show import print_spent
 from llmopt.errors import ConfigError, ServiceError
 from llmopt.images import PixelImage
 from llmopt.runs.compose import compose
@@ -227,7 +230,10 @@ def test_another_run_of_the_same_asks_for_nothing(server: SeeingServer, tmp_path
     requests, plan = server.requests, make_plan(compose(config, given))
     two = engine.start(compose(config, given))
     assert server.requests == requests
-    assert one["ledger"] == two["ledger"]
+    for part in ("ledger", "evaluation"):  # it costs what it costs, and that it was there is told
+        assert "box_answers_kept" not in one[part]
+        calls = one[part]["black_box_calls"]
+        assert two[part] == one[part] | ({"box_answers_kept": calls} if calls else {})
     most = {row.name: row.most or 0 for row in plan.rows}
     spent = ("black_box_calls", "image_encodings", "box_tokens_in", "box_tokens_out", "box_usd")
     for name in spent:
@@ -235,6 +241,8 @@ def test_another_run_of_the_same_asks_for_nothing(server: SeeingServer, tmp_path
         assert one["evaluation"].get(name, 0) <= plan.test[name]
     received = one["ledger"]["black_box_calls"] + one["evaluation"]["black_box_calls"]
     assert received == requests
+    print_spent(Console(width=200, file=(told := io.StringIO())), two, verbose=False)
+    assert f"there already, from earlier runs: {requests} black-box answers" in told.getvalue()
 
 
 @pytest.mark.parametrize(

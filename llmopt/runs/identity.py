@@ -1,0 +1,55 @@
+"""What a run stands on: versions, weights and split, written down as it begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmopt.errors import RunFolderError
+from llmopt.runs import folder as run_folder
+from llmopt.runs import result as run_result
+from llmopt.spend.events import Watch
+from llmopt.spend.journal import Journal, read_journal
+from llmopt.task import Task
+from llmopt.vision.base import BlackBox
+
+
+def note_identity(folder: Path, journal: Journal, box: BlackBox, task: Task, watch: Watch) -> None:
+    """Journal what the run stands on; on resume, say what has changed since."""
+    identity: dict[str, Any] = {
+        "versions": run_result.versions(),
+        "weights_sha256": box.info.weights_sha256,
+        "split_sha256": task.split_sha256,
+    }
+    path = folder / run_folder.JOURNAL
+    began = [one for one in read_journal(path) if one["stream"] == "main"]
+    if not began:
+        journal.event("started", **identity)
+        return
+    if not journal.checked:
+        watch.note(f"{path} has no checksums: damage to it would not be seen")
+    before = began[0]["data"]
+    if began[0]["kind"] != "started" or not _is_identity(before):
+        raise RunFolderError(f"the journal {path} does not begin with a start; it is damaged")
+    journal.event("started", **before)
+    changed = [
+        f"{name} {before['versions'].get(name)} -> {version}"
+        for name, version in identity["versions"].items()
+        if before["versions"].get(name) != version
+    ]
+    if before["weights_sha256"] != identity["weights_sha256"]:
+        changed.append("the model's weights")
+    if before["split_sha256"] != identity["split_sha256"]:
+        changed.append("the data split")
+    if changed:
+        watch.warn(
+            f"since this run began, these have changed: {', '.join(changed)}; "
+            "its result may differ from an undisturbed one"
+        )
+
+
+def _is_identity(found: dict[str, Any]) -> bool:
+    """Whether a journal's start is what :func:`note_identity` writes."""
+    versions = found.get("versions")
+    hashes = (found.get("weights_sha256"), found.get("split_sha256"))
+    return isinstance(versions, dict) and all(isinstance(one, str) for one in hashes)
