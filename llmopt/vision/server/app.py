@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, Field, StringConstraints
 from starlette.exceptions import HTTPException
 
@@ -224,7 +224,7 @@ def _paths(app: FastAPI, service: Service, keys: Keys, metrics: Metrics) -> None
             worked = time.monotonic()
         return {"status": "ok"}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus(caller: Who) -> Response:
         """Counts for Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
