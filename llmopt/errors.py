@@ -50,9 +50,20 @@ FAULT = 70
 
 
 class LlmoptError(Exception):
-    """Base of every error llmopt raises on purpose."""
+    """Base of every error llmopt raises on purpose.
+
+    Attributes:
+        exit_code: of the command that it ends.
+        docs: the page of ``llmopt docs`` that says more, where one does.
+    """
 
     exit_code = 1
+    docs = ""
+
+    def __init__(self, *args: object, docs: str = "") -> None:
+        super().__init__(*args)
+        if docs:
+            self.docs = docs
 
 
 class UserError(LlmoptError):
@@ -79,6 +90,8 @@ class ModelError(UserError):
 
 class AccessError(UserError):
     """The black box offers less than is asked of it."""
+
+    docs = "the-wall"
 
 
 class RunFolderError(UserError):
@@ -127,6 +140,7 @@ class BudgetTooSmall(LlmoptError):
     """The caps do not pay for a single result."""
 
     exit_code = 3
+    docs = "budget"
 
 
 class ServiceError(LlmoptError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -11,12 +12,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from command_line import run
 from typer.testing import CliRunner
 
+import llmopt
 from llmopt.cli import app
 from llmopt.cli.docs import guides
 from llmopt.cli.reference import PAGES, glossary, page
-from llmopt.errors import ConfigError
+from llmopt.errors import BudgetTooSmall, ConfigError
 from llmopt.heads import HEADS
 from llmopt.runs.config import options
 from llmopt.search import OPTIMIZERS
@@ -116,3 +119,16 @@ def test_docs_shows_pages() -> None:
     assert json.loads(said("heads", "--json"))["heads"].startswith("# Heads")
     with pytest.raises(ConfigError, match="did you mean 'trust'"):
         said("trusts")
+
+
+def test_errors_name_pages_that_are_there(tmp_path: Path) -> None:
+    code = "\n".join(path.read_text("utf-8") for path in (CHECKOUT / "llmopt").rglob("*.py"))
+    named = set(re.findall(r'^\s+docs ?= ?"([\w-]+)"', code, re.MULTILINE))
+    assert len(named) > 6
+    assert named <= guides().keys()
+    ended = run("plan", "--dataset", "folder:nowhere", cwd=tmp_path)
+    assert (ended.code, ended.err.splitlines()[1:]) == (2, ["more: llmopt docs your-photos"])
+    assert copy.copy(ConfigError("x", docs="trust")).docs == "trust"  # as other processes get it
+    with pytest.raises(BudgetTooSmall) as small:
+        llmopt.run(max_queries=1, runs=tmp_path, progress=False)
+    assert small.value.docs == "budget"

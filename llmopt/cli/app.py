@@ -156,6 +156,8 @@ def _run() -> Any:
             _say_interrupted(error)
             return INTERRUPTED
         _complain(str(error))
+        if error.docs:
+            _complain(f"llmopt docs {error.docs}", prefix="more: ")
         for note in _notes(error):
             if "resume" not in str(error):
                 _complain(f"nothing paid for is lost; {note}", prefix="")

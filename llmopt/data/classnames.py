@@ -76,7 +76,9 @@ def read_names(path: Path) -> dict[str, str] | list[str]:
         else:
             names = text.rstrip().splitlines()
     except (ValueError, csv.Error) as error:
-        raise DatasetError(f"class names {path} are not {_EXPECTED}: {error}") from error
+        raise DatasetError(
+            f"class names {path} are not {_EXPECTED}: {error}", docs="your-photos"
+        ) from error
     if isinstance(names, list):
         return [_checked(path, f"number {k}", name) for k, name in enumerate(names, 1)]
     if not isinstance(names, dict):

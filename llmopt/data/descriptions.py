@@ -91,7 +91,8 @@ def read_descriptions(path: Path, classnames: Sequence[str]) -> Descriptions:
         some = ", ".join(repr(name) for name, _ in entries[:3])
         raise ConfigError(
             f"descriptions {path} describe no class of this task: they name {some} …, "
-            f"the task {', '.join(map(repr, classnames[:3]))} …; are they of another data set?"
+            f"the task {', '.join(map(repr, classnames[:3]))} …; are they of another data set?",
+            docs="descriptions",
         )
     others = len(found.keys() - {normal(name) for name in classnames})
     return Descriptions(tuple(described), shape, _are_phrases(classnames, described), others)
@@ -211,5 +212,6 @@ def _line(source: str, value: Any) -> int:
 def _wrong(path: Path, line: int, what: str) -> ConfigError:
     return ConfigError(
         f"descriptions {path}, line {line}: {what}; known are {{class: [texts]}}, "
-        "{data set: {class: [texts]}}, {class: {group: [texts]}} and records"
+        "{data set: {class: [texts]}}, {class: {group: [texts]}} and records",
+        docs="descriptions",
     )

@@ -218,7 +218,8 @@ def _key(settings: LlmSettings, base_url: str) -> str:
     if not key and not base_url:
         raise ConfigError(
             "OPENAI_API_KEY is not set; set it, give --llm-base-url for a server of your own, or "
-            "use --llm builtin"
+            "use --llm builtin",
+            docs="your-photos",
         )
     return key or "unused"
 

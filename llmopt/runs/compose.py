@@ -207,7 +207,8 @@ def compose(config: RunConfig, given: Given | None = None) -> Setup:
         if optimizer.needs_knowledge and llm.spec == "builtin":
             raise ConfigError(
                 f"'{optimizer.name}' asks what classes look like, which the built-in rewriter does "
-                "not know: choose a language model with --llm, or give --descriptions FILE"
+                "not know: choose a language model with --llm, or give --descriptions FILE",
+                docs="descriptions",
             )
         config = dataclasses.replace(config, llm=llm.spec)
     model = choose_model(config, given.box)

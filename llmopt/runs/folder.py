@@ -159,7 +159,8 @@ def read_run_config(folder: Path) -> RunConfig:
     if began is not None and (found := changes(config, began)):
         raise RunFolderError(
             f"{path} was changed since its run began ({'; '.join(found)}); put back what "
-            f"stood there, or start another run with 'llmopt run --config {path}'"
+            f"stood there, or start another run with 'llmopt run --config {path}'",
+            docs="resume",
         )
     return config
 

@@ -45,7 +45,8 @@ def refuse_untrusted(
             by_hand = f", or name it yourself: {setting}" if can_name else ""
             raise ConfigError(
                 f"{where} has what the environment variable {variable} holds sent to {address}; "
-                f"if you mean that, say --trust-config (Python: trust_config=True){by_hand}"
+                f"if you mean that, say --trust-config (Python: trust_config=True){by_hand}",
+                docs="trust",
             )
 
 

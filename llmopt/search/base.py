@@ -288,7 +288,8 @@ class Optimizer(ABC, Generic[S]):
         if self.full_precision and box.half:
             raise ConfigError(
                 f"profile '{self.form}' of '{self.name}' takes differences that drown in half "
-                f"precision, in which {box.info.name} computes; use --precision full"
+                f"precision, in which {box.info.name} computes; use --precision full",
+                docs="devices",
             )
         box.check(task.start, task.classnames)
 

@@ -54,11 +54,16 @@ def done(*arguments: object, cwd: Path | None = None) -> Done:
 
 
 def refused(*arguments: object, cwd: Path | None = None, code: int = 2) -> str:
-    """The message of a command that must fail: one line on stderr, nothing on stdout."""
+    """The message of a command that must fail: one line on stderr, nothing on stdout.
+
+    A second line may name a page of the documentation.
+    """
     ended = run(*arguments, cwd=cwd)
     assert ended.code == code, ended
     assert ended.out == ""
     lines: Sequence[str] = ended.err.splitlines()
+    if len(lines) == 2 and lines[1].startswith("more: llmopt docs "):
+        lines = lines[:1]
     assert len(lines) == 1, ended.err
     assert lines[0].startswith("error: ")
     return lines[0]

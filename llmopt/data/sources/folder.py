@@ -38,7 +38,7 @@ def open_folder(name: str, path: str) -> ListedDataset:
     """
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise DatasetError(f"dataset '{name}': there is no folder {root}")
+        raise DatasetError(f"dataset '{name}': there is no folder {root}", docs="your-photos")
     skipped: Counter[str] = Counter()
     try:
         folders = folder_names(root)
@@ -66,7 +66,8 @@ def open_folder(name: str, path: str) -> ListedDataset:
         ) from error
     if len(folders) == 1 and not splits and folder_names(root / folders[0]):
         raise DatasetError(
-            f"dataset '{name}' holds one folder; is 'folder:{root / folders[0]}' what you mean?"
+            f"dataset '{name}' holds one folder; is 'folder:{root / folders[0]}' what you mean?",
+            docs="your-photos",
         )
     return own_dataset(name, keys, parts, provenance, skipped=skipped)
 
@@ -84,7 +85,8 @@ def _splits(name: str, root: Path, folders: list[str]) -> Mapping[Which, str]:
     if "train" not in splits and others:
         raise DatasetError(
             f"dataset '{name}' has split folders ({', '.join(splits.values())}), but none called "
-            f"'train'; rename the one of {listed(others)} that is, or move the others away"
+            f"'train'; rename the one of {listed(others)} that is, or move the others away",
+            docs="your-photos",
         )
     return splits
 

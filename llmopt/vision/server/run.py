@@ -53,7 +53,8 @@ class BlackBoxServer:
         if not keys.asked_for and not is_loopback(host):
             raise ConfigError(
                 f"{host} can be reached from outside, so a key is needed: add one with "
-                "'llmopt keys add', or listen on 127.0.0.1"
+                "'llmopt keys add', or listen on 127.0.0.1",
+                docs="serve",
             )
         self.app = build(box, access, keys, bounds, protection)
         certificate, key = tls or (None, None)

@@ -153,7 +153,8 @@ class WebBox(BlackBox):
         if not self._url:
             raise ConfigError(
                 f"--blackbox {self.kind}:{address} needs to know where it is asked: give "
-                "--blackbox-set base_url=http://HOST:PORT/v1"
+                "--blackbox-set base_url=http://HOST:PORT/v1",
+                docs="hosted-model",
             )
         where = f"@{self._url}" if self.settings.base_url else ""
         self.address = f"{self.kind}:{address or self.model}{where}"
@@ -298,7 +299,8 @@ class WebBox(BlackBox):
             return ""
         found = next((value for name in names if (value := os.environ.get(name))), "")
         if not found:
-            raise ConfigError(f"{' or '.join(names)} is not set; --blackbox {self.kind}: needs it")
+            said = f"{' or '.join(names)} is not set; --blackbox {self.kind}: needs it"
+            raise ConfigError(said, docs="hosted-model")
         return found
 
     @cached_property
