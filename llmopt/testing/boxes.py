@@ -99,15 +99,16 @@ class BlackBoxContract:
     def test_what_it_cannot_tell_apart_has_one_normal_form_and_one_feature(
         self, box: BlackBox
     ) -> None:
-        """Case and white space at least."""
-        same = ["a photo of a ring.", "A  photo of a RING.", " a photo of a ring. "]
-        first, *others = box.normal_forms([*same, "a photo of a cross."])
-        assert others[:2] == [first, first]
-        assert others[2] != first
-        assert len({first, *others}) == 2
+        """White space at least, and case but where it says that it reads capitals."""
+        same = ["a photo of a ring.", " a  photo of a ring. "]
+        if not box.reads_capitals:
+            same.append("A  photo of a RING.")
+        first, *others, another = box.normal_forms([*same, "a photo of a cross."])
+        assert others == [first] * len(others)
+        assert another != first
         if box.info.access >= Access.FEATURES:
             rows = box.text_features(same)
-            np.testing.assert_allclose(rows, rows[:1].repeat(3, axis=0), atol=1e-6)
+            np.testing.assert_allclose(rows, rows[:1].repeat(len(same), axis=0), atol=1e-6)
 
     def test_templates_are_checked_with_the_longest_name(self, box: BlackBox) -> None:
         """What would be cut short is refused."""

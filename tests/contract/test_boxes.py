@@ -21,6 +21,7 @@ from llmopt.vision.boxes import open_black_box
 from llmopt.vision.function import FunctionBox
 from llmopt.vision.openclip import OpenClipBlackBox
 from llmopt.vision.services.chat import ChatBox
+from llmopt.vision.services.embeddings import DIALECTS
 from llmopt.vision.services.http import HttpBlackBox
 
 
@@ -76,7 +77,7 @@ BOXES: dict[str, Callable[[], Any]] = {
             "vertex": "vertex:project/us-central1",
             "roboflow": "roboflow:ViT-B-16",
             "hf": "hf:openai/clip",
-            "openai-embeddings/infinity": "openai-embeddings:clip",
+            **{f"openai-embeddings/{dialect}": "openai-embeddings:clip" for dialect in DIALECTS},
         }.items()
     },
     "shapes-tiny": lambda: here(lambda: OpenClipBlackBox("shapes-tiny", device="cpu")),

@@ -45,7 +45,8 @@ class FeaturesBox(WebBox):
 
     def text_features(self, prompts: Sequence[str]) -> FloatArray:
         """(M, d) features."""
-        return self._features(prompts, self.prompts_per_call, self.texts_request, "text")
+        forms = [str(form) for form in self.normal_forms(prompts)]
+        return self._features(forms, self.prompts_per_call, self.texts_request, "text")
 
     def _features(
         self, items: Sequence[Any], most: int, request: Callable[..., Request], kind: str
