@@ -23,7 +23,8 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="txt, json, csv, xlsx, openclip, openai, clip-benchmark, wds, hf, safetensors.",
+            help="txt, json, csv, xlsx, openclip, openai, clip-benchmark, cupl, wds, hf, "
+            "safetensors.",
         ),
     ] = "txt",
     out: Annotated[

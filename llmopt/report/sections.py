@@ -54,7 +54,8 @@ class RunSection:
         spent: name, in the search, in the evaluation.
         command: what repeats the run.
         words: from the start template to the best: words that are ``same``, ``gone`` or ``new``.
-        described: classes with the prompts of each, best first, where they have their own.
+        described: where classes have prompts of their own, each class, its recall before and after,
+            and its prompts, the weightiest first.
         names: of classes that were given another, the old and the new.
         versions: what it ran on.
     """
@@ -78,7 +79,7 @@ class RunSection:
     spent: list[tuple[str, str, str]] = field(default_factory=list)
     command: str = ""
     words: list[tuple[str, str]] = field(default_factory=list)
-    described: list[tuple[str, list[str]]] = field(default_factory=list)
+    described: list[tuple[str, str, list[str]]] = field(default_factory=list)
     names: list[tuple[str, str]] = field(default_factory=list)
     versions: list[tuple[str, str]] = field(default_factory=list)
 
@@ -172,12 +173,19 @@ def _words(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return told
 
 
-def _described(record: Record, names: Sequence[str]) -> list[tuple[str, list[str]]]:
+def _described(record: Record, names: Sequence[str]) -> list[tuple[str, str, list[str]]]:
     by_class = load_predictor(record.folder).innermost.by_class or {}
-    return [
-        (names[label], sorted(prompts, key=lambda text: -prompts[text])[:PROMPTS])
-        for label, prompts in sorted(by_class.items())[:DESCRIBED]
-    ]
+    recalls = {
+        row["class"]: f"{percent(row['start_recall'])} → {percent(row['recall'])}"
+        for row in record.result.get("per_class", ())
+        if row["images"]
+    }
+    found = []
+    for place, prompts in sorted(by_class.items())[:DESCRIBED]:
+        texts = sorted(prompts, key=lambda text: -prompts[text])[:PROMPTS]
+        told = [f"{text} ({prompts[text]:.2f})" for text in texts]
+        found.append((names[place], recalls.get(names[place], ""), told))
+    return found
 
 
 def title(record: Record) -> str:

@@ -106,7 +106,8 @@ class Calls:
             return self._kept.answer(names, asked, partial(check, batch), self._ledger)
 
         if self._box.at_once == 1 or len(batches) == 1:
-            return np.concatenate([found(batch) for batch in batches])
+            answers = [found(batch) for batch in batches]
+            return answers[0] if len(answers) == 1 else np.concatenate(answers)
         pool = ThreadPoolExecutor(self._box.at_once, thread_name_prefix="llmopt-box")
         try:
             return np.concatenate(list(pool.map(found, batches)))

@@ -252,10 +252,12 @@ class MeteredBox:
                 ask, cost = self._box.text_features, lambda some: self._cost(0, some)
                 rows = self._calls.each(ask, batches, cost, _rows, paid=True, name=list)
                 fresh = dict(zip(new, rows, strict=True))
-            found = [fresh[f] if f in fresh else self._recent(f) for f in forms]
+            found = np.stack([fresh[f] if f in fresh else self._recent(f) for f in forms])
+            if len(fresh) > len(forms) // 2:  # what is given is what is kept, not a copy of it
+                fresh.update((f, row) for f, row in zip(forms, found, strict=True) if f in fresh)
             for form, row in fresh.items():
                 self._keep(form, row)
-            return np.stack(found).reshape(len(sets), len(sets[0]), -1)
+            return found.reshape(len(sets), len(sets[0]), -1)
 
     def soft_features(self, contexts: torch.Tensor, classnames: Sequence[str]) -> torch.Tensor:
         """(B, K, d) text features of (B, m, e) contexts; B * K soft-prompt encodings."""

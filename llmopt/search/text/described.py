@@ -84,14 +84,15 @@ class Bank:
         """
         classes = np.eye(len(self.sets[0]))[labels]  # (N, K)
         if self._features is not None and self._visual is not None:
-            scale = self._box.info.logit_scale
-            visual = self._visual.astype(np.float64)
-            features = self._features.astype(np.float64)
-            own = scale * np.einsum("mkd,kd->mk", features, classes.T @ visual)
-            every = scale * features @ visual.sum(axis=0)
-            each = scale * np.stack(
-                [features[:, k] @ row for k, row in zip(labels, visual, strict=True)]
-            )
+            visual = self._box.info.logit_scale * self._visual.astype(np.float64)
+            sums, whole = classes.T @ visual, visual.sum(axis=0)
+            shape = self.there.shape
+            own, every, each = np.empty(shape), np.empty(shape), np.empty((len(labels), shape[0]))
+            for m, features in enumerate(self._features):  # all at once would be twice their size
+                exact = features.astype(np.float64)
+                own[m] = np.einsum("kd,kd->k", exact, sums)
+                every[m] = exact @ whole
+                each[:, m] = np.einsum("nd,nd->n", exact[labels], visual)
             return own, every, each
         scores = np.asarray(self._scores, dtype=np.float64)
         own = np.einsum("mnk,nk->mk", scores, classes)

@@ -10,6 +10,7 @@ is taken, the nearest to the start among those.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from llmopt.errors import BudgetExhausted
 from llmopt.predictor import TextPredictor
 from llmopt.resources import read_lines
 from llmopt.search.base import Search, TemplateResult
-from llmopt.search.text.archive import Scored
+from llmopt.search.text.archive import Scored, judge
 from llmopt.sentences import probe_bank
 from llmopt.stats import log_likelihoods, settled, shrink
 from llmopt.task import FloatArray, Task
@@ -70,18 +71,21 @@ def choose(
     task = search.task
     start = task.start
     templates = [start, *(c.template for c in candidates if c.template != start)][: finalists + 1]
-    train = search.box.score_templates(task.train, templates, task.classnames)
-    val = _validation_scores(search, templates)
-    logits = np.concatenate([train, val], axis=1)
-    labels = np.concatenate([task.train.labels, task.val.labels[: val.shape[1]]])
+    seen = [task.train]
+    judged = [search.box.score_templates(task.train, templates, task.classnames, judge)]
+    with contextlib.suppress(BudgetExhausted):  # nothing is left to pay for them
+        if len(task.val):
+            judged.append(search.box.score_templates(task.val, templates, task.classnames, judge))
+            seen.append(task.val)
+    labels = np.concatenate([images.labels for images in seen])
 
-    likelihoods = log_likelihoods(logits, labels)
+    likelihoods, predicted = np.moveaxis(np.concatenate(judged, axis=1), -1, 0)
     gains = likelihoods - likelihoods[0]
     means = gains.mean(axis=1)
     errors = gains.std(axis=1, ddof=1) / np.sqrt(len(labels)) if len(labels) > 1 else means * 0
     shrunk = np.concatenate([[0.0], shrink(means[1:], errors[1:])]) if len(means) > 1 else means
     means, errors, shrunk = settled(means), settled(errors), settled(shrunk)
-    correct = logits.argmax(axis=-1) == labels
+    correct = predicted == labels
     convincing = (
         (shrunk > errors)
         & (correct.mean(axis=1) >= correct[0].mean())
@@ -99,12 +103,21 @@ def choose(
 
     weights = {winner: 1.0}
     if ensemble > 1 and not fallback:
-        weights = greedy_ensemble(logits, labels, winner, ensemble)
+        logits = [search.box.score_templates(one, templates, task.classnames) for one in seen]
+        weights = greedy_ensemble(np.concatenate(logits, axis=1), labels, winner, ensemble)
     predictor = TextPredictor(
         tuple(templates[j] for j in weights), task.classnames, tuple(weights.values())
     )
     results = tuple(
-        _result(templates[j], train[j], val[j], search, weights.get(j, 0.0)) for j in order
+        TemplateResult(
+            text=templates[j].text,
+            weight=weights.get(j, 0.0),
+            train_accuracy=float(correct[j, : len(task.train)].mean()),
+            # The last bits of a matrix product may differ from process to process.
+            train_logprob=round(float(likelihoods[j, : len(task.train)].mean()), 6),
+            val_accuracy=float(correct[j, len(task.train) :].mean()) if len(seen) > 1 else None,
+        )
+        for j in order
     )
     return Choice(predictor, fallback, results, why)
 
@@ -209,30 +222,3 @@ def as_good(
     lost = best - simpler
     tolerance = max(lost.std() / np.sqrt(len(lost)), _SHARE * (best - start).mean())
     return bool(settled(lost.mean()) <= settled(tolerance))
-
-
-def _validation_scores(search: Search, templates: Sequence[Template]) -> FloatArray:
-    """(J, V, K), or (J, 0, K) without validation images or with nothing left to pay for them."""
-    task = search.task
-    none = np.zeros((len(templates), 0, len(task.classnames)), dtype=np.float32)
-    if not len(task.val):
-        return none
-    try:
-        return search.box.score_templates(task.val, templates, task.classnames)
-    except BudgetExhausted:
-        return none
-
-
-def _result(
-    template: Template, train: FloatArray, val: FloatArray, search: Search, weight: float
-) -> TemplateResult:
-    scored = Scored.of(template, train, search.task.train)
-    val_labels = search.task.val.labels[: len(val)]
-    return TemplateResult(
-        text=template.text,
-        weight=weight,
-        train_accuracy=scored.accuracy,
-        # The last bits of a matrix product may differ from process to process.
-        train_logprob=round(scored.logprob, 6),
-        val_accuracy=float((val.argmax(-1) == val_labels).mean()) if len(val) else None,
-    )

@@ -59,12 +59,20 @@ class TreeEncoder:
             size of the matrix products. None takes a size measured for the device. Halved, and
             remembered, when the memory of the device does not suffice.
         block: queries that share a list of keys in attention.
+        sequences: in one tree; bounds its arrays, and each tree computes its beginnings itself.
     """
 
     kind = "trie"
 
-    def __init__(self, tower: CausalTower, chunk: int | None = None, block: int = BLOCK) -> None:
+    def __init__(
+        self,
+        tower: CausalTower,
+        chunk: int | None = None,
+        block: int = BLOCK,
+        sequences: int = 8192,
+    ) -> None:
         self.tower = tower
+        self._sequences = sequences
         self._device = tower.embedding.device
         self.dtype = tower.layers[0].qkv.weight.dtype
         self.block = block
@@ -82,18 +90,19 @@ class TreeEncoder:
         """The part of a row of token ids that the feature depends on."""
         return self.tower.cut(row)
 
-    def encode(self, forms: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Tensor]]:
+    def encode(self, forms: Sequence[tuple[int, ...]]) -> Iterator[tuple[list[int], Tensor]]:
         """Features of distinct sequences (see :meth:`cut`), in pieces.
 
         Each piece is places in ``forms`` and their features (places, d), L2-normalised.
         """
-        tree = TokenTree.build(forms)
-        places = np.argsort(tree.inverse).tolist()
-        start = 0
-        for features, _ in self._walk(tree, 0, len(tree)):
-            stop = start + features.shape[1]
-            yield places[start:stop], features[0]
-            start = stop
+        order = sorted(range(len(forms)), key=forms.__getitem__)
+        for first in range(0, len(order), self._sequences):
+            places = order[first : first + self._sequences]
+            tree, start = TokenTree.build([forms[place] for place in places]), 0
+            for features, _ in self._walk(tree, 0, len(tree)):
+                stop = start + features.shape[1]
+                yield places[start:stop], features[0]
+                start = stop
 
     def encode_soft(self, tree: TokenTree, contexts: Tensor) -> Iterator[Tensor]:
         """Features of the rows under each candidate, as (candidates, rows, d) pieces in order.

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from describer import Describer
+from typer.testing import CliRunner
 
 import llmopt
+from llmopt.cli.app import app
 from llmopt.data.shapes import ShapesDataset
 from llmopt.errors import ConfigError
 from llmopt.export.formats import export
+from llmopt.figures import percent
+from llmopt.runs.folder import read_result
 from llmopt.search.text.describing import parse_captions
-from llmopt.task import Task
+from llmopt.search.text.weighing import Shots
+from llmopt.task import FewShot, Task
+from llmopt.testing.world import make_task, stage
+from llmopt.vision.base import Access, BlackBox, BoxInfo
 
 SHAPES = ShapesDataset("shapes-solid").classnames
 CODES = [f"class_{k:02d}" for k in range(len(SHAPES))]
@@ -133,6 +142,16 @@ def test_exports_hold_the_prompts_of_each_class(filed: Path) -> None:
         export(filed, "txt")
 
 
+def test_the_report_tells_of_the_prompts_of_each_class(filed: Path) -> None:
+    done = CliRunner().invoke(app, ["report", str(filed)])
+    assert done.exit_code == 0, done.output
+    shown = (filed / "report.html").read_text()
+    first = read_result(filed)["per_class"][0]
+    recalls = f"{percent(first['start_recall'])} → {percent(first['recall'])}"
+    assert f'{CODES[0]}</bdi> <span class="note">{recalls}</span>' in shown
+    assert f"a photo of a {SHAPES[0]}. (0.5" in shown
+
+
 def test_a_run_is_loaded_and_scored_again(filed: Path) -> None:
     run = llmopt.load(filed)
     assert "descriptions of 12" in run.predictor_.describe()
@@ -168,3 +187,47 @@ def test_replies_are_read(reply: str) -> None:
         ["a cat with whiskers", "a striped cat"],
         ["a dog"],
     ]
+
+
+class Wide(BlackBox):
+    """Random features as wide as a small CLIP's."""
+
+    def image_features(self, images: Sequence[Any]) -> Any:
+        return self.features(len(images))
+
+    def text_features(self, prompts: Sequence[str]) -> Any:
+        return self.features(len(prompts))
+
+    def features(self, count: int) -> Any:
+        drawn = np.random.default_rng(count).standard_normal((count, 256), dtype=np.float32)
+        return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+    @property
+    def info(self) -> BoxInfo:
+        return BoxInfo("wide", "", Access.FEATURES, "0" * 64)
+
+
+def test_many_descriptions_are_held_in_memory_once(tmp_path: Path) -> None:
+    """Their features, that is; weighing them takes little beside."""
+    world = make_task(shots=2)
+    names = tuple(f"thing {k}" for k in range(200))
+    few = FewShot((), np.zeros(0, np.int64))
+    many = replace(
+        world,
+        classnames=names,
+        train=FewShot(world.train.images, np.arange(len(world.train))),
+        val=few,
+    )
+    prompts = [[f"a photo of a {name}, {n}." for n in range(100)] for name in names]
+    held = 200 * 100 * 256 * 4
+    with stage(tmp_path, many, Wide()) as held_stage:
+        shots = Shots.of(held_stage.search)
+        before = shots.plain(held_stage.search)
+        tracemalloc.start()
+        try:
+            shots.weigh(held_stage.search, prompts, before)
+            least, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert least < 1.5 * held
+    assert most < 3 * held

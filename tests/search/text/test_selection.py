@@ -34,7 +34,9 @@ class Written:
         self.margins, self.val_paid = margins, val_paid
         self.asked: list[tuple[str, int]] = []
 
-    def score_templates(self, images: Labelled, templates: Any, classnames: Any) -> Any:
+    def score_templates(
+        self, images: Labelled, templates: Any, classnames: Any, reduce: Any = None
+    ) -> Any:
         split = images.images[0].name.partition("/")[0]
         self.asked.append((split, len(templates)))
         if split == "val" and not self.val_paid:
@@ -43,7 +45,7 @@ class Written:
         for j, template in enumerate(templates):
             for i, label in enumerate(images.labels.tolist()):
                 scores[j, i, label] = self.margins[template.text](i, split)
-        return scores
+        return scores if reduce is None else reduce(scores, images.labels)
 
 
 def run(

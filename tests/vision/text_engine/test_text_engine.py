@@ -79,8 +79,9 @@ def test_features_equal_the_models_own(
         st.lists(st.integers(0, 3), min_size=1, max_size=30).map(tuple), max_size=40, unique=True
     ),
     chunk=st.integers(1, 4 * BLOCK),
+    sequences=st.integers(1, 50),
 )
-def test_any_token_sequences(forms: list[tuple[int, ...]], chunk: int) -> None:
+def test_any_token_sequences(forms: list[tuple[int, ...]], chunk: int, sequences: int) -> None:
     """Also those that end inside of others, which prompts never do."""
     if not forms:
         return
@@ -94,7 +95,8 @@ def test_any_token_sequences(forms: list[tuple[int, ...]], chunk: int) -> None:
         x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
         expected = F.normalize(x[torch.arange(len(forms)), ends] @ model.text_projection, dim=-1)
         found = torch.empty_like(expected)
-        for places, rows in TreeEncoder(read_tower(model), chunk).encode(forms):
+        encoder = TreeEncoder(read_tower(model), chunk, sequences=sequences)
+        for places, rows in encoder.encode(forms):
             found[places] = rows
     close(found, expected)
 
