@@ -187,14 +187,16 @@ def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
     ]
     if caps.llm_usd is not None and bounds["box_usd"] > caps.llm_usd:
         notes.append("The cap on money ends the search earlier if it comes to that.")
+    stages = stage_bounds(setup, box)
     found = setup.findings
     notes += [f"warning: {text}" for text in found.warnings] + list(found.notes)
     if setup.llm is not None:
-        from llmopt.language.plan import chat_bounds
+        from llmopt.language.plan import call_bounds, chat_bounds
 
-        turns, turn_bytes = setup.optimizer.talk(task)
+        each = call_bounds(setup.llm, *setup.optimizer.talk(task))
+        stages = {name: most + each * most["llm_calls"] for name, most in stages.items()}
         calls = int(bounds["llm_calls"])
-        chat_capped, chat_notes = chat_bounds(setup.llm, caps, calls, turns, turn_bytes)
+        chat_capped, chat_notes = chat_bounds(setup.llm, caps, calls, each)
         capped |= chat_capped
         notes += chat_notes
     rows += [Bound(name, most, getattr(caps, name)) for name, most in capped.items()]
@@ -206,7 +208,6 @@ def make_plan(setup: Setup, box: BlackBox | None = None) -> Plan:
     least = start_bounds(task, box)
     test = test_bounds(setup, box)
     notes += _usual(setup, box, bounds, test)
-    stages = stage_bounds(setup, box)
     return Plan(title, setup.config, tuple(rows), test, least, tuple(notes), stages=stages)
 
 

@@ -230,6 +230,9 @@ class Spend(Mapping[str, float]):
     def __add__(self, other: Mapping[str, float | None]) -> Spend:
         return Spend(**{name: self[name] + (other.get(name) or 0) for name in CURRENCIES})
 
+    def __mul__(self, times: float) -> Spend:
+        return Spend(**{name: times * amount for name, amount in self._amounts.items()})
+
     def __repr__(self) -> str:
         return f"Spend({', '.join(f'{name}={value}' for name, value in self._amounts.items())})"
 

@@ -90,6 +90,8 @@ def test_the_stages_of_auto_are_planned_one_by_one(data: Path) -> None:
         assert sum(one[name] for one in found.stages.values()) >= (whole[name] or 0)
     told = found.to_json()["stages"]
     assert told["chat"]["llm_calls"] == found.stages["chat"]["llm_calls"] > 0
+    assert sum(one.under("llm_tokens") for one in found.stages.values()) == whole["llm_tokens"]
+    assert told["describe"]["llm_tokens_out"] > 0
     assert "stages" not in plan(data).to_json()
 
 
