@@ -49,7 +49,7 @@ class Prior:
     less 3 / n where features are made of scores (:mod:`llmopt.heads.bank`), for then how these
     spread is itself known from the few images only. At 1 shot, where often nothing else speaks, it
     is what costs next to nothing in the worst world, not what gains most in all.
-    The figures are those of the study ``benchmarks/heads.py``: 12 data sets, 1 to 16 shots.
+    The figures are those of the study ``benchmarks/heads.py``: 19 data sets, 1 to 16 shots.
 
     Attributes:
         octaves: of the usual strength at 1 shot.
