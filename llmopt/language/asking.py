@@ -57,6 +57,7 @@ class Asker:
         messages: Sequence[BaseMessage],
         patience: float,
         metadata: Mapping[str, Any] | None = None,
+        schema: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AIMessage:
         """What the model answers, however slowly it drips in within ``patience`` seconds.
@@ -65,6 +66,7 @@ class Asker:
             messages: the whole conversation.
             patience: seconds.
             metadata: told to LangChain.
+            schema: of a JSON object that is answered, in the way that LangChain knows of the model.
             options: of this call.
 
         Raises:
@@ -77,7 +79,14 @@ class Asker:
         config: Any = {"metadata": dict(metadata or {})}
 
         def call() -> AIMessage:
-            return model.invoke(list(messages), config=config, **options)
+            if schema is None:
+                return model.invoke(list(messages), config=config, **options)
+            shaped = model.with_structured_output(
+                dict(schema), method="json_schema", include_raw=True
+            )
+            told: Any = shaped.invoke(list(messages), config=config)
+            answer: AIMessage = told["raw"]
+            return answer
 
         return call() if wire.is_local(model) else self._in_time(model, messages, call, patience)
 

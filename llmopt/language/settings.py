@@ -32,7 +32,8 @@ class LlmSettings(Settings):
         seed: sent along where the service takes one; it promises nothing.
         max_tokens: the most tokens of one reply, reasoning included. Every call reserves this much.
         reasoning_effort: for models that take one (``low``, ``medium`` …).
-        structured: ask for JSON by schema (OpenAI and compatible servers; dropped where refused).
+        structured: ask for JSON by schema (OpenAI and compatible servers, and of black boxes
+            Anthropic and Google too; dropped where refused).
         headers: extra ones, as ``Name: value; Other: value``. ``$NAME`` is read from the
             environment, and a header that holds a secret must be given so.
         key_env: the environment variable that holds the key, where it is not the provider's usual.

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Interval
 
-from llmopt.errors import ConfigError, ContentRefused
+from llmopt.errors import BadRequest, ConfigError, ContentRefused
 from llmopt.images import Image
 from llmopt.language import wire
 from llmopt.language.asking import Asker
@@ -59,6 +59,8 @@ _LETTERS: Final = 4
 _FORM: Final = 16
 """Letters of ``{"answer": ""}`` and the like around an answer."""
 _OURS: Final = ("builtin", "replay")
+_SHAPED: Final = ("anthropic", "google_genai")
+"""Providers that hold answers to a schema in ways of their own, which LangChain knows."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class ChatBox(BlackBox):
         there = f"@{self._settings.base_url}" if self._settings.base_url else ""
         self.address = f"chat:{spec}{there}"
         self._bill = threading.local()
+        self._shaped = self._settings.structured and provider in _SHAPED
 
     @cached_property
     def info(self) -> BoxInfo:
@@ -227,15 +230,27 @@ class ChatBox(BlackBox):
         picture = {"type": "image", "base64": content, "mime_type": kind}
         message = HumanMessage(content=[{"type": "text", "text": words}, picture])
         while True:
-            extra = dict(getattr(self._asker.model, "extra_body", None) or {})
-            form = {}
-            if "response_format" in extra:
-                del extra["response_format"]
-                if len(options) <= _ENUM:
-                    extra["response_format"] = _schema(options, self._settings.ranked)
-                form = {"extra_body": extra}
-            with contextlib.suppress(FormRefused):
+            form = self._form(options)
+            try:
                 return self._asker.ask([message], self.retry.call_seconds, **form)
+            except FormRefused:
+                continue
+            except BadRequest:  # of the schema, perhaps; refused requests are not paid for
+                if "schema" not in form:
+                    raise
+            if self._shaped:
+                self._shaped = False
+                self.tell(f"{self.address} takes no schema of answers: asking without it")
+
+    def _form(self, options: Sequence[str]) -> dict[str, Any]:
+        """What holds an answer to the options, as the model takes it."""
+        extra = dict(getattr(self._asker.model, "extra_body", None) or {})
+        schema = _schema(options, self._settings.ranked) if len(options) <= _ENUM else None
+        if extra.pop("response_format", None):
+            return {"extra_body": extra | ({"response_format": schema} if schema else {})}
+        if self._shaped and schema:
+            return {"schema": {"title": "answer", **schema["json_schema"]["schema"]}}
+        return {}
 
     def _taken(self, words: str, reply: AIMessage) -> dict[str, float] | None:
         """What a reply took, as the service counts it; None where it does not, or cannot be so."""

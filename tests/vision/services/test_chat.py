@@ -17,6 +17,7 @@ from seeing_server import SeeingServer
 from llmopt.cli.show import print_spent
 from llmopt.errors import ConfigError, ServiceError
 from llmopt.images import PixelImage
+from llmopt.language import providers
 from llmopt.runs.compose import compose
 from llmopt.runs.config import RunConfig
 from llmopt.runs.plan import make_plan
@@ -123,6 +124,35 @@ def test_odd_replies_a_refused_schema_and_faults_that_pass(server: SeeingServer)
     most = sum(box(server, price="1,4").dues(1, PLAIN.fill_all(NAMES))[n] for n in ("box_usd",))
     exact = (server.tokens[0] + 4 * server.tokens[1]) / 1e6
     assert exact < ledger["box_usd"] < exact + 4 * most
+
+
+def test_a_schema_is_asked_for_as_langchain_knows_it_of_the_provider(
+    server: SeeingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from langchain_openai.chat_models.base import BaseChatOpenAI
+
+    def opened(provider: str, model: str, *_: Any) -> BaseChatOpenAI:
+        assert provider == "anthropic"
+        return BaseChatOpenAI(model=model, base_url=server.url, api_key="x", max_retries=0)
+
+    monkeypatch.setattr(providers, "_resolved", opened)
+    prompts = PLAIN.fill_all(NAMES)
+    shaped = ChatBox("anthropic:claude-seer", {"ranked": 2, "first_pause": 0})
+    said = shaped.answers(IMAGES.images[:1], prompts)
+    assert set(said[0]) <= set(prompts)
+    schema = server.bodies[0]["response_format"]["json_schema"]["schema"]["properties"]["answer"]
+    assert schema["items"]["enum"] == [*NAMES[:2], "big star"]
+    # A model that takes none is asked without, from then on.
+    told: list[str] = []
+    again = ChatBox("anthropic:claude-old", {"first_pause": 0})
+    again.tell = told.append
+    server.spoil = lambda _, right: right if "response_format" not in server.bodies[-1] else 400
+    assert all(set(one) <= set(prompts) for one in again.answers(IMAGES.images[:2], prompts))
+    assert ["response_format" in body for body in server.bodies[1:]] == [True, False, False]
+    assert told == ["chat:anthropic:claude-old takes no schema of answers: asking without it"]
+    plain = ChatBox("anthropic:claude-seer", {"structured": False, "first_pause": 0})
+    plain.answers(IMAGES.images[:1], prompts)
+    assert "response_format" not in server.bodies[-1]
 
 
 def test_a_form_that_is_refused_is_left_out_from_then_on(server: SeeingServer) -> None:
