@@ -213,7 +213,9 @@ class Conversation:
         }
         shown = {word.text for group in groups.values() for word in group}
         rest = {
-            "idle": [*words.idle, *(w.text for w in words.hurt if w.text not in shown)],
+            "helped less": [word.text for word in words.helped if word.text not in shown],
+            "hurt less": [word.text for word in words.hurt if word.text not in shown],
+            "unsure": words.unsure,
             "unknown": words.unknown,
             "dropped": words.dropped,
         }
@@ -247,7 +249,9 @@ _TITLES = {
     "helped": "Words that helped, each with its change in score against the start:",
     "hurt": "Words that hurt:",
     "opposite": "Words with which hardly an image is right, so the opposite of them may be true:",
-    "idle": "Words that made no difference beyond noise:",
+    "helped less": "Words that helped less:",
+    "hurt less": "Words that hurt less:",
+    "unsure": "Words whose effect, if they have one, these images can't tell from noise:",
     "unknown": "Words with the very same scores, each of them, so the model may not know them:",
     "dropped": "Words clearly not among the best on a few images:",
 }

@@ -67,7 +67,7 @@ class Words:
         hurt: the most harmful first.
         opposite: those of ``hurt`` with which hardly an image is right: what they say is wrong, so
             the opposite may be true.
-        idle: words that made no difference beyond their error.
+        unsure: words whose effect, if they have one, is not beyond its error.
         unknown: words with the very same scores, which the model may not know.
         dropped: words of templates that were clearly not among the best on a few images.
     """
@@ -75,14 +75,14 @@ class Words:
     helped: tuple[Word, ...] = ()
     hurt: tuple[Word, ...] = ()
     opposite: tuple[str, ...] = ()
-    idle: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
 
     def all(self) -> frozenset[str]:
         """Every word tried."""
         return frozenset([w.text for w in (*self.helped, *self.hurt)]).union(
-            self.idle, self.unknown, self.dropped
+            self.unsure, self.unknown, self.dropped
         )
 
 

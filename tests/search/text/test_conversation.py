@@ -11,6 +11,7 @@ from llmopt.language.builtin import read_scores
 from llmopt.resources import read_prompt
 from llmopt.search.text.archive import Scored
 from llmopt.search.text.conversation import (
+    WORDS_SHOWN,
     Batch,
     Conversation,
     Known,
@@ -48,7 +49,7 @@ WORDS = Words(
     helped=(word("small {}", 0.39), word("tiny {}", 0.38)),
     hurt=(word("large {}", -4.0), word("{} at night", -0.4)),
     opposite=("large {}",),
-    idle=("a drawing of {}", "red {}", "{}, a type of pet", "odd"),
+    unsure=("a drawing of {}", "red {}", "{}, a type of pet", "odd"),
     unknown=("blorp {}",),
 )
 KNOWN = Known(START, [SMALL, TINY, START], WORDS, ["ring is taken for cross (3 images)"])
@@ -77,7 +78,7 @@ def test_the_first_turn() -> None:
         "* small {}: +0.39 ± 0.05, accuracy 50.0%\n* tiny {}: +0.38",
         "Words that hurt:\n* {} at night: -0.40 ± 0.05",
         "the opposite of them may be true:\n* large {}: -4.00",
-        "no difference beyond noise:\n* opening: a drawing of\n* before {}: red\n"
+        "can't tell from noise:\n* opening: a drawing of\n* before {}: red\n"
         "* after a comma: a type of pet\n* anywhere: odd\n",
         "may not know them:\n* before {}: blorp\n",
         "- a small {}. (score -0.51, accuracy 100.0%, and 1 more wording like it)\n",
@@ -86,6 +87,21 @@ def test_the_first_turn() -> None:
         assert part in text, part
     assert "\n\n\n" not in text
     assert "$" not in text + str(system.content)
+
+
+def test_words_without_figures_stand_under_what_they_did() -> None:
+    def many(of: str, sign: int) -> tuple[Word, ...]:
+        return tuple(word(f"{of}{n} {{}}", sign * (1 - n / 100)) for n in range(WORDS_SHOWN + 2))
+
+    words = Words(many("good", 1), many("bad", -1), unsure=("odd {}",))
+    text = said(Conversation(NAMES).turn("explore", 8, Known(START, [START], words))[1:])
+    assert f"* good{WORDS_SHOWN - 1} {{}}: +0.8" in text
+    for title, names in {
+        "helped less:": ("good12", "good13"),
+        "hurt less:": ("bad12", "bad13"),
+        "can't tell from noise:": ("odd",),
+    }.items():
+        assert f"{title}\n* before {{}}: {'; '.join(names)}\n" in text
 
 
 def test_parts_that_are_empty_leave_no_trace() -> None:
@@ -125,7 +141,7 @@ def test_later_turns_send_the_history_and_what_became_of_the_last_proposals() ->
     talk.heard("- a huge {}.")
     huge, wee = scored("a huge {}.", -2.0, right=1), scored("a wee {}.", -0.5)
     batch = Batch([huge, wee], SMALL, ["The best of them, “x”, is it."], ["{} {}: two slots"])
-    newer = Words((*WORDS.helped, word("wee", 0.4)), WORDS.hurt, WORDS.opposite, WORDS.idle)
+    newer = Words((*WORDS.helped, word("wee", 0.4)), WORDS.hurt, WORDS.opposite, WORDS.unsure)
     second = talk.turn("deepen", 4, Known(START, [wee, SMALL, START], newer), batch)
     assert second[:2] == opening
     assert second[2] == AIMessage("- a huge {}.")

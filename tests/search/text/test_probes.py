@@ -69,7 +69,7 @@ def test_probes_find_the_planted_word_and_its_opposite(tmp_path: Path) -> None:
     assert table.helped[0].change > 2 * table.helped[0].error > 0
     assert "large {}" in table.opposite
     assert {word.text for word in table.hurt} >= {"large {}", "big {}"}
-    assert len(table.idle) > 50
+    assert len(table.unsure) > 50
     assert len(table.all()) > 300
     assert s.ledger["text_encodings"] == s.box.asked["text_encodings"] == len(archive) * K
     assert s.ledger["llm_calls"] == 0
@@ -156,7 +156,7 @@ def test_a_word_is_judged_against_the_same_sentence_without_it() -> None:
     )
     changes = {word.text: word.change for word in table.helped}
     assert changes == pytest.approx({"small {}": 0.8}, abs=0.06)
-    assert table.idle == ("old {}",)
+    assert table.unsure == ("old {}",)
 
 
 def test_a_word_takes_no_credit_from_one_that_was_tried_alone() -> None:
@@ -166,7 +166,7 @@ def test_a_word_takes_no_credit_from_one_that_was_tried_alone() -> None:
     table = word_table([start, scored("a photo of a red {}.", good), *company], start, 2)
     assert [word.text for word in table.helped] == ["red {}"]
     assert table.helped[0].change == 0.99
-    assert {"cheap", "neat"} <= {*table.idle, *table.unknown}
+    assert {"cheap", "neat"} <= {*table.unsure, *table.unknown}
 
 
 def test_a_word_takes_no_credit_from_its_company_and_no_blame() -> None:
