@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -24,8 +25,15 @@ PREPROCESS = {
 }
 
 
-def write_model(folder: Path, seed: int = 0) -> str:
-    """A model as a ``local-dir``; its name for ``--model``."""
+def write_model(folder: Path, seed: int = 0, scale: float | None = None, **text: int) -> str:
+    """A model as a ``local-dir``; its name for ``--model``.
+
+    Args:
+        folder: of the model, made.
+        seed: of its weights.
+        scale: of its logits, if not that of a model before training.
+        text: what differs in the configuration of its text tower.
+    """
     import torch
 
     ensure_operators()
@@ -33,8 +41,11 @@ def write_model(folder: Path, seed: int = 0) -> str:
 
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    clip = CLIP(MODEL["embed_dim"], MODEL["vision_cfg"], MODEL["text_cfg"])
+    model = {**MODEL, "text_cfg": {**MODEL["text_cfg"], **text}}
+    clip = CLIP(model["embed_dim"], model["vision_cfg"], model["text_cfg"])
+    if scale:
+        clip.logit_scale.data.fill_(math.log(scale))
     save_file(clip.state_dict(), folder / "open_clip_model.safetensors")
-    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+    config = {"model_cfg": model, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     return f"local-dir:{folder}"

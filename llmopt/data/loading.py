@@ -65,7 +65,8 @@ def load_batches(
     """Decoded, transformed and stacked images, in order.
 
     Later ones are being decoded meanwhile, but for images of the shapes world, which Python draws:
-    threads would only get into each other's way.
+    threads would only get into each other's way. Pillow decodes for every device: what decodes on a
+    GPU rounds otherwise, and a picture is to have the same features everywhere.
 
     Args:
         images: N images.

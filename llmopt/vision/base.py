@@ -272,7 +272,9 @@ class BlackBox(ABC):
         not depend on the order of the sums, which every processor has its own of.
         """
         scale, bias = self.info.logit_scale, self.info.logit_bias
-        product = scale * (_wider(image_features) @ _wider(text_features).swapaxes(-1, -2)) + bias
+        product = _wider(image_features) @ _wider(text_features).swapaxes(-1, -2)
+        product *= scale  # in place: with a population of prompts this is what memory goes into
+        product += bias
         return product.astype(np.float32) if isinstance(product, np.ndarray) else product.float()
 
     def check(self, template: Template, classnames: Sequence[str]) -> None:

@@ -13,8 +13,10 @@ from llmopt.search.soft.machinery.images import Encoded
 if TYPE_CHECKING:
     from llmopt.vision.metered import MeteredBox
 
-# Floats held at once while a population is scored: 128 MiB of text features and logits.
-_WORKSPACE: Final = 2**25
+# Floats held at once while a population is scored: 64 MiB of text features and logits, of which
+# 4 MiB are reduced at a time. A loss in float64 with its KL takes fifteen times what it is given.
+_WORKSPACE: Final = 2**24
+_REDUCED: Final = 2**20
 
 
 def score(
@@ -36,11 +38,14 @@ def score(
     Returns:
         (B, ...) on the CPU.
     """
-    per_candidate = len(names) * (len(images) + images.features.shape[1])
-    pieces = torch.split(contexts, max(1, _WORKSPACE // per_candidate))
-    return torch.cat(
-        [reduce(box.soft_logits(images.features, piece, names)).cpu() for piece in pieces]
-    )
+    pairs = len(names) * len(images)
+    room = _WORKSPACE // (pairs + len(names) * images.features.shape[1])
+    found = []
+    for piece in torch.split(contexts, max(1, room)):
+        logits = box.soft_logits(images.features, piece, names)
+        parts = torch.split(logits, max(1, _REDUCED // pairs))
+        found += [reduce(part).cpu() for part in parts]
+    return torch.cat(found)
 
 
 def soft_text(
