@@ -81,7 +81,7 @@ def disturbed(name: str, like: str, line: str, signal: str, lines: int) -> Case:
 
 
 CHAT = "probes=0 restarts=2 iterations=4 pool=6 proposals=4"
-LONG_CHAT = search("chat", "probes=0 restarts=3 iterations=12 proposals=6 polish=false")
+LONG_CHAT = search("chat", "probes=0 restarts=3 iterations=12 proposals=6 polish=false", "--seed 4")
 LONG_CRAFT = search("craft", "budget=1600 population=12")
 LONG_CBBT = search("cbbt", "budget=1000")
 CRAFT_PAPER = "profile=paper budget=80 row=eurosat population=16"
