@@ -129,9 +129,8 @@ def play(root: Path, name: str, kills: list[int]) -> dict[str, Any]:
     os.environ["LLMOPT_CACHE"] = str(home / "cache")
 
     calls.append(log)
-    wanted = config(
-        root, settings={"probes": 0, "restarts": 2, "iterations": 2, "pool": 3, "proposals": 3}
-    )
+    settings = {"probes": 0, "restarts": 2, "iterations": 2, "pool": 3, "proposals": 3}
+    wanted = config(root, seed=6, settings=settings)
     wanted = type(wanted).make({**vars(wanted), "runs": str(home / "runs")})
 
     def sitting(last: int) -> Callable[[], None]:

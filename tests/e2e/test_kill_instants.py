@@ -18,7 +18,7 @@ from llmopt.spend.journal import read_journal
 
 TESTS = Path(__file__).resolve().parents[1]
 # The first and the last instants, and some between.
-FEW = [0.0, 0.01, 0.17, 0.36, 0.55, 0.71, 0.93, 0.985, 0.999]
+FEW = [0.0, 0.01, 0.17, 0.33, 0.51, 0.71, 0.93, 0.985, 0.999]
 
 
 def play(root: Path, points: list[str]) -> list[dict[str, Any]]:
