@@ -39,6 +39,7 @@ from llmopt.vision.text_engine.device import wide  # noqa: E402
 from llmopt.vision.text_engine.engine import TextEngine  # noqa: E402
 from llmopt.vision.vocabulary import Vocabulary  # noqa: E402
 
+_IN_CACHE = 16  # images
 _DTYPES = {
     "fp64": torch.float64,
     "fp32": torch.float32,
@@ -60,9 +61,9 @@ class OpenClipBlackBox(BlackBox):
         precision: ``auto`` (fp32 on CPU, fp16 on GPU; fp64 for ``shapes-tiny``, fp32 on MPS, which
             has no fp64), ``full`` (the same, but fp32 on GPU), ``fp64`` (on any machine the same
             features to the last bit of float32), ``fp32``, ``fp16``, ``bf16``.
-        batch_size: images encoded at a time; None is 256 on a GPU and 64 on a CPU, or 16 where the
-            tower is convolutional: its activations then stay in the processor's cache. Halved, and
-            remembered, when the memory of the device does not suffice.
+        batch_size: images encoded at a time; None is 256 on a GPU and 16 on a CPU, whose cache then
+            holds the activations, or 64 of the embedded model's small ones. Halved, and remembered,
+            when the memory of the device does not suffice.
 
     Raises:
         ModelError: the model or its weights are unknown, missing, truncated or do not fit.
@@ -84,7 +85,7 @@ class OpenClipBlackBox(BlackBox):
         self._name, self._pretrained = name, pretrained
         model, self._preprocess, self._tokenizer = load_model(name, pretrained, self.precision)
         self._format = _format(model, self.precision, on_gpu)
-        in_cache = 16 if self._format is torch.channels_last else 64
+        in_cache = 64 if name == shapes_tiny.NAME else _IN_CACHE
         self._batch = Portion(batch_size or (256 if on_gpu else in_cache), 1, "image")
         with self._able_to_compute():
             self._model = model.eval().requires_grad_(False)
