@@ -334,6 +334,6 @@ def test_what_gains_nothing_lies_as_it_did(vit: str) -> None:
         assert openclip._format(model, name, on_gpu) is expected
 
 
-def test_a_given_batch_size_holds() -> None:
-    assert OpenClipBlackBox(device="cpu", precision="bf16")._batch.size == 16
-    assert OpenClipBlackBox(device="cpu", precision="bf16", batch_size=3)._batch.size == 3
+def test_a_given_batch_size_holds(vit: str) -> None:
+    assert OpenClipBlackBox(vit, device="cpu")._batch.size == 16
+    assert OpenClipBlackBox(vit, device="cpu", batch_size=3)._batch.size == 3
