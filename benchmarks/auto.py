@@ -11,7 +11,8 @@ the built-in rewriter, which does not know what things look like: no description
 search runs once; its result is measured as it is and with ``--head auto`` on it. Optimizers with a
 head of their own search once more without it. Runs are kept in the results and not repeated, but
 with ``--again``. ``--large CLASSES`` measures ``auto`` on so many with 60 descriptions each,
-behind a text tower of the size of ViT-B-32's with random weights.
+behind a text tower of the size of ViT-B-32's with random weights. Each row says at which commit
+it was measured.
 
 Writes ``benchmarks/results/auto.json`` and ``.md``.
 """
@@ -25,10 +26,12 @@ import os
 import resource
 import shlex
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,7 +58,7 @@ from llmopt.vision.openclip import OpenClipBlackBox
 RESULTS = Path(__file__).parent / "results" / "auto.json"
 FIELDS = (
     "arm", "world", "shots", "seed", "start", "bare", "headed", "head", "queries", "calls",
-    "seconds", "kept",
+    "seconds", "kept", "commit",
 )  # fmt: skip
 Row = dict[str, Any]
 
@@ -161,7 +164,14 @@ def runs(
             headless = make_optimizer(kind, given, head="auto")
             row |= {k: v for k, v in measure(box, headless, task, test).items() if "head" in k}
         where = {"arm": arm, "world": world, "shots": shots, "seed": seed}
-        yield [(where | row)[name] for name in FIELDS]
+        yield [(where | row | {"commit": commit()})[name] for name in FIELDS]
+
+
+@cache
+def commit() -> str:
+    """What this is run at."""
+    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return told.stdout.strip()
 
 
 def measure(
@@ -279,10 +289,23 @@ def write(out: Path, found: dict[str, Any]) -> None:
     lines = ["# Everything in one search", "", *(f"- `{one}`" for one in found["commands"])]
     lines += ["", *found["notes"], ""]
     if rows:
+        lines += [*measured_at(rows), ""]
         lines += [*overview(rows), *by_world(rows), *same_runs(rows), *ablation(rows)]
     if found["large"]:
         lines += many_classes(found["large"])
     out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def measured_at(rows: list[Row]) -> Iterator[str]:
+    """How many runs of what were measured at which commit."""
+    for told in sorted({row["commit"] for row in rows}):
+        some = [row for row in rows if row["commit"] == told]
+        arms, worlds, shots, seeds = (
+            ", ".join(map(str, sorted({row[name] for row in some})))
+            for name in ("arm", "world", "shots", "seed")
+        )
+        yield f"- {f'`{told}`' if told else 'before commits were noted'}: {len(some)} runs, of"
+        yield f"  {arms}; on {worlds}; shots {shots}; seeds {seeds}"
 
 
 def where(row: Row) -> tuple[Any, ...]:
