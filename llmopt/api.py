@@ -195,7 +195,7 @@ def compare(
         shots, seeds: sides of the grid.
         equal: hold all arms to one cap of this currency.
         published: set published figures beside.
-        engine: ``local``, or an engine of :mod:`llmopt.sweep`.
+        engine: ``local``, ``ray`` or ``slurm``, or an engine, such as ``SlurmEngine(jobs=8)``.
         jobs: runs at a time; ``auto`` as many as share this machine well.
         max_total: caps over the whole grid, such as ``{"usd": 5}``; names as in ``max_usd``.
         status: show what is there, and run nothing; ``status`` of the result tells of each cell.
@@ -209,13 +209,13 @@ def compare(
         LlmoptError: nothing could be run. What failed beside what did not is in ``failed``.
     """
     from llmopt.comparison.run import compare_runs
-    from llmopt.sweep.engines import choose_engine
+    from llmopt.sweep.engines import Workers, choose_engine
     from llmopt.sweep.purse import total_caps
 
     base = config_of(config, options)
     with _watching(callbacks, progress) as watch:
         sides = optimizers, datasets or [base.dataset], shots, seeds
-        workers, totals = choose_engine(engine, jobs), total_caps(max_total or {})
+        workers, totals = choose_engine(engine, Workers(jobs)), total_caps(max_total or {})
         return compare_runs(
             base, *sides, equal, published, workers, watch, metric, totals,
             run=not status, follow=follow,
@@ -253,7 +253,7 @@ def reproduce(
     from llmopt.reproduction.choice import Choice
     from llmopt.reproduction.run import reproduce as reproduced
     from llmopt.reproduction.spec import read_table
-    from llmopt.sweep.engines import choose_engine
+    from llmopt.sweep.engines import Workers, choose_engine
     from llmopt.sweep.purse import total_caps
 
     part = {
@@ -262,7 +262,7 @@ def reproduce(
     }
     choice = Choice(read_table(table), part, texts(options))
     with _watching(callbacks, progress) as watch:
-        workers, totals = choose_engine(engine, jobs), total_caps(max_total or {})
+        workers, totals = choose_engine(engine, Workers(jobs)), total_caps(max_total or {})
         return reproduced(choice, workers, watch, totals, run=not status)
 
 

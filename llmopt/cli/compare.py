@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command()(compare)
 
 
+@g.takes_workers
 @o.takes_config(without=("settings", "head", "head_views", "init_from"))
 def compare(
     *,
@@ -67,8 +68,7 @@ def compare(
             help="top1, top5, mean_per_class_recall, macro_f1, ece (calibration error).",
         ),
     ] = "top1",
-    engine: g.Engine = "local",
-    jobs: g.Jobs = "1",
+    workers: g.Chosen,
     max_total: g.MaxTotal = None,
     status: g.StatusOnly = False,
     follow: g.Following = False,
@@ -100,9 +100,10 @@ def compare(
     from llmopt.comparison.grid import parse_numbers
     from llmopt.live import watching
     from llmopt.runs.config import parse_assignments
-    from llmopt.sweep.engines import choose_engine, parse_jobs
     from llmopt.tables import choose, pick
 
+    if workers.shown(config.runs):
+        return
     format = "json" if json else format
     _check(format)
     shown = pick(columns, render.COLUMNS)
@@ -115,7 +116,7 @@ def compare(
             seeds=parse_numbers(seed, "seed"),
             equal=equal,
             published=published,
-            engine=choose_engine(engine, parse_jobs(jobs)),
+            engine=workers.engine,
             max_total=parse_assignments(max_total or [], "--max-total"),
             status=status,
             follow=g.follower(status, follow),

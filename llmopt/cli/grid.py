@@ -3,28 +3,139 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from llmopt.cli import options as o
 from llmopt.errors import UNFINISHED
 
 if TYPE_CHECKING:
     from llmopt.comparison.execute import Follow
+    from llmopt.sweep.engine import Engine
     from llmopt.sweep.status import Status
 
 WORKERS: Final = "Workers"
 EVERY: Final = 2.0  # seconds between two views of --follow
 
-Engine = Annotated[
-    str, typer.Option("--engine", rich_help_panel=WORKERS, help="Where runs are made: local.")
-]
-Jobs = Annotated[
-    str,
-    typer.Option(
-        "--jobs", "-j", rich_help_panel=WORKERS, help="Runs at a time; auto: as suits the machine."
-    ),
-]
+_OPTIONS: Final[dict[str, Any]] = {
+    "engine": Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            rich_help_panel=WORKERS,
+            help=r"Where runs are made: local, ray or slurm (a cluster). \[default: local]",
+        ),
+    ],
+    "jobs": Annotated[
+        str | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            rich_help_panel=WORKERS,
+            help=r"Runs at a time; auto: as suits the machine. \[default: 1]",
+        ),
+    ],
+    "worker_cpus": Annotated[
+        float | None,
+        typer.Option("--worker-cpus", rich_help_panel=WORKERS, help="Cores of each worker."),
+    ],
+    "worker_gpus": Annotated[
+        float | None,
+        typer.Option("--worker-gpus", rich_help_panel=WORKERS, help="GPUs of each worker."),
+    ],
+    "worker_memory": Annotated[
+        float | None,
+        typer.Option("--worker-memory", rich_help_panel=WORKERS, help="GiB of each worker."),
+    ],
+    "worker_minutes": Annotated[
+        int | None,
+        typer.Option(
+            "--worker-minutes",
+            min=1,
+            rich_help_panel=WORKERS,
+            help=r"Slurm: until a worker is queued again, and goes on. \[default: 60]",
+        ),
+    ],
+    "ray_address": Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            rich_help_panel=WORKERS,
+            help=r"A Ray cluster that is there, or auto. \[default: one is started here]",
+        ),
+    ],
+    "slurm": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm",
+            rich_help_panel=WORKERS,
+            help="An option of sbatch, KEY=VALUE (partition, account …); repeatable.",
+        ),
+    ],
+    "print_script": Annotated[
+        bool | None,
+        typer.Option(
+            "--print",
+            rich_help_panel=WORKERS,
+            help="Slurm: show what sbatch gets; run nothing.",
+        ),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Where the runs of a command are made.
+
+    Attributes:
+        engine: that makes them.
+        print: only show how.
+    """
+
+    engine: Engine
+    print: bool
+
+    def shown(self, runs: str) -> bool:
+        """Print how the runs below a folder would be made, if that is all that is asked for.
+
+        Raises:
+            ConfigError: the engine has nothing to show.
+        """
+        from llmopt.errors import ConfigError
+        from llmopt.sweep.slurm import SlurmEngine
+
+        if not self.print:
+            return False
+        if not isinstance(self.engine, SlurmEngine):
+            raise ConfigError("--print shows what sbatch is given; it is for --engine slurm")
+        typer.echo(self.engine.script(Path(runs)))
+        return True
+
+
+def takes_workers(command: o.Command) -> o.Command:
+    """Let a command's parameter ``workers`` stand for the options that say where runs are made."""
+    return o.expanded(command, "workers", _OPTIONS, _chosen)
+
+
+def _chosen(told: Mapping[str, Any]) -> Chosen:
+    from llmopt.runs.config import parse_assignments
+    from llmopt.sweep.engine import Resources
+    from llmopt.sweep.engines import Workers, choose_engine, parse_jobs
+
+    workers = Workers(
+        parse_jobs(told["jobs"] or "1"),
+        Resources(*(told[f"worker_{name}"] or 0 for name in ("cpus", "gpus", "memory"))),
+        told["worker_minutes"],
+        parse_assignments(told["slurm"] or [], "--slurm"),
+        told["ray_address"] or "",
+    )
+    return Chosen(choose_engine(told["engine"] or "local", workers), bool(told["print_script"]))
+
+
 MaxTotal = Annotated[
     list[str] | None,
     typer.Option(

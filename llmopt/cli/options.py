@@ -35,7 +35,7 @@ def takes_config(without: Sequence[str] = ()) -> Callable[[Command], Command]:
         names = [name for name in options() if name not in own and name not in without]
         found = {**_of(names), **_FILE}
         in_order = sorted(found, key=lambda name: PANELS.index(_panel(found[name])))
-        return _expanded(command, "config", {name: found[name] for name in in_order}, _config)
+        return expanded(command, "config", {name: found[name] for name in in_order}, _config)
 
     return decorate
 
@@ -47,7 +47,7 @@ def takes_changes(*names: str) -> Callable[[Command], Command]:
     """
 
     def decorate(command: Command) -> Command:
-        return _expanded(command, "changes", _of(names), _given)
+        return expanded(command, "changes", _of(names), _given)
 
     return decorate
 
@@ -82,7 +82,7 @@ def _panel(kind: Any) -> str:
     return panel
 
 
-def _expanded(
+def expanded(
     command: Command, stands: str, shared: Mapping[str, Any], collect: Callable[[Any], Any]
 ) -> Command:
     """A command with options in the place of the parameter that stands for them."""

@@ -101,16 +101,16 @@ def plan(
 
 
 @app.command()
+@g.takes_workers
 @o.takes_changes(*_CHANGES)
 def run(
     table: Name,
     only: Only = None,
-    engine: g.Engine = "local",
-    jobs: g.Jobs = "1",
+    *,
+    workers: g.Chosen,
     max_total: g.MaxTotal = None,
     status: g.StatusOnly = False,
     follow: g.Following = False,
-    *,
     changes: dict[str, Any],
     wide: o.Wide = False,
     columns: o.Columns = "",
@@ -129,18 +129,18 @@ def run(
     from llmopt.reproduction.render import COLUMNS, lines
     from llmopt.reproduction.run import reproduce
     from llmopt.runs.config import parse_assignments
-    from llmopt.sweep.engines import choose_engine, parse_jobs
     from llmopt.sweep.purse import total_caps
     from llmopt.tables import choose, pick
 
     choice = _choice(table, only, changes)
-    workers = choose_engine(engine, parse_jobs(jobs))
+    if workers.shown(choice.base.runs):
+        return
     totals = total_caps(parse_assignments(max_total or [], "--max-total"))
     picked = pick(columns, COLUMNS)
     choose([], COLUMNS, sort=sort, filters=filter or ())  # before anything is run
     with watching(quiet=quiet or json, verbose=verbose) as watch:
         found = reproduce(
-            choice, workers, watch, totals, run=not status, follow=g.follower(status, follow)
+            choice, workers.engine, watch, totals, run=not status, follow=g.follower(status, follow)
         )
     if json:
         print_json(found.to_json())

@@ -258,7 +258,8 @@ def _waves(cells: Sequence[Cell]) -> Iterator[list[int]]:
 def _tell(one: Ended, count: int, total: int, watch: Watch) -> None:
     head = f"[{count}/{total}] {one.job.title}: "
     if one.busy:
-        watch.stage(f"waiting for another process: {one.job.title}")
+        what = "what others may leave of a cap" if one.short else "another process"
+        watch.stage(f"waiting for {what}: {one.job.title}")
     elif one.error is not None:
         watch.warn(f"{head}{one.error}")
     elif one.folder is not None:

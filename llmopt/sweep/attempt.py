@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llmopt.errors import LlmoptError, ModelError, RunFolderInUse
+from llmopt.errors import BudgetTooSmall, LlmoptError, ModelError, RunFolderInUse
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
 from llmopt.spend.events import Watch
@@ -31,7 +31,8 @@ class Ended:
         reused: it was finished before, or by somebody else meanwhile.
         error: why it failed.
         interrupted: the sweep was, before this cell ended.
-        busy: another process is at it, and nothing was done here.
+        busy: it has to wait, and nothing was done here: another process is at it,
+        short: or what is left of a cap may cover it once others are done.
     """
 
     job: Job
@@ -40,6 +41,7 @@ class Ended:
     error: LlmoptError | None = None
     interrupted: bool = False
     busy: bool = False
+    short: bool = False
 
 
 class Attempts:
@@ -47,12 +49,28 @@ class Attempts:
 
     A cell is locked by its key while it is looked up and run, so that of several sweeps at once
     one runs it and the others find it finished.
+
+    Args:
+        known: the runs there are.
+        purse: what all cells of the sweep may spend.
+        watch: told how it goes.
+        sweep: its name, where failures are to be told from earlier ones.
+        patience: seconds to wait where another process is at a cell.
     """
 
-    def __init__(self, known: Known, purse: Purse, watch: Watch) -> None:
+    def __init__(
+        self,
+        known: Known,
+        purse: Purse,
+        watch: Watch,
+        sweep: str = "",
+        patience: float | None = None,
+    ) -> None:
         self._known = known
         self._purse = purse
         self._watch = watch
+        self._sweep = sweep
+        self._patience = PATIENCE if patience is None else patience
         self._boxes: dict[tuple[Any, ...], BlackBox | ModelError] = {}
 
     def run(self, job: Job) -> Ended:
@@ -67,24 +85,34 @@ class Attempts:
                 if folder is not None:
                     with run_folder.locked(folder):
                         pass  # nobody resumes it: worth opening the model
-                self._purse.admit(job, self._known)
-                room.begin()
-                self._watch.stage(job.title)
                 try:
-                    result = self._run(job.config, folder)
-                except LlmoptError as error:
-                    if self._known.find(job.key) is None:
-                        self._purse.give_back(job)
-                    if not isinstance(error, RunFolderInUse):
-                        room.fail(error)
+                    short = not self._purse.admit(job, self._known)
+                except BudgetTooSmall as error:
+                    if self._sweep:  # nobody hears of it otherwise
+                        room.fail(error, self._sweep)
                     raise
+                if not short:
+                    return self._held(job, room, folder)
         except RunFolderInUse:
-            time.sleep(PATIENCE)
-            return Ended(job, busy=True)
+            short = False
         except LlmoptError as error:
             return Ended(job, error=error)
-        interrupted = result["status"] == "interrupted"
-        return Ended(job, Path(result["run"]), interrupted=interrupted)
+        time.sleep(self._patience)
+        return Ended(job, busy=True, short=short)
+
+    def _held(self, job: Job, room: Room, folder: Path | None) -> Ended:
+        """Run a cell that is ours now."""
+        room.begin()
+        self._watch.stage(job.title)
+        try:
+            result = self._run(job.config, folder)
+        except LlmoptError as error:
+            if self._known.find(job.key) is None:
+                self._purse.give_back(job)
+            if not isinstance(error, RunFolderInUse):
+                room.fail(error, self._sweep)
+            raise
+        return Ended(job, Path(result["run"]), interrupted=result["status"] == "interrupted")
 
     def _run(self, config: RunConfig, folder: Path | None) -> dict[str, Any]:
         from llmopt.runs.compose import Given, choose_model, compose

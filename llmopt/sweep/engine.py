@@ -6,9 +6,12 @@ began, and several may work at one sweep.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Final, Protocol
 
+from llmopt.errors import ConfigError
 from llmopt.spend.events import Watch
 from llmopt.sweep.attempt import Ended
 from llmopt.sweep.purse import Purse
@@ -16,6 +19,30 @@ from llmopt.sweep.work import Job, Known
 
 Report = Callable[[Ended], None]
 """Told of each cell that ended, and of each that is busy."""
+
+
+ENDING: Final = "interrupted: ending after the calls in flight (again to stop at once)"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a worker is given; 0 leaves it to the engine.
+
+    Attributes:
+        cpus: cores; parts of one where the engine can do that.
+        gpus: likewise.
+        memory: GiB.
+    """
+
+    cpus: float = 0
+    gpus: float = 0
+    memory: float = 0
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"--worker-{one.name} must be 0 or more, not {value}")
 
 
 class Engine(Protocol):

@@ -22,7 +22,7 @@ from llmopt.errors import INTERRUPTED, ServiceError
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
 from llmopt.sweep.attempt import Attempts, Ended
-from llmopt.sweep.engine import Queue, Report
+from llmopt.sweep.engine import ENDING, Queue, Report
 from llmopt.sweep.purse import Purse
 from llmopt.sweep.room import portable
 from llmopt.sweep.work import Job, Known
@@ -96,7 +96,7 @@ def _spread(
                     place = workers.index(worker)
                     workers[place : place + 1] = [hire(place)] if queue else []
     except KeyboardInterrupt:
-        watch.note("interrupted: ending after the calls in flight (again to stop at once)")
+        watch.note(ENDING)
         for worker in workers:
             worker.stop()
         while any(worker.job for worker in workers):

@@ -17,7 +17,7 @@ from filelock import FileLock
 from llmopt.errors import BudgetTooSmall, ConfigError, nearest
 from llmopt.spend.currency import CAPS, amount
 from llmopt.spend.files import keeping
-from llmopt.sweep.room import CELLS
+from llmopt.sweep.room import CELLS, Room
 from llmopt.sweep.work import Amounts, Job, Known
 
 _FILE: Final = "begun"
@@ -41,28 +41,39 @@ class Purse:
     caps: Amounts = field(default_factory=dict)
     most: Mapping[str, Amounts] = field(default_factory=dict)
 
-    def admit(self, job: Job, known: Known) -> None:
-        """Put aside what a cell may spend; nothing where that was done before.
+    def admit(self, job: Job, known: Known) -> bool:
+        """Put aside what a cell may spend, once; whether that can be done now.
+
+        It cannot where that is more than is left while others run, which may turn out to take less.
 
         Raises:
-            BudgetTooSmall: it is more than is left.
+            BudgetTooSmall: it is more than is left, whatever they take.
         """
         if not self.caps:
-            return
+            return True
         with self._held():
             begun = self._begun()
             if job.key in begun:
-                return
+                return True
             known.refresh()
             spent = self._sum(known, begun)
-            for name, cap in self.caps.items():
-                if spent[name] + job.most[name] > cap + _SLACK:
-                    raise BudgetTooSmall(
-                        f"not begun: what is left of {_told(name, cap)} for the whole grid does "
-                        f"not cover the {_told(name, job.most[name])} that this run may take; "
-                        f"raise --max-total, or lower {CAPS[name].flag}"
-                    )
-            self._note("+", job)
+            if self._lacking(job, spent) is None:
+                self._note("+", job)
+                return True
+            running = {k for k in begun if Room(self.root, k).worker() is not None}
+            settled = self._sum(known, begun - running)
+        if (name := self._lacking(job, settled)) is None:
+            return False
+        raise BudgetTooSmall(
+            f"not begun: what is left of {_told(name, self.caps[name])} for the whole grid does "
+            f"not cover the {_told(name, job.most[name])} that this run may take; raise "
+            f"--max-total, or lower {CAPS[name].flag}"
+        )
+
+    def _lacking(self, job: Job, spent: Amounts) -> str | None:
+        """A cap that does not cover a cell beside what is spent."""
+        over = (n for n, cap in self.caps.items() if spent[n] + job.most[n] > cap + _SLACK)
+        return next(over, None)
 
     def give_back(self, job: Job) -> None:
         """What was put aside, of a cell that has spent nothing."""

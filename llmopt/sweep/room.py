@@ -74,9 +74,10 @@ class Room:
         self.forget()
         self._write(_WORKER, {"host": host or socket.gethostname(), "since": time.time()})
 
-    def fail(self, error: LlmoptError) -> None:
-        """Keep why it failed until somebody runs it again."""
-        self._write(_FAILED, {"error": str(error)[:_LONGEST], "code": error.exit_code})
+    def fail(self, error: LlmoptError, sweep: str = "") -> None:
+        """Keep why it failed, and in which sweep, until somebody runs it again."""
+        told = {"error": str(error)[:_LONGEST], "code": error.exit_code, "sweep": sweep}
+        self._write(_FAILED, told)
 
     def forget(self) -> None:
         """Nothing is known against it any more."""
@@ -97,10 +98,12 @@ class Room:
         except RunFolderInUse:
             return found
 
-    def error(self) -> LlmoptError | None:
-        """Why it failed; None where it did not, or nobody can read why."""
+    def error(self, sweep: str | None = None) -> LlmoptError | None:
+        """Why it failed, in this sweep or any; None if it did not, or nobody can read why."""
         try:
             kept = self._read(_FAILED)
+            if sweep is not None and kept["sweep"] != sweep:
+                return None
             error, code = LlmoptError(str(kept["error"])[:_LONGEST]), int(kept["code"])
         except _WRONG:
             return None

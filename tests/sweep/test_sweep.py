@@ -13,8 +13,9 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from fuzz import fuzz
-from paper_runs import paper_run, reconfigure
+from paper_runs import paper_run
 from typer.testing import CliRunner
+from written import SPENT, Runs, written_runs
 
 import llmopt
 from llmopt.cli.app import app
@@ -27,49 +28,20 @@ from llmopt.errors import (
     LlmoptError,
     ServiceError,
 )
-from llmopt.runs import engine
 from llmopt.runs import folder as run_folder
-from llmopt.runs.compose import ModelChoice, Setup, compose
+from llmopt.runs.compose import compose
 from llmopt.runs.config import RunConfig
 from llmopt.runs.same import key
 from llmopt.spend.events import Watch
 from llmopt.sweep.attempt import Ended
 from llmopt.sweep.engine import Queue, Report
-from llmopt.sweep.engines import choose_engine, parse_jobs
+from llmopt.sweep.engines import Workers, choose_engine, parse_jobs
 from llmopt.sweep.local import LocalEngine
 from llmopt.sweep.purse import Purse, total_caps
 from llmopt.sweep.room import CELLS, Room
 from llmopt.sweep.work import Job, Known, grouped
 
-SPENT = 100
-
-
-class Runs:
-    """Writes runs in place of the engine."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.fails: set[int] = set()
-        self.started: list[RunConfig] = []
-
-    def start(self, setup: Setup, watch: Watch) -> dict[str, Any]:
-        config = setup.config
-        if config.seed in self.fails:
-            raise ServiceError("the service is gone")
-        self.started.append(config)
-        folder = paper_run(
-            self.root, optimizer=config.optimizer, seed=config.seed, spent={"text_encodings": SPENT}
-        )
-        reconfigure(folder, config.to_toml())
-        return {"status": "complete", "run": str(folder)}
-
-
-@pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    runs = Runs(tmp_path)
-    monkeypatch.setattr(engine, "start", runs.start)
-    monkeypatch.setattr(ModelChoice, "open", lambda self, watch: object())
-    return runs
+runs = written_runs
 
 
 def cells(root: Path, seeds: Sequence[int] = (1, 2, 3), *arms: str, **options: Any) -> list[Cell]:
@@ -145,8 +117,11 @@ def test_what_others_began_counts_until_it_is_done(runs: Runs, tmp_path: Path) -
     with pytest.raises(BudgetTooSmall):
         purse.admit(two, known)
     assert purse.spent(known) == {"queries": 60}
+    with Room(tmp_path, one.key).locked():
+        Room(tmp_path, one.key).begin()
+        assert not purse.admit(two, known)  # it may come to less
     purse.give_back(one)
-    purse.admit(two, known)
+    assert purse.admit(two, known)
     with (tmp_path / CELLS / "begun").open("a") as file:
         file.write("+torn")
     assert purse.spent(known) == {"queries": 60}
@@ -246,12 +221,12 @@ def test_runs_that_came_since_are_known(tmp_path: Path) -> None:
 
 def test_engines_and_numbers_of_jobs_are_told_apart() -> None:
     assert parse_jobs("auto") == "auto"
-    assert choose_engine("local", parse_jobs("3")) == LocalEngine(3)
+    assert choose_engine("local", Workers(parse_jobs("3"))) == LocalEngine(3)
     for text in ("0", "-1", "many", "1.5", "٣"):
         with pytest.raises(ConfigError, match="or auto"):
             parse_jobs(text)
     with pytest.raises(ConfigError, match="did you mean 'local'"):
-        choose_engine("locally", 1)
+        choose_engine("locally", Workers())
 
 
 def test_any_object_can_be_an_engine(runs: Runs, tmp_path: Path) -> None:
