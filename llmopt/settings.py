@@ -135,11 +135,10 @@ def _plain(value: Any, hint: Any) -> Any:
 
     True is no number here, paths are texts, and the numbers of NumPy are numbers.
     """
-    allowed = list(types_of(hint))
-    if isinstance(value, str) and value.strip().lower() == "none" and type(None) in allowed:
+    if isinstance(value, str) and value.strip().lower() == "none" and type(None) in types_of(hint):
         return None
     if isinstance(value, bool):
-        return value if bool in allowed else [value]
+        return value if bool in types_of(hint) else [value]
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):

@@ -198,7 +198,7 @@ class _Resolver:
     def __call__(self, config: RunConfig) -> tuple[RunConfig, Amounts]:
         from llmopt.runs.compose import compose
 
-        alike = repr(dataclasses.replace(config, seed=1, shots=1))
+        alike = repr([item for item in vars(config).items() if item[0] not in ("seed", "shots")])
         seen = self._seen.get(alike)
         if seen is None or seen[1] < config.shots:
             setup = compose(config)

@@ -165,10 +165,18 @@ def make_grid(
                 f"arm '{arm.name}' starts after '{arm.after}'{nearest(arm.after, names)}, "
                 "which is not among the arms"
             )
+    ordered = list(_ordered(arms))
     return [
-        Cell(arm, arm.config(dataclasses.replace(base, dataset=d, shots=n, seed=s)))
-        for d, n, s, arm in itertools.product(datasets, shots, seeds, _ordered(arms))
+        Cell(arm, dataclasses.replace(config, shots=n, seed=s))
+        for d in datasets
+        for n, s, (arm, config) in itertools.product(shots, seeds, _configs(base, ordered, d))
     ]
+
+
+def _configs(base: RunConfig, arms: Iterable[Arm], dataset: str) -> list[tuple[Arm, RunConfig]]:
+    """Each arm with its config on a data set."""
+    here = dataclasses.replace(base, dataset=dataset)
+    return [(arm, arm.config(here)) for arm in arms]
 
 
 def hold_equal(cells: Sequence[Cell], currency: str) -> tuple[list[Cell], str]:

@@ -99,8 +99,7 @@ def read_record(folder: Path, arm: str | None = None) -> Record:
     Raises:
         RunFolderError: it is not finished, was not measured on test images, or is damaged.
     """
-    result = run_folder.read_result(folder)
-    config = run_folder.read_run_config(folder)
+    config, result = run_folder.read_run(folder)
     path = folder / run_folder.PREDICTIONS
     if not path.is_file():
         why, way_out = "it was interrupted", f"go on with 'llmopt resume {folder}'"

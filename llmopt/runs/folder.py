@@ -234,12 +234,21 @@ def read_result(folder: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: the folder has none yet, or it is damaged.
     """
-    read_run_config(folder)
+    return read_run(folder)[1]
+
+
+def read_run(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
+    """The config and the result of a finished run.
+
+    Raises:
+        RunFolderError: as :func:`read_run_config` and :func:`read_result`.
+    """
+    config = read_run_config(folder)
     path = folder / RESULT
     if not path.is_file():
         raise RunFolderError(f"run {folder} is not finished; go on with 'llmopt resume {folder}'")
     try:
-        return stored.read(path, stored.Result)
+        return config, stored.read(path, stored.Result)
     except (OSError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged ({error}); delete it and run 'llmopt resume {folder}', "

@@ -81,10 +81,10 @@ def _indexed(root: Path, *, asked: bool = False) -> list[tuple[RunSummary, Line]
 
 def _asked(folder: Path) -> dict[str, Any]:
     try:
-        asked: dict[str, Any] = {"key": key(run_folder.read_run_config(folder))}
-        if (folder / run_folder.RESULT).is_file():
-            asked["seconds"] = run_folder.read_result(folder)["seconds"]["total"]
-        return asked
+        if not (folder / run_folder.RESULT).is_file():
+            return {"key": key(run_folder.read_run_config(folder))}
+        config, result = run_folder.read_run(folder)
+        return {"key": key(config), "seconds": result["seconds"]["total"]}
     except LlmoptError:
         return {}  # damaged, or of another version
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -133,10 +134,12 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         raise ConfigError(
             f"there is no Ray cluster at '{address or 'this machine'}': {error}; see --ray-address"
         ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    # Ray prints what its nodes say, where a result may be read by a machine.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager
