@@ -207,6 +207,7 @@ def test_soft_prompts_and_heads_are_exported_and_loaded(
         assert np.abs(loaded.decision_function(images.images) - ours).max() < 1e-3
     with pytest.raises(RunFolderError, match="use --format safetensors --out FILE"):
         export(paper_run(tmp_path, predictor=soft), "txt")
-    exported = export(paper_run(tmp_path, predictor=HeadedPredictor(text, bias)), "txt")
+    headed = paper_run(tmp_path, predictor=HeadedPredictor(text, bias), classnames=SHAPES)
+    exported = export(headed, "txt")
     assert exported.files["prompts.txt"] == b"a small {}.\n"
     assert "has a head as well" in exported.warnings[0]
