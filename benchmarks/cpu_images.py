@@ -323,7 +323,7 @@ def markdown(data: dict[str, Any]) -> str:
         "",
         "`llmopt run --dataset caltech101 --shots 1 --optimizer chat --llm builtin` behind towers "
         "with random weights. *Before*: fp32, pixels and weights as they come, 64 images at a "
-        "time. Since then: channels last and 16 images at a time where the tower is convolutional, "
+        "time. Since then: 16 images at a time, channels last where the tower is convolutional, "
         "packed bf16 weights for text, `--precision auto`. Seconds of the processor, imports "
         "included, which others on the machine hardly change.",
         "",

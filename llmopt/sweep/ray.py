@@ -26,7 +26,7 @@ from llmopt.errors import ConfigError, LlmoptError, RunFolderInUse, ServiceError
 from llmopt.spend.events import Watch
 from llmopt.spend.files import keeping, write_text
 from llmopt.sweep.attempt import PATIENCE, Ended
-from llmopt.sweep.engine import Queue, Report, Resources
+from llmopt.sweep.engine import ENDING, Queue, Report, Resources
 from llmopt.sweep.parcel import pack, unpack
 from llmopt.sweep.purse import Purse
 from llmopt.sweep.ray_worker import Answer, Place, Worker
@@ -207,9 +207,7 @@ class _Sweep:
                         self._give(hand)
                 self._listen()
         except KeyboardInterrupt:
-            self._watch.note(
-                "interrupted: ending after the calls in flight (again to stop at once)"
-            )
+            self._watch.note(ENDING)
             self._stop()
             raise
         finally:

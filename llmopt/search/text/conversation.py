@@ -239,8 +239,9 @@ class Conversation:
     def _word(self, word: Word) -> str:
         if not self.scores:
             return f"* {word.text}"
-        accuracy = f"accuracy {100 * word.accuracy:.1f}%"
-        return f"* {word.text}: {word.change:+.2f} ± {word.error:.2f}, {accuracy}"
+        alone = "" if word.accuracy is None else f", accuracy {100 * word.accuracy:.1f}%"
+        others = f", always beside {', '.join(word.beside)}" if word.beside else ""
+        return f"* {word.text}: {word.change:+.2f} ± {word.error:.2f}{alone}{others}"
 
 
 _PLACES = ("opening", "before {}", "after {}", "after a comma", "anywhere")

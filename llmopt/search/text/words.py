@@ -45,17 +45,19 @@ class Word:
         text: as in the bank of probes (``small {}``), or a word alone.
         change: in mean log-likelihood, nats, against the same sentence without it.
         error: paired standard error of that.
-        accuracy: of the shortest template that has it.
+        accuracy: of the template that differs from the start in it alone; None if none was tried.
         tried: templates that have it.
         effects: (N,) change on each image.
+        beside: words that were in the very same templates: which of them did it is not known.
     """
 
     text: str
     change: float
     error: float
-    accuracy: float
+    accuracy: float | None
     tried: int
     effects: npt.NDArray[np.float64] = field(repr=False, compare=False)
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ class Words:
     Attributes:
         helped: the most helpful first.
         hurt: the most harmful first.
-        opposite: those of ``hurt`` with which hardly an image is right: what they say is wrong, so
-            the opposite may be true.
+        opposite: those of ``hurt`` with which alone hardly an image is right: what they say is
+            wrong, so the opposite may be true.
         unsure: words whose effect, if they have one, is not beyond its error.
         unknown: words with the very same scores, which the model may not know.
         dropped: words of templates that were clearly not among the best on a few images.
@@ -116,9 +118,15 @@ def word_table(
     errors = effects.std(axis=1, ddof=1) / np.sqrt(images) if images > 1 else np.abs(changes)
     means, spreads = (settled(values) for values in posterior(changes, errors))
 
+    together: dict[bytes, list[str]] = defaultdict(list)
+    for text in texts:
+        together[x[:, place[text]].tobytes()].append(text)
     shortest: dict[str, Scored] = {}
+    alone: dict[str, Scored] = {}
     tried: dict[str, int] = defaultdict(int)
     for one, present in zip(rows, found, strict=True):
+        if len(present ^ had) == 1:
+            alone |= dict.fromkeys(present - had, one)
         for text in present:
             tried[text] += 1
             if text not in shortest or one.template.length < shortest[text].template.length:
@@ -127,8 +135,9 @@ def word_table(
     def word(text: str) -> Word:
         n = place[text]
         change, error = (round(float(value), 2) + 0.0 for value in (changes[n], errors[n]))
-        accuracy = shortest[text].accuracy
-        return Word(text, change, error, accuracy, tried[text], settled(effects[n]))
+        accuracy = alone[text].accuracy if text in alone else None
+        beside = tuple(one for one in together[x[:, n].tobytes()] if one != text)
+        return Word(text, change, error, accuracy, tried[text], settled(effects[n]), beside)
 
     unknown = _tied(texts, shortest, start)
     told = [text for text in texts if text not in unknown]
@@ -140,7 +149,7 @@ def word_table(
     return Words(
         helped,
         hurt,
-        tuple(one.text for one in hurt if one.accuracy <= low),
+        tuple(one.text for one in hurt if one.accuracy is not None and one.accuracy <= low),
         tuple(text for text in told if not sure[text]),
         unknown,
         left,

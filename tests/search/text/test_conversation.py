@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,14 @@ def test_words_without_figures_stand_under_what_they_did() -> None:
         "can't tell from noise:": ("odd",),
     }.items():
         assert f"{title}\n* before {{}}: {'; '.join(names)}\n" in text
+
+
+def test_words_that_were_never_apart_are_said_to_be() -> None:
+    pair = replace(word("huge", -0.6), accuracy=None, beside=("little", "sunset"))
+    text = said(
+        Conversation(NAMES).turn("explore", 8, Known(START, [START], Words((), (pair,))))[1:]
+    )
+    assert "Words that hurt:\n* huge: -0.60 ± 0.05, always beside little, sunset\n" in text
 
 
 def test_parts_that_are_empty_leave_no_trace() -> None:

@@ -159,6 +159,21 @@ def test_a_word_is_judged_against_the_same_sentence_without_it() -> None:
     assert table.unsure == ("old {}",)
 
 
+def test_words_that_were_never_apart_are_told_as_such() -> None:
+    bad, good = [-8.0, -8.1, -7.9, -8.0], [-0.2, -0.3, -0.1, -0.2]
+    rows = [START, scored("a photo of a huge little {}.", bad)]
+    rows.append(scored("a photo of a wee {}.", good))
+    table = word_table(rows, START, 3)
+    found = {word.text: (word.accuracy, word.beside) for word in (*table.helped, *table.hurt)}
+    assert found == {"wee": (1.0, ()), "huge": (None, ("little",)), "little": (None, ("huge",))}
+    assert not table.opposite  # nobody has seen what either does alone
+    apart = word_table([*rows, scored("a photo of a little {}.", good)], START, 3)
+    assert [(word.text, word.beside) for word in apart.hurt] == [("huge", ())]
+    assert not apart.opposite
+    alone = word_table([*rows, scored("a photo of a huge {}.", bad)], START, 3)
+    assert alone.opposite == ("huge",)
+
+
 def test_a_word_takes_no_credit_from_one_that_was_tried_alone() -> None:
     start = scored("a photo of a {}.", [-2.0, -2.1, -1.9, -2.0])
     good = [-1.0, -1.1, -0.9, -1.05]
