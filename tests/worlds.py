@@ -15,7 +15,7 @@ from llmopt.runs.config import RunConfig
 COMMAND = (sys.executable, "-c", "from llmopt.cli.app import main; main()")
 """Begins the command line of ``llmopt``, for tests that need the process itself."""
 
-SMALL = {"probes": 0, "restarts": 2, "iterations": 3, "pool": 5, "proposals": 3}
+SMALL = {"probes": 0, "restarts": 2, "iterations": 3, "pool": 7, "proposals": 3}
 """Settings of ``chat`` that make a run of a few hundred milliseconds."""
 
 
