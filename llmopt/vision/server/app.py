@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StrictInt, StringConstraints
 from starlette.exceptions import HTTPException
 
 from llmopt._version import __version__
@@ -49,7 +49,7 @@ class Array(BaseModel):
     """Numbers: base64 of little-endian bytes."""
 
     dtype: str
-    shape: Annotated[list[int], Field(max_length=4)]
+    shape: Annotated[list[StrictInt], Field(max_length=4)]
     data: str
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictInt
 
 from llmopt.task import FloatArray
 from llmopt.vision.base import Access
@@ -66,7 +66,7 @@ class Embeddings(BaseModel):
     modality: Literal["text", "image"] = "text"
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = None
+    dimensions: StrictInt | None = None
 
     def items(self) -> list[Item]:
         """What is to be embedded, in order."""
@@ -89,7 +89,7 @@ class Embed(BaseModel):
     texts: list[str] | None = None
     images: list[str] | None = None
     embedding_types: list[Literal["float"]] | None = None
-    output_dimension: int | None = None
+    output_dimension: StrictInt | None = None
 
     def items(self) -> list[Item]:
         """What is to be embedded, in order."""

@@ -27,6 +27,7 @@ def test_its_page_holds(examples: int) -> None:
             max_examples=examples,
             deadline=timedelta(seconds=5),
             database=None,
+            derandomize=examples < 100,
             suppress_health_check=list(HealthCheck),
         )
         @given(case=cases)

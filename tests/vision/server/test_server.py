@@ -263,6 +263,10 @@ def test_texts_and_images_come_back_in_order(url: str, picture: str) -> None:
         ("/v1/embeddings", {"input": ["http://169.254.169.254/"], "modality": "image"}),
         ("/v1/embeddings", {"input": ["file:///etc/passwd"], "modality": "image"}),
         ("/v1/embeddings", {"input": ["a"], "dimensions": 3}),
+        ("/v1/embeddings", {"input": ["a"], "dimensions": False}),
+        ("/v2/embed", {"texts": ["a"], "output_dimension": "0"}),
+        ("/soft", {"contexts": {"dtype": "float32", "shape": [True, 1, 1], "data": "AAAAAA=="},
+                   "classnames": ["a"]}),
         ("/v2/embed", {"images": ["data:text/plain,abc"]}),
         ("/zero-shot-image-classification", {"inputs": "x", "parameters": {}}),
         (
