@@ -91,8 +91,13 @@ def _model() -> Check:
 
 def _cache() -> Check:
     from llmopt.spend.files import default_cache_dir
+    from llmopt.vision.feature_cache import SIZE_VARIABLE, most_bytes
 
     folder = default_cache_dir()
+    try:
+        most = most_bytes()
+    except LlmoptError as error:
+        return Check("feature cache", False, str(error), f"set {SIZE_VARIABLE} to a size")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -104,8 +109,9 @@ def _cache() -> Check:
             f"{folder} cannot be written ({error.strerror}): images are encoded anew in every run",
             "set LLMOPT_CACHE to a folder you can write",
         )
-    size = sum(f.stat().st_size for f in folder.rglob("*.safetensors"))
-    return Check("feature cache", True, f"{folder}, {size / 2**20:.0f} MiB")
+    size = sum(f.stat().st_size for f in (folder / "features").rglob("*.safetensors"))
+    share = f"{size / 2**20:.0f} of at most {most / 2**20:.0f} MiB"
+    return Check("feature cache", True, f"{folder}, {share}")
 
 
 def _keys() -> list[Check]:

@@ -107,6 +107,14 @@ def test_every_kind_of_plug_in_is_looked_at() -> None:
         assert f"llmopt.{kind}" in groups
 
 
+def test_a_size_of_the_cache_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLMOPT_CACHE_SIZE", "plenty")
+    cache = by_name(examine(tmp_path))["feature cache"]
+    assert not cache.ok
+    assert "'plenty'" in cache.found
+    assert "LLMOPT_CACHE_SIZE" in cache.remedy
+
+
 def test_it_leaves_no_file(tmp_path: Path, cache_dir: Path) -> None:
     examine(tmp_path)
     assert list(tmp_path.iterdir()) == list(cache_dir.iterdir()) == []

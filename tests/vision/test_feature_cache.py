@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +16,13 @@ from fuzz import fuzz
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from llmopt.errors import ConfigError
 from llmopt.images import Image
 from llmopt.spend.files import default_cache_dir, read_arrays, write_arrays
 from llmopt.testing.world import FakeBox, pictures
 from llmopt.vision import feature_cache
 from llmopt.vision.base import BoxInfo
-from llmopt.vision.feature_cache import FeatureCache
+from llmopt.vision.feature_cache import SIZE_VARIABLE, FeatureCache, most_bytes
 
 IMAGES = pictures("train", 2).images
 EXPECTED = FakeBox().image_features(IMAGES)
@@ -190,6 +196,114 @@ def test_a_run_killed_half_way_keeps_its_whole_shards(
     again = FakeBox()
     np.testing.assert_array_equal(FeatureCache(tmp_path).features(IMAGES, again), EXPECTED)
     assert encoded(again) == len(IMAGES) - 8
+
+
+def test_of_workers_that_need_the_same_images_one_encodes_them(tmp_path: Path) -> None:
+    boxes = [FakeBox() for _ in range(6)]
+    first_is_at_it, others_may = threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        first_is_at_it.set()
+        assert others_may.wait(30)
+
+    boxes[0].before = slowly
+    with ThreadPoolExecutor(len(boxes)) as pool:
+        asked = [pool.submit(FeatureCache(tmp_path).features, IMAGES, boxes[0])]
+        assert first_is_at_it.wait(30)
+        asked += [pool.submit(FeatureCache(tmp_path).features, IMAGES, box) for box in boxes[1:]]
+        # Who needs other images waits for nobody.
+        apart = pictures("test", 2).images
+        FeatureCache(tmp_path).features(apart, other := FakeBox())
+        others_may.set()
+        for one in asked:
+            np.testing.assert_array_equal(one.result(30), EXPECTED)
+    assert [encoded(box) for box in boxes] == [len(IMAGES), 0, 0, 0, 0, 0]
+    assert encoded(other) == len(apart)
+
+
+def test_an_encoding_that_fails_or_dies_holds_nobody_up(tmp_path: Path) -> None:
+    failing = FakeBox()
+    failing.before = lambda: (_ for _ in ()).throw(RuntimeError("the card fell off"))
+    with pytest.raises(RuntimeError, match="fell off"):
+        FeatureCache(tmp_path).features(IMAGES, failing)
+    dying = FakeBox()
+    program = (
+        "import os, sys; from pathlib import Path\n"
+        "from llmopt.testing.world import FakeBox, pictures\n"
+        "from llmopt.vision.feature_cache import FeatureCache\n"
+        "box = FakeBox(); box.before = lambda: os.kill(os.getpid(), 9)\n"
+        "FeatureCache(Path(sys.argv[1])).features(pictures('train', 2).images, box)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert ended.returncode == -9
+    np.testing.assert_array_equal(FeatureCache(tmp_path).features(IMAGES, dying), EXPECTED)
+    assert encoded(dying) == len(IMAGES)
+
+
+def test_who_waits_too_long_encodes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_cache, "_PATIENCE", 0.1)
+    stuck, others_may, box = FakeBox(), threading.Event(), FakeBox()
+    at_it = threading.Event()
+    stuck.before = lambda: (at_it.set(), others_may.wait(30))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(FeatureCache(tmp_path).features, IMAGES, stuck)
+        assert at_it.wait(30)
+        np.testing.assert_array_equal(FeatureCache(tmp_path).features(IMAGES, box), EXPECTED)
+        others_may.set()
+        asked.result(30)
+    assert encoded(box) == len(IMAGES)
+
+
+def test_what_was_read_longest_ago_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [pictures("train", 12).images[i : i + 8] for i in range(0, 32, 8)]
+    for age, group in enumerate(groups[:3]):
+        FeatureCache(tmp_path).features(group, FakeBox())
+        for shard in shards(tmp_path):
+            at = shard.stat().st_mtime - 1000 + age
+            os.utime(shard, (at, at))
+    left = tmp_path / "features" / ("f" * 32) / ".half.safetensors.77.tmp"
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(bytes(100))
+    os.utime(left, (1, 1))
+    FeatureCache(tmp_path).features(groups[0], nothing := FakeBox())
+    size = shards(tmp_path)[0].stat().st_size
+    monkeypatch.setenv(SIZE_VARIABLE, str(3 * size))
+    FeatureCache(tmp_path).features(groups[3], FakeBox())
+    assert (encoded(nothing), left.exists(), len(shards(tmp_path))) == (0, False, 3)
+    boxes = [FakeBox() for _ in groups]
+    monkeypatch.setenv(SIZE_VARIABLE, "1 TB")
+    for group, box in zip(groups, boxes, strict=True):
+        FeatureCache(tmp_path).features(group, box)
+    assert sum(encoded(box) for box in boxes) == 8
+    assert encoded(boxes[0]) == encoded(boxes[3]) == 0
+
+
+def test_a_cache_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SIZE_VARIABLE, "0")
+    for _ in range(2):
+        box = FakeBox()
+        np.testing.assert_array_equal(FeatureCache(tmp_path).features(IMAGES, box), EXPECTED)
+        assert encoded(box) == len(IMAGES)
+    assert not shards(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [("", 20 * 2**30), ("1000", 1000), ("500 MB", 500 * 2**20), ("2g", 2 * 2**30),
+     ("1.5 KiB", 1536), (" 1 tb ", 2**40), ("0", 0)],
+)  # fmt: skip
+def test_sizes(monkeypatch: pytest.MonkeyPatch, given: str, size: int) -> None:
+    monkeypatch.setenv(SIZE_VARIABLE, given)
+    assert most_bytes() == size
+
+
+@pytest.mark.parametrize("given", ["much", "-1", "1e3", "nan", "20 XB", "20 GB 3", "9" * 5000])
+def test_what_is_no_size(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv(SIZE_VARIABLE, given)
+    with pytest.raises(ConfigError, match=f"^{SIZE_VARIABLE} is .*; write a size such as"):
+        most_bytes()
 
 
 def test_progress_counts_what_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
