@@ -26,6 +26,12 @@ def interval(bounds: Any, signed: bool = False) -> str:
     return f"[{100 * bounds[0]:{sign}.1f}, {100 * bounds[1]:{sign}.1f}]"
 
 
+def p_text(value: float, equals: bool = False) -> str:
+    """A p-value to three digits."""
+    text = "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return f"= {text}" if equals and not text.startswith("<") else text
+
+
 def plain(data: Any) -> Any:
     """Dataclasses, paths and tuples as what JSON can hold."""
     if dataclasses.is_dataclass(data) and not isinstance(data, type):

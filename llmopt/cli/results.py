@@ -58,7 +58,9 @@ def export(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, or folders of them.", show_default=False)
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -83,7 +85,9 @@ def report(
     from llmopt.cli.show import print_json
     from llmopt.live import watching
     from llmopt.report.page import build, save, save_pictures
+    from llmopt.runs.folder import each
 
+    runs = each(runs)
     path = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
     pictures: list[Path] = []
     with watching(quiet=json) as watch:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from llmopt.errors import CAP_BROKEN
-from llmopt.figures import interval, percent, points
+from llmopt.figures import interval, p_text, percent, points
 from llmopt.metrics import METRICS
 from llmopt.runs.baselines import LABELS
 from llmopt.runs.told import STAGES, counts, of_classes, stages, unaided
@@ -278,9 +278,7 @@ def print_plan(plan: Plan) -> None:
 
 
 def _p(value: float | None) -> str:
-    if value is None:
-        return "not known"
-    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+    return "not known" if value is None else p_text(value, equals=True)
 
 
 def print_evaluation(found: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from llmopt.comparison.table import SPENDS, Comparison, Pair, Row, Tested
 from llmopt.export.tables import guard
+from llmopt.figures import interval, p_text
 from llmopt.metrics import METRICS
 from llmopt.runs.baselines import LABELS
 from llmopt.spend.currency import amount, label
@@ -52,11 +53,11 @@ COLUMNS: Final[tuple[Column[Row], ...]] = (
     Column("arm", lambda row: clean(row.arm), least=16),
     Column("seeds", lambda row: len(row.seeds), str),
     Column("test", lambda row: 100 * row.value, _percent),
-    Column("test 95 %", lambda row: span(row.interval)),
+    Column("test 95 %", lambda row: interval(row.interval)),
     Column("start", lambda row: 100 * row.start, _percent, rank=2),
     *(Column(label, _baseline(name), _percent, rank=8) for name, label in LABELS.items()),
     Column("gain", lambda row: 100 * row.gain.difference.mean, _points),
-    Column("gain 95 %", lambda row: span(row.gain.difference.interval, signed=True)),
+    Column("gain 95 %", lambda row: interval(row.gain.difference.interval, signed=True)),
     Column("p (Holm)", _p),
     Column("worst seed", lambda row: 100 * row.worst, _percent, rank=4),
     Column("queries", lambda row: row.queries, _count, rank=1),
@@ -96,7 +97,7 @@ def outcome(tested: Tested) -> str:
     """A verdict with its figures."""
     d = tested.difference
     figures = (
-        f"{100 * d.mean:+.1f} points {span(d.interval, signed=True)}, "
+        f"{100 * d.mean:+.1f} points {interval(d.interval, signed=True)}, "
         f"{d.seeds} seed{'s' * (d.seeds > 1)}, p {p_text(tested.adjusted, equals=True)}"
     )
     words = {
@@ -112,18 +113,6 @@ def title(task: tuple[str, int, str], metric: str = "top1") -> str:
     dataset, shots, model = task
     said = f"{clean(dataset)}, {shots}-shot, behind {clean(model)}"
     return said if metric == "top1" else f"{said}: {METRICS[metric].label}, %"
-
-
-def p_text(value: float, equals: bool = False) -> str:
-    """A p-value to three digits."""
-    text = "< 0.001" if value < 0.001 else f"{value:.3f}"
-    return f"= {text}" if equals and not text.startswith("<") else text
-
-
-def span(interval: Sequence[float], signed: bool = False) -> str:
-    """An interval of fractions in per cent."""
-    sign = "+" if signed else ""
-    return f"[{100 * interval[0]:{sign}.1f}, {100 * interval[1]:{sign}.1f}]"
 
 
 def as_json(comparison: Comparison) -> str:

@@ -22,11 +22,11 @@ from markupsafe import Markup
 
 from llmopt._version import __version__
 from llmopt.comparison.records import Record, read_records
-from llmopt.comparison.render import HEADER, cells, sentence, span, spend_table
+from llmopt.comparison.render import HEADER, cells, sentence, spend_table
 from llmopt.comparison.render import title as task_title
 from llmopt.comparison.table import Comparison, Row, compare
 from llmopt.errors import ConfigError, RunFolderError
-from llmopt.figures import percent, points
+from llmopt.figures import interval, p_text, percent, points
 from llmopt.report import charts
 from llmopt.report.changes import FindImages, test_images
 from llmopt.report.charts import Chart
@@ -200,7 +200,7 @@ def _figures(result: Mapping[str, Any]) -> tuple[str, ...]:
         percent(start["test_accuracy"]),
         percent(best["test_accuracy"]),
         points(gain["test_accuracy"]),
-        f"{gain['p_value']:.3f}",
+        p_text(gain["p_value"]),
     )
 
 
@@ -218,11 +218,11 @@ def _of_task(suffix: str, rows: Sequence[Row]) -> list[Chart]:
         return []  # what they would show stands in the table
     gains = [
         (row.arm, f"{100 * row.gain.difference.mean:+.1f}",
-         span(row.gain.difference.interval, signed=True), row.gain.verdict)
+         interval(row.gain.difference.interval, signed=True), row.gain.verdict)
         for row in rows
     ]  # fmt: skip
     costs = [
-        (row.arm, f"{row.queries:,.0f}", f"{100 * row.value:.1f}", span(row.interval))
+        (row.arm, f"{row.queries:,.0f}", f"{100 * row.value:.1f}", interval(row.interval))
         for row in rows
     ]  # fmt: skip
     each = " Small dots are seeds." * any(len(row.seeds) > 1 for row in rows)

@@ -6,7 +6,7 @@ import contextlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +280,12 @@ def find(root: Path) -> list[Path]:
     """All run folders below ``root``, oldest first."""
     configs = sorted(root.glob(f"*/{CONFIG}"))
     return [path.parent for path in sorted(configs, key=lambda path: path.stat().st_mtime)]
+
+
+def each(places: Iterable[Path]) -> list[Path]:
+    """Run folders as they are, and of folders that hold some, all of these."""
+    found: list[Path] = []
+    for place in places:
+        within = [] if (place / CONFIG).exists() else find(place)
+        found += within or [place]
+    return found

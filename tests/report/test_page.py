@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import json
 import math
 import re
 import urllib.parse
@@ -107,6 +108,8 @@ def test_sixty_three_runs_have_a_small_main_page(tmp_path: Path) -> None:
     assert len(page.encode()) < 5_000_000
     assert page.count('class="matrix"') == 3  # 21 sentences each, in one table
     assert page.count("Accuracy and what it cost</figcaption>") == 3
+    contents = [a["href"] for tag, a in Tags(page).found if tag == "a"][1:5]
+    assert contents == ["#task-1", "#task-2", "#task-3", "#runs"]
 
 
 def test_arms_are_a_matrix_of_differences(tmp_path: Path) -> None:
@@ -374,6 +377,18 @@ def test_the_command_line_writes_the_page(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert (run / "report.html").read_text().startswith("<!doctype html>")
     assert list((tmp_path / "png").glob("*.png"))
+
+
+def test_a_folder_of_runs_is_all_of_them(tmp_path: Path) -> None:
+    for seed in range(2):
+        paper_run(tmp_path / "runs", seed=seed)
+    out = tmp_path / "page.html"
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "runs"), "--out", str(out), "--json"])
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(done.output)["runs"]) == 2
+    assert "2 runs compared" in out.read_text()
+    done = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert "is not a run folder" in str(done.exception)
 
 
 @pytest.mark.parametrize(
