@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 INTERRUPTED = 130
 """Exit code of a run stopped by Ctrl-C or SIGTERM; it can be resumed."""
@@ -240,3 +241,8 @@ def nearest(value: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the known word nearest to ``value``, else ``""``."""
     match = difflib.get_close_matches(value, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def seen_from(path: Path) -> str:
+    """``", looked for in /the/current/folder"`` for a relative path, else ``""``."""
+    return "" if path.is_absolute() else f", looked for in {Path.cwd()}"

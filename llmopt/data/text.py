@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from llmopt.errors import DatasetError
+from llmopt.errors import DatasetError, seen_from
 
 
 def read_text(path: Path, what: str) -> str:
@@ -25,7 +25,8 @@ def read_text(path: Path, what: str) -> str:
             raise DatasetError(f"{what} {path} is a folder, a pipe or a device, not a file")
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise DatasetError(f"{what} {path} cannot be read ({error.strerror})") from error
+        why = f"{error.strerror}{seen_from(path)}"
+        raise DatasetError(f"{what} {path} cannot be read ({why})") from error
     except UnicodeDecodeError as error:
         raise DatasetError(
             f"{what} {path} is not text in UTF-8: byte {error.object[error.start]:#04x} at "

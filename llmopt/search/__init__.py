@@ -72,6 +72,12 @@ def make_optimizer(
         ConfigError: an unknown name, profile or setting (the nearest is suggested), a wrong value,
             a setting that the profile does not have, or a head beside the optimizer's own.
     """
+    word, comma, settings_given = name.partition(",")
+    if comma and word in OPTIMIZERS:  # as an arm of a comparison is written
+        raise ConfigError(
+            f"'{name}' is an arm of 'compare'; one optimizer has its settings apart: --optimizer "
+            f"{word} {' '.join(f'--set {one}' for one in settings_given.split(','))}"
+        )
     kind = OPTIMIZERS.get(name)
     asked = dict(given)
     if kind.FORMS:

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from llmopt.errors import ModelError
+from llmopt.errors import ModelError, seen_from
 from llmopt.images import regular
 
 SCHEMAS: Final = ("local-dir:", "hf-hub:")
@@ -229,7 +229,7 @@ def check_model(name: str) -> None:
     schema, _, address = name.partition(":")
     folder = Path(address)
     if schema == "local-dir" and not folder.is_dir():
-        raise ModelError(f"there is no folder {address!r} for model '{name}'")
+        raise ModelError(f"there is no folder {address!r} for model '{name}'{seen_from(folder)}")
     path = folder / CONFIG if schema == "local-dir" else Path(fetch(address, CONFIG))
     config: ModelConfig = _checked(TypeAdapter(ModelConfig), path, name)
     found = _find_checkpoint_in_dir(folder) if schema == "local-dir" else fetch(address)

@@ -31,10 +31,16 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("--dataset shapes-smal", ["unknown dataset 'shapes-smal'", "did you mean 'shapes-small'"]),
         ("--dataset caltech10", ["did you mean 'caltech101'", "llmopt datasets list"]),
-        ("--dataset folder:nowhere", ["there is no folder nowhere"]),
+        ("--dataset folder:nowhere", ["there is no folder nowhere, looked for in /"]),
+        ("--dataset folder:/nowhere", ["there is no folder /nowhere"]),
+        ("--dataset csv:nowhere.csv", ["(No such file or directory, looked for in /"]),
         ("--dataset caltech101", ["'caltech101' not found under data", "datasets download"]),
         ("--optimizer chatt", ["unknown optimizer 'chatt'", "did you mean 'chat'"]),
         ("--optimizer crafft", ["did you mean 'craft'"]),
+        (
+            "--optimizer random,evaluations=3,fitness=accuracy",
+            ["arm of 'compare'", "--optimizer random --set evaluations=3 --set fitness=accuracy"],
+        ),
         ("--model RN50-quickgelo --pretrained openai", ["did you mean 'RN50-quickgelu'"]),
         ("--model shapes-tinny", ["unknown model", "did you mean 'shapes-tiny'"]),
         ("--model RN50 --pretrained openai", ["use --model RN50-quickgelu"]),

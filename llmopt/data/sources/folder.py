@@ -24,7 +24,7 @@ from llmopt.data.own_splits import (
     split_three_ways,
 )
 from llmopt.data.sources.own import listed, own_dataset
-from llmopt.errors import DatasetError
+from llmopt.errors import DatasetError, seen_from
 from llmopt.images import FileImage, is_image_name
 from llmopt.task import Labelled
 
@@ -38,7 +38,9 @@ def open_folder(name: str, path: str) -> ListedDataset:
     """
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise DatasetError(f"dataset '{name}': there is no folder {root}", docs="your-photos")
+        raise DatasetError(
+            f"dataset '{name}': there is no folder {root}{seen_from(root)}", docs="your-photos"
+        )
     skipped: Counter[str] = Counter()
     try:
         folders = folder_names(root)

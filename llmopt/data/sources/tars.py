@@ -25,7 +25,7 @@ from llmopt.data.own_splits import THREE_WAYS, complete, name_splits, split_thre
 from llmopt.data.sources.folder import format_not_read
 from llmopt.data.sources.own import PLAIN_ONLY, keys_for, listed, own_dataset
 from llmopt.data.text import read_lines
-from llmopt.errors import DatasetError, TemplateError
+from llmopt.errors import DatasetError, TemplateError, seen_from
 from llmopt.images import ArchivedImage, is_image_name
 from llmopt.task import Labelled
 from llmopt.template import Template
@@ -51,7 +51,7 @@ def open_tars(name: str, path: str) -> ListedDataset:
     if not given and not loose:
         raise DatasetError(
             f"dataset '{name}': no .tar files in {root} or its train, val and test folders "
-            "(compressed ones cannot be read in place: unpack them to .tar)"
+            f"(compressed ones cannot be read in place: unpack them to .tar){seen_from(root)}"
         )
     folder = root.parent if root.is_file() else root
     names, notes = _names(folder / CLASSNAMES)
