@@ -34,7 +34,7 @@ TEMPERATURES = 2.0 ** np.arange(-2.0, 4.25, 0.5)
 OCTAVES = np.arange(-4.0, 4.5)
 
 # Octaves that features made of scores take from the usual strength at 1 shot; half at 2 shots ...
-_MADE = 3.0
+_MADE = 3.3
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Prior:
 
         log2(alpha / unit) = octaves + growth * log2(n)
 
-    less 3 / n where features are made of scores (:mod:`llmopt.heads.bank`), for then how these
+    less 3.3 / n where features are made of scores (:mod:`llmopt.heads.bank`), for then how these
     spread is itself known from the few images only. At 1 shot, where often nothing else speaks, it
     is what costs next to nothing in the worst world, not what gains most in all.
     The figures are those of the study ``benchmarks/heads.py``: 19 data sets, 1 to 16 shots.
