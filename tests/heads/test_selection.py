@@ -217,7 +217,7 @@ def test_the_usual_strength_grows_with_the_shots() -> None:
     usual = [prior.strengths(n)[OCTAVES == 0].item() for n in (1, 2, 4, 16)]
     assert usual == [0.5, 1, 2, 8]
     made = [prior.strengths(n, made=True)[OCTAVES == 0].item() for n in (1, 16)]
-    assert np.log2(made) == pytest.approx([-1 - 3, 3 - 3 / 16])
+    assert np.log2(made) == pytest.approx([-1 - 3.3, 3 - 3.3 / 16])
     few, _ = world(classes=4, shots=1)
     flat = replace(few, base=np.zeros_like(few.base))
     for head in (Tip(), GDA(), Ridge()):
