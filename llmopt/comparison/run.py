@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llmopt.comparison import grid
 from llmopt.comparison.execute import Done, Follow, execute, standing
-from llmopt.comparison.records import read_record
-from llmopt.comparison.table import Comparison, check_metric, compare
+from llmopt.comparison.records import Record, read_record
+from llmopt.comparison.table import Comparison, check_metric, compare_batches
 from llmopt.errors import ConfigError
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
@@ -69,13 +69,21 @@ def compare_runs(
         for one, folder in finished:
             if one.cell.arm.named:
                 run_folder.call(folder, one.cell.arm.name)
-    records = [read_record(folder, one.cell.arm.name) for one, folder in finished]
-    if not records and run and not any(one.interrupted for one in done):
+    if not finished and run and not any(one.interrupted for one in done):
         raise next((one.error for one in done if one.error), ConfigError("nothing was run"))
     notes += _said(done) if run else status.told()
-    found = compare(records, [*notes, *status.failures()], metric)
+    found = compare_batches(_records(finished), [*notes, *status.failures()], metric)
     found = dataclasses.replace(found, done=tuple(done), status=status)
     return _with_published(found) if published else found
+
+
+def _records(finished: Sequence[tuple[Done, Path]]) -> Iterator[list[Record]]:
+    """Runs, those of a data set and number of shots at a time."""
+    tasks: dict[tuple[str, int], list[tuple[Done, Path]]] = {}
+    for one, folder in finished:
+        tasks.setdefault(one.cell.place[:2], []).append((one, folder))
+    for runs in tasks.values():
+        yield [read_record(folder, one.cell.arm.name) for one, folder in runs]
 
 
 def _said(done: Sequence[Done]) -> list[str]:

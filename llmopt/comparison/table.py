@@ -32,6 +32,9 @@ SPENDS = tuple(
     if one.kind == "spent"
 )
 
+Task = tuple[str, int, str]
+"""Data set, shots and model."""
+
 
 @dataclass(frozen=True)
 class Tested:
@@ -139,11 +142,11 @@ class Comparison:
     status: Status | None = None
 
     @property
-    def tasks(self) -> list[tuple[str, int, str]]:
-        """Data set, shots and model of each group of rows."""
+    def tasks(self) -> list[Task]:
+        """Of each group of rows."""
         return list(dict.fromkeys((row.dataset, row.shots, row.model) for row in self.rows))
 
-    def of_task(self, task: tuple[str, int, str]) -> list[Row]:
+    def of_task(self, task: Task) -> list[Row]:
         """The rows of a task."""
         return [row for row in self.rows if (row.dataset, row.shots, row.model) == task]
 
@@ -203,52 +206,93 @@ def compare(
     Raises:
         ConfigError: there is no such metric, or no run says anything of it.
     """
+    return compare_batches([records], notes, metric)
+
+
+def compare_batches(
+    batches: Iterable[Sequence[Record]], notes: Sequence[str] = (), metric: str = "top1"
+) -> Comparison:
+    """As :func:`compare`, of more runs than one would want to hold at a time.
+
+    Args:
+        batches: of runs, all of a task in one of them; each is let go before the next is asked for.
+        notes: what else a reader must know.
+        metric: that the runs are compared in.
+    """
     check_metric(metric)
-    of = METRICS[metric].of
-    kept, left_out = fair(list(records))
-    silent = [r for r in kept if None in (of(r.labels, r.start), of(r.labels, r.after))]
-    if silent:
-        left_out += [f"{r.folder} is left out: it says nothing of {metric}" for r in silent]
-        kept = [record for record in kept if record not in silent]
-        if not kept:
+    found = _Found(metric)
+    for records in batches:
+        found.add(records)
+    return found.comparison(notes)
+
+
+class _Found:
+    """What is known of the runs so far; p-values wait for the last of them."""
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        self._rows: list[Row] = []
+        self._versus: dict[tuple[Task, str, str], Difference] = {}
+        self._left_out: list[str] = []
+        self._silent = False
+        self._runs: Counter[str] = Counter()
+        self._idle: Counter[str] = Counter()
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Take up runs of tasks that have not been seen."""
+        metric, of = self._metric, METRICS[self._metric].of
+        kept, left_out = fair(list(records))
+        self._left_out += left_out
+        silent = [r for r in kept if None in (of(r.labels, r.start), of(r.labels, r.after))]
+        if silent:
+            self._silent = True
+            self._left_out += [
+                f"{r.folder} is left out: it says nothing of {metric}" for r in silent
+            ]
+            kept = [record for record in kept if record not in silent]
+        self._runs.update(record.arm for record in kept)
+        self._idle.update(record.arm for record in kept if unaided(record.result))
+        tasks: dict[Task, dict[str, dict[int, Record]]] = {}
+        for record in kept:
+            arms = tasks.setdefault(record.group, {})
+            arms.setdefault(record.arm, {})[record.seed] = record
+        for task, arms in tasks.items():
+            rows = [_row(metric, task, arm, list(runs.values())) for arm, runs in arms.items()]
+            self._rows += sorted(rows, key=lambda row: -METRICS[metric].sign * row.value)
+            # Better first, whichever finished first.
+            ranked = sorted(arms, key=lambda arm: (-_mean(metric, arms[arm].values()), arm))
+            for first, second in itertools.combinations(ranked, 2):
+                if shared := [seed for seed in arms[first] if seed in arms[second]]:
+                    others = [arms[second][seed].after for seed in shared]
+                    one = [arms[first][seed] for seed in shared]
+                    self._versus[task, first, second] = _compared(metric, one, others)
+
+    def comparison(self, notes: Sequence[str]) -> Comparison:
+        """All of it, with p-values adjusted over every test."""
+        if self._silent and not self._rows:
             raise ConfigError(
-                f"none of these runs says anything of {metric}: their black boxes name classes "
-                "only, they have five classes or fewer, or an earlier llmopt measured them"
+                f"none of these runs says anything of {self._metric}: their black boxes name "
+                "classes only, they have five classes or fewer, or an earlier llmopt measured them"
             )
-    tasks: dict[tuple[str, int, str], dict[str, dict[int, Record]]] = {}
-    for record in kept:
-        arms = tasks.setdefault(record.group, {})
-        arms.setdefault(record.arm, {})[record.seed] = record
-    gains: dict[Any, Difference] = {}
-    versus: dict[Any, Difference] = {}
-    for task, arms in tasks.items():
-        for arm, runs in arms.items():
-            gains[task, arm] = _compared(metric, runs.values(), [r.start for r in runs.values()])
-        # Better first, whichever finished first.
-        ranked = sorted(arms, key=lambda arm: (-_mean(metric, arms[arm].values()), arm))
-        for first, second in itertools.combinations(ranked, 2):
-            if shared := [seed for seed in arms[first] if seed in arms[second]]:
-                others = [arms[second][seed].after for seed in shared]
-                one = [arms[first][seed] for seed in shared]
-                versus[task, first, second] = _compared(metric, one, others)
-    everything = {**gains, **versus}
-    adjusted = dict(
-        zip(everything, holm([d.p_value for d in everything.values()]).tolist(), strict=True)
-    )
-    rows = [
-        _row(metric, task, arm, list(runs.values()), Tested(gains[task, arm], adjusted[task, arm]))
-        for task, arms in tasks.items()
-        for arm, runs in arms.items()
-    ]
-    order = {task: place for place, task in enumerate(tasks)}
-    sign = METRICS[metric].sign
-    rows.sort(key=lambda row: (order[row.dataset, row.shots, row.model], -sign * row.value))
-    pairs = []
-    for key, found in versus.items():
-        (dataset, shots, model), first, second = key
-        pairs.append(Pair(dataset, shots, model, first, second, Tested(found, adjusted[key])))
-    said = [*notes, *left_out, *_unaided(kept), *_cautions(rows, len(everything))]
-    return Comparison(tuple(rows), tuple(pairs), metric, tuple(said))
+        differences = [*(row.gain.difference for row in self._rows), *self._versus.values()]
+        adjusted = holm([one.p_value for one in differences]).tolist()
+        tested = [Tested(*both) for both in zip(differences, adjusted, strict=True)]
+        gains, versus = tested[: len(self._rows)], tested[len(self._rows) :]
+        rows = [dataclasses.replace(r, gain=g) for r, g in zip(self._rows, gains, strict=True)]
+        pairs = [
+            Pair(*task, first, second, one)
+            for (task, first, second), one in zip(self._versus, versus, strict=True)
+        ]
+        said = [*notes, *self._left_out, *self._unaided(), *_cautions(rows, len(tested))]
+        return Comparison(tuple(rows), tuple(pairs), self._metric, tuple(said))
+
+    def _unaided(self) -> list[str]:
+        """Arms whose gain is not the doing of their language model."""
+        return [
+            f"In {count} of {self._runs[arm]} runs of '{arm}' the language model contributed "
+            "nothing; what they found comes from llmopt's own pool of templates."
+            for arm, count in self._idle.items()
+        ]
 
 
 def _compared(metric: str, runs: Iterable[Record], others: Sequence[Predicted]) -> Difference:
@@ -257,9 +301,8 @@ def _compared(metric: str, runs: Iterable[Record], others: Sequence[Predicted]) 
     return compared(METRICS[metric], found[0].labels, [run.after for run in found], others)
 
 
-def _row(
-    metric: str, task: tuple[str, int, str], arm: str, runs: list[Record], gain: Tested
-) -> Row:
+def _row(metric: str, task: Task, arm: str, runs: list[Record]) -> Row:
+    """Of one arm; the p-value of its gain is not adjusted yet."""
     labels, kind = runs[0].labels, METRICS[metric]
     values, starts = (
         [kind.of(labels, getattr(run, side)) or 0.0 for run in runs] for side in ("after", "start")
@@ -272,6 +315,7 @@ def _row(
     }
     ledgers = [run.ledger for run in runs]
     worst = min if kind.sign > 0 else max
+    gain = _compared(metric, runs, [run.start for run in runs])
     gains = tuple(a - s for a, s in zip(values, starts, strict=True))
     return Row(
         *task,
@@ -280,7 +324,7 @@ def _row(
         mean,
         (interval[0], interval[1]),
         float(np.mean(starts)),
-        gain,
+        Tested(gain, gain.p_value),
         worst(values),
         worst(gains),
         {name: measured(kind, labels, said).value for name, said in known.items()},
@@ -301,17 +345,6 @@ def _mean(metric: str, runs: Iterable[Record]) -> float:
 
 def _known(values: list[Any]) -> float | None:
     return None if any(value is None for value in values) else float(np.mean(values))
-
-
-def _unaided(records: Sequence[Record]) -> list[str]:
-    """Arms whose gain is not the doing of their language model."""
-    runs = Counter(record.arm for record in records)
-    idle = Counter(record.arm for record in records if unaided(record.result))
-    return [
-        f"In {count} of {runs[arm]} runs of '{arm}' the language model contributed nothing; what "
-        "they found comes from llmopt's own pool of templates."
-        for arm, count in idle.items()
-    ]
 
 
 def _cautions(rows: Sequence[Row], tests: int) -> list[str]:

@@ -156,7 +156,9 @@ def read_run_config(folder: Path) -> RunConfig:
         )
     config = RunConfig.make(values, str(path))
     began = _began_with(folder / JOURNAL)
-    if began is not None and (found := changes(config, began)):
+    if began is None or began == values:  # as a rule, and much faster than to look closer
+        return config
+    if found := changes(config, RunConfig.make(began, str(folder / JOURNAL))):
         raise RunFolderError(
             f"{path} was changed since its run began ({'; '.join(found)}); put back what "
             f"stood there, or start another run with 'llmopt run --config {path}'",
@@ -199,13 +201,14 @@ def keep_changes(folder: Path, config: RunConfig) -> None:
             write_text(folder / CONFIG, config.to_toml())
 
 
-def _began_with(journal: Path) -> RunConfig | None:
-    """The config at the beginning of a journal; None where an earlier version wrote none."""
+def _began_with(journal: Path) -> dict[str, Any] | None:
+    """The options at the beginning of a journal; None where an earlier version wrote none."""
     if (first := first_record(journal)) is None:
         return None
     record, has_crc = first
-    if record["kind"] == CREATED:
-        return RunConfig.make(record["data"].get("config", {}), str(journal))
+    config = record["data"].get("config")
+    if record["kind"] == CREATED and isinstance(config, dict):
+        return config
     if has_crc:
         raise RunFolderError(
             f"{journal} is damaged: it does not begin with the start of its run; "
@@ -232,7 +235,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     """The result of a finished run.
 
     Raises:
-        RunFolderError: the folder has none yet, or it is damaged.
+        RunFolderError: as :func:`read_run`.
     """
     return read_run(folder)[1]
 
@@ -241,14 +244,22 @@ def read_run(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     """The config and the result of a finished run.
 
     Raises:
-        RunFolderError: as :func:`read_run_config` and :func:`read_result`.
+        RunFolderError: as :func:`read_run_config` and :func:`stored_result`.
     """
-    config = read_run_config(folder)
+    return read_run_config(folder), stored_result(folder)
+
+
+def stored_result(folder: Path) -> dict[str, Any]:
+    """The result alone, of a run whose config was read already.
+
+    Raises:
+        RunFolderError: the folder has none yet, or it is damaged.
+    """
     path = folder / RESULT
     if not path.is_file():
         raise RunFolderError(f"run {folder} is not finished; go on with 'llmopt resume {folder}'")
     try:
-        return config, stored.read(path, stored.Result)
+        return stored.read(path, stored.Result)
     except (OSError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged ({error}); delete it and run 'llmopt resume {folder}', "

@@ -17,7 +17,8 @@ from typing import Any
 from llmopt._version import __version__
 from llmopt.errors import LlmoptError
 from llmopt.runs import folder as run_folder
-from llmopt.runs.load import RunSummary, summarize
+from llmopt.runs.config import RunConfig
+from llmopt.runs.load import RunSummary, look
 from llmopt.runs.same import key
 from llmopt.spend.files import default_cache_dir, write_text
 
@@ -53,7 +54,8 @@ def list_entries(root: Path) -> list[Entry]:
 
 def read_entry(folder: Path) -> Entry:
     """A run folder, read now."""
-    return Entry(summarize(folder), **_asked(folder))
+    summary, config, seconds = look(folder)
+    return Entry(summary, **_asked(summary, config, seconds))
 
 
 def _indexed(root: Path, *, asked: bool = False) -> list[tuple[RunSummary, Line]]:
@@ -64,13 +66,13 @@ def _indexed(root: Path, *, asked: bool = False) -> list[tuple[RunSummary, Line]
     for folder in run_folder.find(root):
         stamp = [_stamp(folder / file) for file in (run_folder.CONFIG, run_folder.RESULT)]
         line = before.get(folder.name)
-        if line is not None and line["stamp"] == stamp:
+        if line is not None and line["stamp"] == stamp and ("asked" in line or not asked):
             summary = RunSummary(folder, **line["summary"])
         else:
-            summary = summarize(folder)
+            summary, config, seconds = look(folder)
             line, news = {"stamp": stamp, "summary": _fields(summary)}, True
-        if asked and "asked" not in line:
-            line["asked"], news = _asked(folder), True
+            if asked:
+                line["asked"] = _asked(summary, config, seconds)
         found.append((summary, line))
         if summary.status != "damaged":  # a plug-in that is missing now may be there tomorrow
             now[folder.name] = line
@@ -79,14 +81,13 @@ def _indexed(root: Path, *, asked: bool = False) -> list[tuple[RunSummary, Line]
     return found
 
 
-def _asked(folder: Path) -> dict[str, Any]:
+def _asked(summary: RunSummary, config: RunConfig | None, seconds: float) -> dict[str, Any]:
+    if config is None or summary.status == "damaged":
+        return {}
     try:
-        if not (folder / run_folder.RESULT).is_file():
-            return {"key": key(run_folder.read_run_config(folder))}
-        config, result = run_folder.read_run(folder)
-        return {"key": key(config), "seconds": result["seconds"]["total"]}
+        return {"key": key(config), "seconds": seconds}
     except LlmoptError:
-        return {}  # damaged, or of another version
+        return {}  # of another version
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from llmopt.errors import ConfigError, LlmoptError, RunFolderError, TemplateErro
 from llmopt.predictor import Predictor, predictor_from_state
 from llmopt.runs import folder as run_folder
 from llmopt.runs import stored
+from llmopt.runs.config import RunConfig
 from llmopt.spend.files import Damaged, read_arrays
 
 
@@ -42,30 +44,32 @@ class RunSummary:
 
 def summarize(folder: Path) -> RunSummary:
     """What a run folder holds; never raises for a damaged one."""
+    return look(folder)[0]
+
+
+def look(folder: Path) -> tuple[RunSummary, RunConfig | None, float]:
+    """A run folder read once: its summary, its config unless damaged, and seconds it took."""
     try:
         config = run_folder.read_run_config(folder)
     except LlmoptError:
-        return RunSummary(folder, "damaged")
-    asked = {
-        "dataset": config.dataset,
-        "shots": config.shots,
-        "seed": config.seed,
-        "optimizer": config.optimizer,
-    }
+        return RunSummary(folder, "damaged"), None, 0.0
+    asked = RunSummary(
+        folder, "unfinished", config.dataset, config.shots, config.seed, config.optimizer
+    )
     if not (folder / run_folder.RESULT).is_file():
-        return RunSummary(folder, "unfinished", **asked)  # type: ignore[arg-type]
+        return asked, config, 0.0
     try:
-        result = run_folder.read_result(folder)
-        return RunSummary(
-            folder,
-            result["status"],
-            **asked,  # type: ignore[arg-type]
-            start=result["baseline"]["test_accuracy"],
-            best=result["best"]["test_accuracy"],
-            ledger=result["ledger"],
-        )
+        result = run_folder.stored_result(folder)
     except LlmoptError:
-        return RunSummary(folder, "damaged", **asked)  # type: ignore[arg-type]
+        return dataclasses.replace(asked, status="damaged"), config, 0.0
+    found = dataclasses.replace(
+        asked,
+        status=result["status"],
+        start=result["baseline"]["test_accuracy"],
+        best=result["best"]["test_accuracy"],
+        ledger=result["ledger"],
+    )
+    return found, config, result["seconds"]["total"]
 
 
 def read_found(folder: Path) -> dict[str, Any]:

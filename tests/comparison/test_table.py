@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from paper_runs import paper_run, reconfigure
 
 from llmopt.comparison import published
 from llmopt.comparison.grid import parse_arm
-from llmopt.comparison.records import read_record, read_records
+from llmopt.comparison.records import Record, read_record, read_records
 from llmopt.comparison.render import (
     FORMATS,
     as_csv,
@@ -22,7 +25,7 @@ from llmopt.comparison.render import (
     sentence,
     spend_table,
 )
-from llmopt.comparison.table import Comparison, compare
+from llmopt.comparison.table import Comparison, compare, compare_batches
 from llmopt.errors import ConfigError, RunFolderError
 from llmopt.runs import folder as run_folder
 from llmopt.spend.files import read_arrays, write_arrays
@@ -203,6 +206,32 @@ def test_other_metrics_and_baselines(tmp_path: Path) -> None:
     assert calibrated.pairs[0].tested.verdict == "better"
     with pytest.raises(ConfigError, match="did you mean 'macro_f1'"):
         compare(records, metric="macro_f2")
+
+
+def test_tasks_are_taken_up_one_after_the_other(tmp_path: Path) -> None:
+    records = [
+        read_record(
+            paper_run(
+                tmp_path, dataset=dataset, optimizer=optimizer, labels=LABELS,
+                before=guesses(30), after=guesses(right),
+            )
+        )
+        for dataset in ("shapes-small", "shapes-blue", "shapes-tilt")
+        for optimizer, right in (("chat", 51), ("random", 40))
+    ]  # fmt: skip
+    held: list[weakref.ref[Record]] = []
+
+    def batches() -> Iterator[list[Record]]:
+        for group in (records[:2], records[2:4], records[4:]):
+            assert len([one for one in held if one()]) <= 2  # those just before
+            batch = [dataclasses.replace(record) for record in group]
+            held.extend(map(weakref.ref, batch))
+            yield batch
+
+    assert compare_batches(batches(), ["said"]) == compare(records, ["said"])
+    assert len(compare(records).tasks) == 3
+    assert not any(one() for one in held)
+    assert compare_batches([]).rows == ()
 
 
 def test_runs_of_an_earlier_schema_are_compared(tmp_path: Path) -> None:

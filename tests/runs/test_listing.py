@@ -11,8 +11,9 @@ import pytest
 from paper_runs import paper_run
 
 from llmopt.runs import listing
+from llmopt.runs.config import RunConfig
 from llmopt.runs.listing import list_runs
-from llmopt.runs.load import RunSummary, summarize
+from llmopt.runs.load import RunSummary, look, summarize
 
 
 @pytest.fixture
@@ -27,11 +28,11 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the folders that were read."""
     names: list[str] = []
 
-    def reading(folder: Path) -> RunSummary:
+    def reading(folder: Path) -> tuple[RunSummary, RunConfig | None, float]:
         names.append(folder.name)
-        return summarize(folder)
+        return look(folder)
 
-    monkeypatch.setattr(listing, "summarize", reading)
+    monkeypatch.setattr(listing, "look", reading)
     return names
 
 
