@@ -9,7 +9,6 @@ call as well.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.calls import Calls
 from llmopt.vision.kept import kept_for_good
 from llmopt.vision.scoring import Reduction, reduced
+from llmopt.vision.shelf import Shelf
 from llmopt.vision.spoken import Said, meanings, of_class, packed, said, weights
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ class MeteredBox:
         self._calls = Calls(box, ledger, kept_for_good(box, run) if box.paid else kept)
         self._images: dict[str, FloatArray] = {}
         self._rows: dict[str, FloatArray] = {}
-        self._texts: OrderedDict[Hashable, FloatArray] = OrderedDict()
-        self._text_bytes, self._text_cache_bytes = 0, text_cache_bytes
+        self._texts: Shelf[Hashable, FloatArray] = Shelf(text_cache_bytes)
         self._pairs: set[tuple[str, Hashable]] = set()
         self._answers: dict[tuple[Hashable, ...], dict[str, npt.NDArray[Any]]] = {}
         self._lock = threading.RLock()
@@ -252,11 +251,11 @@ class MeteredBox:
                 ask, cost = self._box.text_features, lambda some: self._cost(0, some)
                 rows = self._calls.each(ask, batches, cost, _rows, paid=True, name=list)
                 fresh = dict(zip(new, rows, strict=True))
-            found = np.stack([fresh[f] if f in fresh else self._recent(f) for f in forms])
+            found = np.stack([fresh[f] if f in fresh else self._texts[f] for f in forms])
             if len(fresh) > len(forms) // 2:  # what is given is what is kept, not a copy of it
                 fresh.update((f, row) for f, row in zip(forms, found, strict=True) if f in fresh)
             for form, row in fresh.items():
-                self._keep(form, row)
+                self._texts.put(form, row, row.nbytes)
             return found.reshape(len(sets), len(sets[0]), -1)
 
     def soft_features(self, contexts: torch.Tensor, classnames: Sequence[str]) -> torch.Tensor:
@@ -385,17 +384,6 @@ class MeteredBox:
     def _cost(self, images: int, prompts: Sequence[str]) -> dict[str, float]:
         sent = {"image_encodings": images, "text_encodings": len(prompts), "black_box_calls": 1}
         return {**sent, **self._box.dues(images, prompts)}
-
-    def _recent(self, form: Hashable) -> FloatArray:
-        self._texts.move_to_end(form)
-        return self._texts[form]
-
-    def _keep(self, form: Hashable, row: FloatArray) -> None:
-        self._texts[form] = row
-        self._text_bytes += row.nbytes
-        while self._text_bytes > self._text_cache_bytes and self._texts:
-            _, dropped = self._texts.popitem(last=False)
-            self._text_bytes -= dropped.nbytes
 
 
 def _rows(some: Sequence[Any], told: Any) -> FloatArray:

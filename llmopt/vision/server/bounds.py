@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -73,31 +72,3 @@ class Room:
             yield
         finally:
             await asyncio.shield(self.give(taken))
-
-
-class Shelf(Generic[T]):
-    """Things by name, the latest that were used, up to a number of bytes.
-
-    Args:
-        size: bytes.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._held: OrderedDict[str, tuple[T, int]] = OrderedDict()
-        self._free = size
-
-    def get(self, name: str) -> T | None:
-        """What is called so; None if it is not held."""
-        if name not in self._held:
-            return None
-        self._held.move_to_end(name)
-        return self._held[name][0]
-
-    def put(self, name: str, thing: T, size: int) -> None:
-        """Hold a thing of so many bytes; the least used make room."""
-        if name in self._held:
-            return
-        self._held[name] = thing, size
-        self._free -= size
-        while self._free < 0:
-            self._free += self._held.popitem(last=False)[1][1]

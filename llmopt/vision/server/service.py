@@ -19,10 +19,11 @@ from llmopt.images import FORMATS, WIRE, decode, size
 from llmopt.task import FloatArray
 from llmopt.vision import answers
 from llmopt.vision.base import Access, BlackBox
-from llmopt.vision.server.bounds import Bounds, Room, Shelf
+from llmopt.vision.server.bounds import Bounds, Room
 from llmopt.vision.server.errors import Refusal, of_bounds
 from llmopt.vision.server.inference import Inference, Received
 from llmopt.vision.server.keys import CALLER, Caller
+from llmopt.vision.shelf import Shelf
 from llmopt.vision.wire import image_name, prompts_name
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Service:
         self.room = Room(bounds.room)
         self.inference = Inference(box)
         self._features = box.info.access >= Access.FEATURES
-        self._shelf: Shelf[Any] = Shelf(bounds.held)
+        self._shelf: Shelf[str, Any] = Shelf(bounds.held)
 
     def needs(self, level: Access) -> list[Any]:
         """What refuses callers of a path that is beyond their access level."""
