@@ -11,7 +11,7 @@ measured already is kept, so that towers can be added one by one.
 
 One thread, and seconds of the processor (``process_time``): what others do on the machine hardly
 changes those. ``--classes`` and ``--every`` take a part of the data, and the tables say so; what
-the whole command would take by the measured rates stands beside it as computed.
+the whole command would take by the measured rates then stands beside it as computed.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ STATES = ("cold", "warm")
 ROUNDS, SIDE_BY_SIDE = 3, 16
 # What runs inside of another part counts for the inner one alone.
 ENCODE, TEXT = "decode and encode images", ("compute text features", "tokenise")
+CLASSES = 100
 WHOLE = {"images": 2665, "prompts": 19_300}
 """What the command on all of Caltech-101 encodes."""
 
@@ -65,7 +66,7 @@ PARTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--towers", nargs="+", default=list(TOWERS))
-    parser.add_argument("--classes", type=int, default=100, help="the first N")
+    parser.add_argument("--classes", type=int, default=CLASSES, help="the first N")
     parser.add_argument("--every", type=int, default=1, help="open each N-th test image")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("LLMOPT_DATA") or "data"))
@@ -295,6 +296,11 @@ def took(tower: dict[str, Any], arm: str, state: str) -> float:
     return float(tower[arm]["imports"] + tower[arm][state]["cpu"])
 
 
+def is_part(tower: dict[str, Any]) -> bool:
+    """Whether the command ran on fewer images than there are."""
+    return bool(tower["classes"] < CLASSES or tower["every"] > 1)
+
+
 def whole(tower: dict[str, Any], arm: str) -> float:
     """Seconds of all images and prompts of the whole command, by the measured rates."""
     run = tower[arm]["cold"]
@@ -331,7 +337,8 @@ def markdown(data: dict[str, Any]) -> str:
     ]
     for name, tower in towers.items():
         figures = {state: [took(tower, arm, state) for arm in ARMS] for state in STATES}
-        figures["all images and prompts, computed"] = [whole(tower, arm) for arm in ARMS]
+        if is_part(tower):
+            figures["all images and prompts, computed"] = [whole(tower, arm) for arm in ARMS]
         for state, (before, auto, bf16) in figures.items():
             ratios = f"{before / auto:.2f} ×", f"{before / bf16:.2f} ×"
             seconds = f"{before:.0f} s", f"{auto:.0f} s", ratios[0], f"{bf16:.0f} s", ratios[1]
@@ -340,12 +347,16 @@ def markdown(data: dict[str, Any]) -> str:
     for name, tower in towers.items():
         run = tower["auto"]["cold"]
         counts = run["encodings"]
+        part = f"the first {tower['classes']} classes and each {tower['every']}th test image"
+        data_taken = part if is_part(tower) else "all of it"
+        rates = (
+            f" The computed row takes {WHOLE['images']:,} and {WHOLE['prompts']:,} at these rates, "
+            "without what does not grow with them, such as loading the model."
+        )
         lines.append(
-            f"- {name}: `{tower['command']}`, that is the command on the first {tower['classes']} "
-            f"classes and each {tower['every']}th of their test images: "
-            f"{counts['image_encodings']:,} images and {counts['text_encodings']:,} prompts. "
-            f"The computed row takes {WHOLE['images']:,} and {WHOLE['prompts']:,}, those of the "
-            f"whole command, at the rates measured here. Auto: {run['precision']}."
+            f"- {name}: `{tower['command']}`, that is {data_taken}: "
+            f"{counts['image_encodings']:,} images and {counts['text_encodings']:,} prompts."
+            f"{rates if is_part(tower) else ''} Auto: {run['precision']}."
         )
     lines += [
         "",
@@ -368,8 +379,7 @@ def markdown(data: dict[str, Any]) -> str:
     lines += [
         "",
         "Random weights know nothing of the images and name few classes: what `auto` finds behind "
-        "them says little of trained models, which are looked at in the same way. The computed row "
-        "leaves out what does not grow with images and prompts, such as loading the model.",
+        "them says little of trained models, which are looked at in the same way.",
         "",
         "## Beside open_clip's `encode_image`",
         "",
