@@ -44,7 +44,8 @@ class Job:
     def model(self) -> tuple[Any, ...]:
         """Equal for jobs that share an open model."""
         c = self.config
-        return c.model, c.pretrained, c.blackbox, c.device, c.precision
+        settings = tuple(sorted(c.blackbox_settings.items()))
+        return c.model, c.pretrained, c.blackbox, settings, c.device, c.precision
 
 
 def grouped(jobs: Iterable[Job]) -> list[Job]:
