@@ -14,6 +14,7 @@ from llmopt.runs.listing import Entry, list_entries, read_entry
 from llmopt.runs.same import key
 from llmopt.spend.currency import CAPS, Spend
 from llmopt.sweep.room import CELLS
+from llmopt.vision.boxes import LOCAL
 
 COMPLETE: Final = "complete"
 
@@ -39,6 +40,11 @@ class Job:
     def key(self) -> str:
         """The same for jobs that one run folder finishes."""
         return key(self.config)
+
+    @property
+    def remote(self) -> bool:
+        """Whether its model is opened elsewhere, and this machine's GPUs are of no use to it."""
+        return bool(self.config.blackbox) and not self.config.blackbox.startswith(LOCAL)
 
     @property
     def model(self) -> tuple[Any, ...]:
