@@ -110,14 +110,36 @@ def print_table(
             justify="left" if column.least else "right",
             overflow="fold",
         )
-    for place in range(len(rows)):
-        texts = ((column, cells[column][place]) for column in widths)
-        table.add_row(*(Text(t if c.wrap else shorten(t, widths[c])) for c, t in texts))
+    lines = [
+        [cells[c][n] if c.wrap else shorten(cells[c][n], width) for c, width in widths.items()]
+        for n in range(len(rows))
+    ]
+    # Rich looks at each cell many times, which is only worth it where one takes several lines.
+    fit = all(
+        text.isprintable() and cell_len(text) <= width
+        for line in lines
+        for text, width in zip(line, widths.values(), strict=True)
+    )
+    for line in [] if fit else lines:
+        table.add_row(*map(Text, line))
     whole = out.options.update(width=sum(widths.values()) + GAP * len(widths))
     out.print(Segments(out.render(table, whole)), crop=False, end="")
+    if fit and widths:
+        for line in lines:
+            out.print(Text(_line(line, widths)), soft_wrap=True)
     if hidden := [column.name for column in cells if column not in widths]:
         told = wrapped(f"left out: {', '.join(hidden)}{hint}", out.width)
         out.print(Text(told, style="dim"), soft_wrap=True)
+
+
+def _line(texts: Sequence[str], widths: dict[Column[T], int]) -> str:
+    """Texts that fit, each at its side of its column."""
+    shown = []
+    for text, (column, width) in zip(texts, widths.items(), strict=True):
+        text = text if column.least else text.rstrip()
+        blanks = " " * (width - cell_len(text))
+        shown.append(text + blanks if column.least else blanks + text)
+    return (" " * GAP).join(shown)
 
 
 def _widths(cells: dict[Column[T], list[str]], room: int | None) -> dict[Column[T], int] | None:

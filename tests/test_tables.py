@@ -73,6 +73,19 @@ def test_pipes_and_wide_tables_are_as_wide_as_they_come() -> None:
         assert len(text.splitlines()) == 3
 
 
+def test_a_row_looks_the_same_beside_one_of_several_lines() -> None:
+    columns = [
+        Column[Row]("run", itemgetter(0), least=5),
+        Column[Row]("value", itemgetter(1)),
+        Column[Row]("what it says", itemgetter(2), least=10, wrap=True),
+    ]
+    rows: list[Row] = [("a \u4e2d\u6587", " 1.0 ", "few words"), ("b", "22.5", "")]
+    alone = drawn(36, rows, columns=columns).splitlines()[2:]
+    beside = drawn(36, [*rows, ("c", "3", "x\ny")], columns=columns).splitlines()[2:4]
+    assert alone == beside
+    assert alone[1].split() == ["b", "22.5"]
+
+
 @fuzz(
     rows=st.lists(
         st.tuples(st.text(max_size=50), st.none() | st.floats(0, 1e9), st.none() | st.integers(),

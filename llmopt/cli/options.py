@@ -121,9 +121,6 @@ def _config(told: Mapping[str, Any]) -> RunConfig:
     # What is typed is meant: the variables it names, and the addresses.
     by_hand = [*given.get("llm_settings", []), *given.get("blackbox_settings", [])]
     named = re.findall(r"\w+", " ".join(by_hand))
-    typed: dict[str, Any] = dict.fromkeys(given.keys() & {"llm_base_url"}, "")
-    if "blackbox" in given and not values.get("blackbox_settings"):  # they may name an address
-        typed |= {"blackbox": "", "blackbox_settings": {}}
     where = str(path) if path else "the options"
     given = {k: parse_assignments(v) if isinstance(v, list) else v for k, v in given.items()}
     if values:
@@ -131,6 +128,9 @@ def _config(told: Mapping[str, Any]) -> RunConfig:
 
         if has_own_defaults(given):
             values = without_defaults(RunConfig.make(values, where)).plain()
+    typed: dict[str, Any] = dict.fromkeys(given.keys() & {"llm_base_url"}, "")
+    if "blackbox" in given and not values.get("blackbox_settings"):  # they may name an address
+        typed |= {"blackbox": "", "blackbox_settings": {}}
     for name, value in given.items():
         values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
     config = RunConfig.make(values, where)

@@ -142,7 +142,7 @@ def read_records(folders: Sequence[Path]) -> tuple[list[Record], dict[Path, RunF
     first: dict[Any, dict[str, str]] = {}
     varies: dict[Any, set[str]] = {}
     for record in records:
-        asked = _asked(record.config)
+        asked = _asked(record)
         other = first.setdefault((record.group, record.arm, record.seed), asked)
         differing = {name for name, value in asked.items() if other[name] != value}
         varies.setdefault((record.group, record.arm), set()).update(differing)
@@ -153,7 +153,7 @@ def read_records(folders: Sequence[Path]) -> tuple[list[Record], dict[Path, RunF
                 [record.arm]
                 + [
                     f"{name}={value}" if value else f"no {name}"
-                    for name, value in _asked(record.config).items()
+                    for name, value in _asked(record).items()
                     if name in varies[record.group, record.arm]
                 ]
             ),
@@ -163,13 +163,14 @@ def read_records(folders: Sequence[Path]) -> tuple[list[Record], dict[Path, RunF
     return named, left_out
 
 
-def _asked(config: RunConfig) -> dict[str, str]:
+def _asked(record: Record) -> dict[str, str]:
     """What makes a difference beside an arm's name."""
+    config = without_defaults(run_folder.as_asked(record.folder, record.config))
     caps = [f.name for f in dataclasses.fields(config) if f.name.startswith("max_")]
-    config = without_defaults(config)
     found = {name: getattr(config, name) for name in ("llm", *caps)}
     found["template"] = "" if config.init_from else config.template  # or as another run found it
-    found |= {"llm_settings": " ".join(f"{k}={v}" for k, v in config.llm_settings.items())}
+    for name in ("llm_settings", "blackbox_settings"):
+        found[name] = " ".join(f"{k}={v}" for k, v in getattr(config, name).items())
     return {name: "" if value is None else str(value) for name, value in found.items()}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -96,6 +96,7 @@ class Setup:
         skip_unreadable: leave damaged test images out.
         precision_why: what decided the precision, where nobody asked for one.
         baselines: ensembles that are measured on the test images too, as the option names them.
+        asked: options as they were before values of theirs were found out of the black box.
     """
 
     config: RunConfig
@@ -110,6 +111,7 @@ class Setup:
     skip_unreadable: bool = False
     precision_why: str = ""
     baselines: str = "auto"
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -141,11 +143,13 @@ class Setup:
         For the beginning of a run. Where that is another than the rule's, the config keeps it: who
         goes on with the run, or takes up what it found, computes in the precision it began with.
         """
-        config, model, why = self.config, self.model, ""
+        config, model, why, asked = self.config, self.model, "", self.asked
         box = self.open_box(watch)
-        if model.address and (found := model.decided(box, self.task, self.caps, watch)) != model:
-            model, box = found, found.open(watch)
-            config = dataclasses.replace(config, blackbox_settings=dict(model.settings))
+        if model.address and (found := model.found_out(box, self.task, self.caps, watch)):
+            model = model.knowing(found)
+            box, settings = model.open(watch), config.blackbox_settings
+            asked = {"blackbox_settings": settings}
+            config = dataclasses.replace(config, blackbox_settings={**settings, **found})
         if self.model.undecided and box.info.precision == "fp32":
             watch.stage("looking whether bf16 predicts as fp32")
             other = dataclasses.replace(self.model, precision="bf16")
@@ -155,7 +159,7 @@ class Setup:
             if box.info.precision == other.precision:
                 config = dataclasses.replace(config, precision=other.precision)
         model = dataclasses.replace(model, box=box)
-        return dataclasses.replace(self, config=config, model=model, precision_why=why)
+        return dataclasses.replace(self, config=config, model=model, precision_why=why, asked=asked)
 
     @cached_property
     def findings(self) -> Findings:

@@ -63,7 +63,7 @@ def start(setup: Setup, watch: Watch | None = None) -> dict[str, Any]:
     setup = setup.settled(watch)
     box = setup.open_box(watch)
     setup.optimizer.check(box, setup.task)
-    return _run(run_folder.create(setup.config), setup, found, box, watch)
+    return _run(run_folder.create(setup.config, setup.asked), setup, found, box, watch)
 
 
 def resume(folder: Path, setup: Setup, watch: Watch | None = None) -> dict[str, Any]:

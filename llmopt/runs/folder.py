@@ -33,8 +33,12 @@ CREATED = "created"
 _LONGEST_NAME = 200
 
 
-def create(config: RunConfig) -> Path:
+def create(config: RunConfig, asked: Mapping[str, Any] | None = None) -> Path:
     """A new folder below ``config.runs`` with ``config.toml`` in it.
+
+    Args:
+        config: that the run goes by.
+        asked: options as they were before the run found values of its own, if it did.
 
     Raises:
         RunFolderError: it cannot be written.
@@ -59,7 +63,8 @@ def create(config: RunConfig) -> Path:
             ) from error
         # Without a journal there has never been a run, and without a config no folder is one.
         with Journal(folder / JOURNAL) as journal:
-            journal.event(CREATED, "run", config=config.plain())
+            before = {"asked": dict(asked)} if asked else {}
+            journal.event(CREATED, "run", config=config.plain(), **before)
         with keeping(folder):
             write_text(folder / CONFIG, config.to_toml())
         return folder
@@ -165,6 +170,22 @@ def read_run_config(folder: Path) -> RunConfig:
             docs="resume",
         )
     return config
+
+
+def as_asked(folder: Path, config: RunConfig) -> RunConfig:
+    """The config of a run folder without what its run found out as it began.
+
+    Raises:
+        ConfigError, RunFolderError: the journal is damaged.
+    """
+    if not config.blackbox:
+        return config
+    first = first_record(folder / JOURNAL)
+    asked = None if first is None else first[0]["data"].get("asked")
+    if not isinstance(asked, Mapping):
+        return config
+    kept = {name: getattr(config, name) for name in options()}
+    return RunConfig.make({**kept, **asked}, str(folder / JOURNAL))
 
 
 def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:

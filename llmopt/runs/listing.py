@@ -32,8 +32,8 @@ class Entry:
 
     Attributes:
         summary: its line.
-        key: of its config (see :func:`llmopt.runs.same.key`); empty where that is damaged or of
-            another version.
+        key: of its config as it was asked for (see :func:`llmopt.runs.same.key`); empty where that
+            is damaged or of another version.
         seconds: that a finished run took, all sittings together.
     """
 
@@ -85,7 +85,8 @@ def _asked(summary: RunSummary, config: RunConfig | None, seconds: float) -> dic
     if config is None or summary.status == "damaged":
         return {}
     try:
-        return {"key": key(config), "seconds": seconds}
+        asked = run_folder.as_asked(summary.folder, config)
+        return {"key": key(asked), "seconds": seconds}
     except LlmoptError:
         return {}  # of another version
 

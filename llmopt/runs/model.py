@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,8 +95,12 @@ class ModelChoice:
             watch.note(f"{self.model} computes in {box.precision}, in full precision")
         return box
 
-    def decided(self, box: BlackBox, task: Task, caps: Caps, watch: Watch) -> ModelChoice:
-        """With what is found out of the box at the beginning of a run, which keeps it.
+    def knowing(self, found: Mapping[str, Any]) -> ModelChoice:
+        """With these settings too, not open yet."""
+        return dataclasses.replace(self, settings={**self.settings, **found}, box=None)
+
+    def found_out(self, box: BlackBox, task: Task, caps: Caps, watch: Watch) -> dict[str, Any]:
+        """Settings that are found out of the box at the beginning of a run, which keeps them.
 
         Args:
             box: this one, open.
@@ -104,15 +109,14 @@ class ModelChoice:
             watch: told what was found.
         """
         found = box.decided()
-        known = dataclasses.replace(self, settings={**self.settings, **found})
-        if box.scale_known:
-            return known
-        metered = MeteredBox(known.open(watch) if found else box, Ledger(caps))
-        try:
-            images = metered.image_features(task.train)
-            texts = metered.text_features([task.start], task.classnames)[0]
-        except BudgetExhausted:
-            return known
-        scale = fitted_scale(images @ texts.T, task.train.labels)
-        watch.note(f"{self.address} tells no temperature: on the shots, {scale:g} x cosine fits")
-        return dataclasses.replace(known, settings={**known.settings, "logit_scale": scale})
+        if not box.scale_known:
+            metered = MeteredBox(self.knowing(found).open(watch) if found else box, Ledger(caps))
+            with contextlib.suppress(BudgetExhausted):
+                images = metered.image_features(task.train)
+                texts = metered.text_features([task.start], task.classnames)[0]
+                scale = fitted_scale(images @ texts.T, task.train.labels)
+                found = {**found, "logit_scale": scale}
+                watch.note(
+                    f"{self.address} tells no temperature: on the shots, {scale:g} x cosine fits"
+                )
+        return found

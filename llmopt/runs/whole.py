@@ -17,6 +17,7 @@ from llmopt.search import OPTIMIZERS
 
 if TYPE_CHECKING:
     from llmopt.search.base import Optimizer
+    from llmopt.settings import Settings
 
 _SCALARS = (str, bool, int, float, type(None))  # what a config file can hold
 
@@ -33,10 +34,12 @@ def whole(
         about: what is told of the pictures.
     """
     settings = optimizer.as_given() if config.optimizer in OPTIMIZERS else {}
+    box = _of_box(config)
     return dataclasses.replace(
         config,
         settings={**config.settings, **_scalars(settings)},
         llm_settings=config.llm_settings if llm is None else _scalars(dataclasses.asdict(llm)),
+        blackbox_settings=config.blackbox_settings if box is None else dataclasses.asdict(box),
         head=config.head or optimizer.head,
         about=about,
     )
@@ -65,6 +68,10 @@ def without_defaults(config: RunConfig) -> RunConfig:
             made = LlmSettings.make(config.llm_settings)
             changes["llm_settings"] = _other(
                 config.llm_settings, dataclasses.asdict(made), _defaults(LlmSettings)
+            )
+        if config.blackbox_settings and (box := _of_box(config)):
+            changes["blackbox_settings"] = _other(
+                config.blackbox_settings, dataclasses.asdict(box), _defaults(type(box))
             )
     except LlmoptError:  # of a plug-in or of another version: as it stands there
         pass
@@ -104,7 +111,20 @@ def flags(config: RunConfig) -> list[str]:
 
 def has_own_defaults(given: Mapping[str, Any]) -> bool:
     """Whether options that are laid over a config have defaults of their own for what it holds."""
-    return bool(given.keys() & {"optimizer", "dataset"}) or "profile" in given.get("settings", {})
+    return bool(given.keys() & {"optimizer", "dataset", "blackbox"}) or "profile" in given.get(
+        "settings", {}
+    )
+
+
+def _of_box(config: RunConfig) -> Settings | None:
+    """How the black box is asked; None where it is not paid for, or takes no settings of ours."""
+    if not config.blackbox:
+        return None
+    from llmopt.vision.boxes import settings_at  # takes NumPy
+
+    if (kind := settings_at(config.blackbox)) is None:
+        return None
+    return kind.make(config.blackbox_settings, "the settings of the black box")
 
 
 def _scalars(settings: Mapping[str, Any]) -> dict[str, Any]:

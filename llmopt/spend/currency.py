@@ -92,7 +92,7 @@ CAPS: Final[Mapping[str, Cap]] = _table(
     Cap("black_box_calls", "max_box_calls", "black-box calls"),
     Cap("llm_calls", "max_llm_calls", "LLM calls", short="LLM calls"),
     Cap("llm_tokens", "max_tokens", "LLM tokens", short="tokens"),
-    Cap("llm_usd", "max_usd", "LLM cost", "USD", "cost"),
+    Cap("llm_usd", "max_usd", "cost", "USD", "cost"),
     Cap("seconds", "max_seconds", "seconds", "s"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,9 @@ class Attempts:
         from llmopt.runs.compose import Given, choose_model, compose
         from llmopt.runs.engine import resume, start
 
+        if folder is not None:  # goes on with what it found out as it began
+            kept = run_folder.read_run_config(folder)
+            config = dataclasses.replace(config, blackbox_settings=kept.blackbox_settings)
         name = Job("", config).model
         if name not in self._boxes:
             try:

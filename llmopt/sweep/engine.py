@@ -7,6 +7,8 @@ began, and several may work at one sweep.
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Final, Protocol
@@ -63,6 +65,16 @@ class Engine(Protocol):
         Raises:
             KeyboardInterrupt: the sweep was interrupted, and its workers have ended.
         """
+
+
+def use_threads(count: int) -> None:
+    """Let this process compute with so many threads.
+
+    What computes need not be loaded for that: behind a remote box nothing may.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(count)  # read when torch is first imported
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(count)
 
 
 class Queue:

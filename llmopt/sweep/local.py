@@ -22,7 +22,7 @@ from llmopt.errors import INTERRUPTED, ServiceError
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
 from llmopt.sweep.attempt import Attempts, Ended
-from llmopt.sweep.engine import ENDING, Queue, Report
+from llmopt.sweep.engine import ENDING, Queue, Report, use_threads
 from llmopt.sweep.purse import Purse
 from llmopt.sweep.room import portable
 from llmopt.sweep.work import Job, Known
@@ -48,7 +48,7 @@ class LocalEngine:
                 search after the calls in flight; all of them at once if it comes again.
             ServiceError: a process ended before it could begin.
         """
-        at_once = min(auto_jobs() if self.jobs == "auto" else self.jobs, len(jobs))
+        at_once = min(auto_jobs(jobs) if self.jobs == "auto" else self.jobs, len(jobs))
         if at_once > 1:
             _spread(jobs, known, purse, at_once, watch, report)
             return
@@ -62,17 +62,15 @@ class LocalEngine:
                 queue.put(job)
 
 
-def auto_jobs() -> int:
+def auto_jobs(jobs: Sequence[Job]) -> int:
     """Workers that share this machine well."""
-    import torch
-
-    return torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // 2)
+    return _cards(jobs) or max(1, (os.cpu_count() or 1) // 2)
 
 
 def _spread(
     jobs: Sequence[Job], known: Known, purse: Purse, count: int, watch: Watch, report: Report
 ) -> None:
-    queue, gpus = Queue(jobs), _gpus()
+    queue, gpus = Queue(jobs), _gpus(jobs)
 
     def hire(number: int) -> _Worker:
         return _Worker(known, purse, count, gpus[number % len(gpus)] if gpus else "")
@@ -110,14 +108,21 @@ def _spread(
             worker.kill()
 
 
-def _gpus() -> list[str]:
+def _cards(jobs: Sequence[Job]) -> int:
+    """GPUs here, as far as these jobs are concerned."""
+    if all(job.remote for job in jobs):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _gpus(jobs: Sequence[Job]) -> list[str]:
     """GPUs to deal out, as ``CUDA_VISIBLE_DEVICES`` names them; none where there is but one."""
     if chosen := os.environ.get("CUDA_VISIBLE_DEVICES"):
         found = [name.strip() for name in chosen.split(",") if name.strip()]
     else:
-        import torch
-
-        found = [str(number) for number in range(torch.cuda.device_count())]
+        found = [str(number) for number in range(_cards(jobs))]
     return found if len(found) > 1 else []
 
 
@@ -266,9 +271,7 @@ def _work(pipe: Connection, known: Known, purse: Purse, count: int, gpu: str) ->
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)  # while a search runs, it has a gentler way
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+    use_threads(max(1, (os.cpu_count() or 1) // count))
     attempts = Attempts(known, purse, voice)
     voice.say("ready")
     while True:

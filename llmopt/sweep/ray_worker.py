@@ -16,6 +16,7 @@ from llmopt.runs.folder import find
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
 from llmopt.sweep.attempt import Attempts, Ended
+from llmopt.sweep.engine import use_threads
 from llmopt.sweep.parcel import pack, unpack
 from llmopt.sweep.purse import Purse
 from llmopt.sweep.room import portable
@@ -67,9 +68,7 @@ class Worker:
     def __init__(self, place: Place) -> None:
         os.environ.update(place.environment)
         if place.threads:
-            import torch
-
-            torch.set_num_threads(place.threads)
+            use_threads(place.threads)
         self.shared = _reads(place.token, place.content)
         if self.shared:
             os.chdir(place.cwd)

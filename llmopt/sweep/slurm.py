@@ -22,7 +22,7 @@ from llmopt.errors import ConfigError, ServiceError
 from llmopt.spend.events import Watch
 from llmopt.spend.files import keeping, write_text
 from llmopt.sweep.attempt import PATIENCE, Attempts, Ended
-from llmopt.sweep.engine import Report, Resources
+from llmopt.sweep.engine import Report, Resources, use_threads
 from llmopt.sweep.purse import Purse
 from llmopt.sweep.room import CELLS, Room
 from llmopt.sweep.work import Job, Known
@@ -239,9 +239,7 @@ class Work:
     def __call__(self) -> None:
         """Take cells until all are done, failed, or held by others."""
         if threads := os.environ.get("SLURM_CPUS_PER_TASK"):
-            import torch
-
-            torch.set_num_threads(int(threads))
+            use_threads(int(threads))
         known = Known(self.root)
         attempts = Attempts(known, self.purse, _Log(), self.sweep, patience=0)
         queue = [*self.jobs[self.start :], *self.jobs[: self.start]]

@@ -14,6 +14,7 @@ from llmopt.runs.listing import Entry, list_entries, read_entry
 from llmopt.runs.same import key
 from llmopt.spend.currency import CAPS, Spend
 from llmopt.sweep.room import CELLS
+from llmopt.vision.boxes import LOCAL
 
 COMPLETE: Final = "complete"
 
@@ -41,10 +42,16 @@ class Job:
         return key(self.config)
 
     @property
+    def remote(self) -> bool:
+        """Whether its model is opened elsewhere, and this machine's GPUs are of no use to it."""
+        return bool(self.config.blackbox) and not self.config.blackbox.startswith(LOCAL)
+
+    @property
     def model(self) -> tuple[Any, ...]:
         """Equal for jobs that share an open model."""
         c = self.config
-        return c.model, c.pretrained, c.blackbox, c.device, c.precision
+        settings = tuple(sorted(c.blackbox_settings.items()))
+        return c.model, c.pretrained, c.blackbox, settings, c.device, c.precision
 
 
 def grouped(jobs: Iterable[Job]) -> list[Job]:

@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from llmopt.errors import ConfigError
 from llmopt.registry import Registry
+from llmopt.settings import Settings
 from llmopt.vision.base import BlackBox
 
 _URLS = ("http", "https")
@@ -60,6 +61,14 @@ PAID: Final = (
 def is_paid(address: str) -> bool:
     """Whether the box at an address may cost money."""
     return address.partition(":")[0] in PAID
+
+
+def settings_at(address: str) -> type[Settings] | None:
+    """The settings of a box that may cost money; None for other boxes, which say of none."""
+    if not is_paid(address):
+        return None
+    box: Any = BLACK_BOXES.get(address.partition(":")[0])
+    return cast("type[Settings]", box.Settings)
 
 
 def open_black_box(address: str, settings: Mapping[str, Any] | None = None) -> BlackBox:

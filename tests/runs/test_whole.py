@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmopt.comparison.grid import parse_arm
 from llmopt.comparison.records import arm_name
+from llmopt.errors import ConfigError
 from llmopt.runs.asked import config_of
 from llmopt.runs.compose import compose
 from llmopt.runs.config import RunConfig, optimizer_of
 from llmopt.runs.same import key
-from llmopt.runs.whole import changes, without_defaults
+from llmopt.runs.trust import refuse_untrusted
+from llmopt.runs.whole import changes, flags, without_defaults
 from llmopt.search import OPTIMIZERS
 from llmopt.task import Task
+from llmopt.vision.boxes import settings_at
 
 PAID = {"llm": "openai:gpt-4.1-mini", "llm_settings": {"temperature": "0.5", "top_p": "none"}}
 
@@ -76,6 +80,48 @@ def test_how_a_language_model_is_asked_is_written(monkeypatch: pytest.MonkeyPatc
     assert without_defaults(found).llm_settings == {"temperature": 0.5}
     assert kept(found) == found
     assert kept(RunConfig()).llm_settings == {}  # ours takes none
+
+
+@pytest.mark.parametrize(
+    ("address", "given", "short"),
+    [
+        ("voyage:voyage-multimodal-3.5", {"side": "512", "batch": "none", "at_once": "2"},
+         {"at_once": 2}),
+        ("chat:openai:gpt-5-mini", {"ranked": "3", "temperature": "0", "top_p": "0.5"},
+         {"ranked": 3, "top_p": 0.5}),
+        ("hf:openai/clip", {}, {}),
+    ],
+)  # fmt: skip
+def test_how_a_black_box_is_asked_is_written(
+    address: str, given: dict[str, Any], short: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_MINE", "sk-very-secret")
+    asked = RunConfig(blackbox=address, blackbox_settings={**given, "key_env": "SECRET_OF_MINE"})
+    found = kept(asked)
+    kind = settings_at(address)
+    assert kind is not None
+    assert found.blackbox_settings.keys() == {one.name for one in dataclasses.fields(kind)}
+    assert kind.make(found.blackbox_settings) == kind.make(asked.blackbox_settings)
+    assert without_defaults(found).blackbox_settings == {**short, "key_env": "SECRET_OF_MINE"}
+    assert "very-secret" not in found.to_toml()
+    assert kept(found) == found
+    assert key(found) == key(compose(asked).config)
+    assert (
+        changes(found, dataclasses.replace(found, blackbox_settings=asked.blackbox_settings)) == []
+    )
+    repeated = [word for word in flags(found) if word.startswith(("side=", "timeout=", "cache="))]
+    assert not repeated
+    # Another box takes what was typed for this one, and none of its defaults.
+    other = config_of(found, {"blackbox": "http://127.0.0.1:9"})
+    assert other.blackbox_settings == {**short, "key_env": "SECRET_OF_MINE"}
+    with pytest.raises(ConfigError, match="SECRET_OF_MINE holds sent to"):
+        refuse_untrusted(
+            dataclasses.replace(
+                found, blackbox_settings={**found.blackbox_settings, "base_url": "http://elsewhere"}
+            ),
+            Path("config.toml"),
+            (),
+        )
 
 
 def test_another_optimizer_or_data_set_brings_its_own_defaults() -> None:

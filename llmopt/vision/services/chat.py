@@ -94,6 +94,7 @@ class ChatBox(BlackBox):
         ConfigError: an unknown provider or setting; when it is used, a key or package is missing.
     """
 
+    Settings = ChatBoxSettings
     gives_gradients = False
     reads_capitals = True
     images_per_call = 1

@@ -135,6 +135,7 @@ class WebBox(BlackBox):
         ConfigError: a setting is refused; when it is used, the key is missing.
     """
 
+    Settings = ServiceSettings
     gives_gradients = False
     reads_capitals = True
     kind: ClassVar[str]

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import torch
+from fakes import write_folder
 from PIL import Image
 from served import serving
 
@@ -78,6 +83,26 @@ def test_a_served_box_answers_as_the_box_itself(box: OpenClipBlackBox, images: l
         torch.testing.assert_close(
             client.soft_features(context, names), box.soft_features(context, names)
         )
+
+
+@pytest.mark.parametrize("jobs", ["auto", "2"])
+def test_who_sends_words_and_pictures_never_imports_torch(
+    box: OpenClipBlackBox, jobs: str, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise RuntimeError('somebody imports torch')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    data = write_folder(tmp_path / "data", 2, 1, 2)
+    with serving(box) as url:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", "from llmopt.cli.app import main; main()", "compare"),
+                *("--blackbox", url, "--dataset", f"folder:{data}", "--seed", "1-2"),
+                *("--optimizer", "random,evaluations=4,head=auto", "--jobs", jobs),
+                *("--runs", str(tmp_path / "runs"), "--quiet"),
+            ],
+            env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_images_are_held_by_name(box: OpenClipBlackBox, images: list[Any]) -> None:

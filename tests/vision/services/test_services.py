@@ -5,25 +5,33 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from fakes import write_folder
 from fuzz import fuzz
 from hypothesis import strategies as st
 from seeing_server import SeeingServer
 from service_server import ServiceServer
 
+from llmopt.comparison.execute import execute
+from llmopt.comparison.grid import make_grid, parse_arm
+from llmopt.comparison.records import read_records
 from llmopt.errors import ConfigError, MalformedResponse, ServiceError
 from llmopt.runs import engine
+from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import Given, compose
 from llmopt.runs.config import RunConfig
 from llmopt.runs.folder import read_run_config
 from llmopt.runs.plan import make_plan
 from llmopt.runs.trust import refuse_untrusted
+from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Ledger
+from llmopt.sweep.local import LocalEngine
 from llmopt.template import Template
 from llmopt.testing.world import NAMES, FakeBox, make_task, pictures
 from llmopt.vision.base import Access
@@ -51,13 +59,13 @@ def settings(server: ServiceServer, **more: Any) -> dict[str, Any]:
 
 
 def config(server: ServiceServer, name: str, tmp_path: Path, **options: Any) -> RunConfig:
+    usual = {"dataset": "python:fake", "optimizer": "random", "settings": {"evaluations": 8}}
     return RunConfig(
-        dataset="python:fake",
         shots=3,
         blackbox=ADDRESSES[name],
         blackbox_settings=settings(server, price="1,2", batch=2),
         runs=str(tmp_path / "runs"),
-        **{"optimizer": "random", "settings": {"evaluations": 8}, **options},
+        **{**usual, **options},
     )
 
 
@@ -82,10 +90,10 @@ def test_a_run_is_planned_killed_and_resumed_and_nothing_is_paid_for_twice(
         assert name.startswith("openai") or not probed
         assert all(kind == "image" for kind, _ in probed)  # a probe sends one picture twice
         kept = read_run_config(folder).blackbox_settings
-        assert ("logit_scale" in kept) == (name != "hf")
+        assert (kept["logit_scale"] == "none") == (name == "hf")
         # Who takes addresses as they are passes over what says that they are pictures.
         dialect = name.partition("/")[2].replace("litellm", "infinity")
-        assert kept.get("dialect", "") == dialect
+        assert kept["dialect"] == dialect
         requests = server.requests
         again = engine.start(compose(read_run_config(folder), given))
         assert server.requests == requests
@@ -96,10 +104,33 @@ def test_a_run_is_planned_killed_and_resumed_and_nothing_is_paid_for_twice(
         assert spent > 0 or (name == "hf" and row == "box_usd")
     # The world behind the service, asked directly, gives the same search.
     level = Access.SCORES if name == "hf" else Access.FEATURES
-    inside = FakeBox(level, scale=float(kept.get("logit_scale", 10.0)))
+    inside = FakeBox(level, scale=10.0 if name == "hf" else float(kept["logit_scale"]))
     here = dataclasses.replace(wanted, blackbox="", blackbox_settings={}, model="python:fake")
     direct = engine.start(compose(here, Given(task=make_task(3), box=inside)))
     assert direct["best"]["templates"][0]["text"] == result["best"]["templates"][0]["text"]
+
+
+def test_cells_of_a_comparison_use_what_is_found_out_and_are_known_again(tmp_path: Path) -> None:
+    data, name = write_folder(tmp_path / "data"), "openai-embeddings/infinity"
+    with ServiceServer(name) as server:
+        base = config(server, name, tmp_path, dataset=f"folder:{data}", llm="builtin", max_usd=1)
+        cells = make_grid(base, [parse_arm("random,evaluations=4")], [base.dataset], [1], [1, 2])
+        done, _ = execute(cells, Path(base.runs), LocalEngine(), Watch())
+        kept = [read_run_config(one.folder).blackbox_settings for one in done]
+        assert {one["dialect"] for one in kept} == {"infinity"}
+        alone = [engine.start(compose(one.cell.config)) for one in done]
+        for one, right in zip(done, alone, strict=True):
+            found = run_folder.read_result(one.folder)
+            assert all(found[part] == right[part] for part in ("baseline", "best"))
+            shutil.rmtree(right["run"])
+        (done[0].folder / run_folder.RESULT).unlink()  # as if killed
+        requests = server.requests
+        again, _ = execute(cells, Path(base.runs), LocalEngine(), Watch())
+        assert [one.reused for one in again] == [False, True]
+        assert [one.folder for one in again] == [one.folder for one in done]
+        assert server.requests == requests
+    named, _ = read_records([one.folder for one in done])
+    assert {one.arm for one in named} == {"random evaluations=4"}  # whatever each seed found
 
 
 @pytest.mark.parametrize("name", [name for name in ADDRESSES if name != "hf"])
