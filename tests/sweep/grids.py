@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import random
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hostile_server import HostileServer
 from worlds import COMMAND
 
@@ -18,6 +22,43 @@ from llmopt.runs.folder import find
 
 KEY = "sk-of-nobody-0123456789"
 CHAT = "chat,probes=0,restarts=2,iterations=2,pool=6,proposals=3"
+ARMS = (CHAT, "random,evaluations=4", "zeroshot")
+LATENCY = 0.05
+
+COUNTED = """
+import importlib.abc, importlib.util, os, sys
+
+class Hook(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != "llmopt.vision.openclip":
+            return None
+        sys.meta_path.remove(self)
+        found = importlib.util.find_spec(name)
+        run = found.loader.exec_module
+        def exec_module(module):
+            run(module)
+            begin = module.OpenClipBlackBox.__init__
+            def counted(self, *given, **named):
+                with open(os.environ["LOADS"], "a") as file:
+                    file.write(f"{os.getpid()}\\n")
+                begin(self, *given, **named)
+            module.OpenClipBlackBox.__init__ = counted
+        found.loader.exec_module = exec_module
+        return found
+
+sys.meta_path.insert(0, Hook())
+"""
+"""A ``sitecustomize`` that notes in a file each time that a model is opened."""
+
+
+def count_loads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have programs that start from here note each model they open; the file with a line each."""
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(COUNTED)
+    path = os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("LOADS", str(folder / "loads"))
+    return folder / "loads"
 
 
 def options(server: HostileServer, runs: Path, seeds: int, *arms: str) -> list[str]:
@@ -55,6 +96,14 @@ def table(process: subprocess.Popen[str], timeout: float = 600) -> Any:
     return found["rows"], found["pairs"]
 
 
+@functools.cache
+def serial(seeds: int, *arms: str) -> tuple[Any, int]:
+    """What one worker finds of a grid, and how often it asks; run once for all tests."""
+    with tempfile.TemporaryDirectory() as folder, HostileServer(latency=LATENCY) as server:
+        words = options(server, Path(folder), seeds, *arms)
+        return table(begin(*words, LOADS=os.devnull), 3000), server.requests
+
+
 def nothing_paid_twice(server: HostileServer, runs: Path, cells: int, in_flight: int) -> None:
     """Each answer was asked for once, but for what was in flight when something died."""
     ledgers = [json.loads((folder / "result.json").read_text())["ledger"] for folder in find(runs)]
@@ -76,9 +125,11 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 def at_a_random_moment(
     server: HostileServer, process: subprocess.Popen[str], seed: int, most: int
 ) -> None:
-    """Wait until the server was asked so often, or the comparison has ended."""
-    count = random.Random(seed).randint(0, most)
+    """Wait until the server was asked so often and a little longer, or the comparison has ended."""
+    dice = random.Random(seed)
+    count = dice.randint(0, most)
     wait_for(lambda: server.requests >= count or process.poll() is not None)
+    time.sleep(dice.uniform(0, 2 * LATENCY))
 
 
 def named(text: str) -> list[int]:
@@ -92,6 +143,16 @@ def named(text: str) -> list[int]:
                 continue
             if text.encode() in said:
                 found.append(int(entry.name))
+    return found
+
+
+def workers(mark: str) -> list[int]:
+    """Those with this in their command line, of what was started with our ``LLMOPT_TEST``."""
+    found = []
+    for pid in named(os.environ["LLMOPT_TEST"]):
+        with contextlib.suppress(OSError):
+            if mark.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
     return found
 
 
