@@ -106,8 +106,8 @@ def thinned(data: Path, folder: Path, classes: int, every: int) -> Path:
     return copy.parent
 
 
-def write_random(tower: str, folder: Path) -> None:
-    """The model with random weights as open_clip's ``local-dir``."""
+def write_random(tower: str, folder: Path, layers: int = 0) -> None:
+    """The model with random weights as open_clip's ``local-dir``; of its towers' layers so many."""
     import torch
     from safetensors.torch import save_file
 
@@ -117,8 +117,11 @@ def write_random(tower: str, folder: Path) -> None:
     import open_clip
 
     torch.manual_seed(0)
-    model = open_clip.create_model(tower)
-    config = {"model_cfg": open_clip.get_model_config(tower), "preprocess_cfg": {}}
+    parts = open_clip.get_model_config(tower)
+    if layers:
+        parts["vision_cfg"]["layers"] = parts["text_cfg"]["layers"] = layers
+    model = open_clip.create_model(tower, **parts)
+    config = {"model_cfg": parts, "preprocess_cfg": {}}
     folder.mkdir()
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")

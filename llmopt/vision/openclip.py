@@ -163,18 +163,21 @@ class OpenClipBlackBox(BlackBox):
     @torch.inference_mode()
     def image_features(self, images: Sequence[Image]) -> FloatArray:
         """(N, d) float32, L2-normalised; files are decoded while others are encoded."""
-        rows: list[torch.Tensor] = []
+        # Reserved first: a row kept among a batch's activations would leave a hole in the heap that
+        # the next batch's do not fit in, and the process would grow with the number of images.
+        shape = len(images), self.engine.dim
+        found = torch.empty(shape, dtype=torch.float32, device=self.device)
         pin = self.device.type == "cuda"
-        for _, batch in load_batches(images, self._preprocess, self._batch.size, pin=pin):
+        for places, batch in load_batches(images, self._preprocess, self._batch.size, pin=pin):
             done = 0
             while done < len(batch):
                 with self._batch.halved_if_full():
                     piece = batch[done : done + self._batch.size]
+                    start = int(places[done])
                     # Not waited for: a GPU works on while the next batch is collected.
-                    rows.append(self._encode_pixels(piece))
+                    found[start : start + len(piece)] = self._encode_pixels(piece)
                     done += len(piece)
-        found = torch.cat(rows).cpu().numpy()
-        return self._finite(found, [image.name for image in images])
+        return self._finite(found.cpu().numpy(), [image.name for image in images])
 
     def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, d) float32, L2-normalised, on the device."""
