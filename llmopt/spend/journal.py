@@ -208,8 +208,8 @@ def _read(path: Path) -> tuple[list[Record], int, bool]:
             if with_crc and not has_crc:
                 raise ValueError("its checksum is missing")
         except (RecursionError, ValueError) as error:
-            if b"\0" in line and raw.find(b"\n", end + 1) < 0:
-                break  # the last line: a hole where a machine died while writing
+            if b"\0\0" in line and raw.find(b"\n", end + 1) < 0:
+                break  # the last line: a hole where a machine died while writing, no flipped bit
             raise _damaged(path, position, error) from error
         records.append(record)
         with_crc += has_crc

@@ -258,6 +258,18 @@ def test_a_flipped_bit_is_damage(at: int, bit: int) -> None:
         assert found == whole[:3]
 
 
+def test_a_blank_that_lost_its_bit_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path, [(True, "a", "x", {"n": n}) for n in range(3)])
+    raw = path.read_bytes()
+    blank = raw.rindex(b" ")
+    path.write_bytes(raw[:blank] + b"\0" + raw[blank + 1 :])
+    with pytest.raises(RunFolderError, match="is damaged at byte"):
+        list(read_journal(path))
+    path.write_bytes(raw[: blank - 3] + bytes(4) + raw[blank + 1 :])  # where a machine died
+    assert len(list(read_journal(path))) == 2
+
+
 _SHAPE: dict[str, Any] = {"at": 1.0, "kind": "llm_reply", "stream": "main", "data": {}}
 
 
