@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/grid.py
 
 *Overhead.* A cell is a run that sleeps for five seconds, computes nothing and writes a finished
-run folder. 24 of them are run one after the other in a loop, and by one and four workers of each
-engine (they sleep, so they do not fight for cores); Slurm is one of this machine
+run folder. 24 of them are run one after the other in a loop, and by four workers of each engine
+(they sleep, so they do not fight for cores); Slurm is one of this machine
 (``tests/sweep/fake_slurm.py``). From the start of a cell to that of the worker's next one is what a
 cell takes: the median over all workers that ran, less five seconds, is told beside the loop's, and
 apart from that how long the first cell waits for its worker and the command for the last.
@@ -36,9 +36,11 @@ RESULTS = HERE / "results"
 TESTS = HERE.parent / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "sweep")]
 
-CELLS, WORKERS, SECONDS = 24, (1, 4), 5.0
+CELLS, WORKERS, SECONDS = 24, 4, 5.0
 SEEDS = (5, 50)
 ENGINES = ("local", "slurm", "ray")
+PART = (sys.executable, "-c", "import sys, grid_part as p; getattr(p, sys.argv[1])(*sys.argv[2:])")
+PATH = os.pathsep.join(map(str, (HERE, HERE.parent, TESTS, TESTS / "sweep")))
 SLOW_RUNS = """
 import importlib.abc, importlib.util, os, sys, time
 
@@ -76,10 +78,13 @@ def main() -> None:
     given = parser.parse_args()
     path = RESULTS / "grid.json"
     data = json.loads(path.read_text()) if path.exists() else {}
+    load = data.setdefault("load", {})
     if given.part != "many":
         data["overhead"] = overhead(given.cells)
+        load["overhead"] = os.getloadavg()[2]
     if given.part != "overhead":
         data["many"] = many()
+        load["many"] = os.getloadavg()[2]
     path.write_text(json.dumps({"command": "python benchmarks/grid.py", **data}, indent=2) + "\n")
     write(data)
 
@@ -95,20 +100,19 @@ def overhead(cells: int) -> list[dict[str, Any]]:
         (home / "site").mkdir()
         (home / "site" / "sitecustomize.py").write_text(SLOW_RUNS)
         bin = fake_slurm.install(home / "bin")
-        paths = [home / "site", HERE.parent, TESTS, TESTS / "sweep"]
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "PYTHONPATH": f"{home / 'site'}{os.pathsep}{PATH}",
             "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}",
             "SECONDS": str(SECONDS),
             "OMP_NUM_THREADS": "1",
         }
         rows: list[dict[str, Any]] = []
-        for engine, jobs in (("loop", 1), *((e, n) for e in ENGINES for n in WORKERS)):
+        for engine, jobs in (("loop", 1), ("local", 1), *((e, WORKERS) for e in ENGINES)):
             started = home / f"started-{engine}-{jobs}"
             words = [str(home / f"runs-{engine}-{jobs}"), engine, str(jobs), str(cells)]
             begin = time.time()
             subprocess.run(
-                [sys.executable, HERE / "grid_part.py", "sweep", *words],
+                [*PART, "sweep", *words],
                 env=environment | {"STARTED": str(started)},
                 check=True,
                 stdout=subprocess.DEVNULL,
@@ -147,13 +151,12 @@ def many() -> list[dict[str, Any]]:
     for seeds in SEEDS:
         cells = len(grid_part.cells(str(seeds)))
         with tempfile.TemporaryDirectory() as folder:
-            part = [sys.executable, HERE / "grid_part.py"]
-            environment = os.environ | {"LLMOPT_CACHE": f"{folder}/cache"}
+            environment = os.environ | {"LLMOPT_CACHE": f"{folder}/cache", "PYTHONPATH": PATH}
             words = [f"{folder}/runs", str(seeds)]
-            subprocess.run([*part, "write", *words], check=True, env=environment)
+            subprocess.run([*PART, "write", *words], check=True, env=environment)
             for turn in ("the first time", "again"):
                 said = subprocess.run(
-                    [*part, "look", *words], check=True, env=environment, stdout=subprocess.PIPE
+                    [*PART, "look", *words], check=True, env=environment, stdout=subprocess.PIPE
                 )
                 rows += [{"cells": cells, **row, "turn": turn} for row in json.loads(said.stdout)]
     print(rows, flush=True)
@@ -162,8 +165,11 @@ def many() -> list[dict[str, Any]]:
 
 def write(data: dict[str, Any]) -> None:
     lines = ["# Grids", "", (__doc__ or "").strip(), ""]
+    said = "Here {} cores were shared with other work: a load of {:.0f} on average."
     if "overhead" in data:
         lines += [
+            said.format(os.cpu_count(), data["load"]["overhead"]),
+            "",
             "| engine | workers | a cell beside its 5 s, s | over the loop, % "
             "| until the first cell, s | after the last, s |",
             "|---|--:|--:|--:|--:|--:|",
@@ -177,6 +183,8 @@ def write(data: dict[str, Any]) -> None:
         lines.append("")
     if "many" in data:
         lines += [
+            said.format(os.cpu_count(), data["load"]["many"]),
+            "",
             "| cells | | | seconds | processor seconds | MB |",
             "|--:|---|---|--:|--:|--:|",
         ]

@@ -6,14 +6,10 @@ import json
 import os
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "sweep")]
 
 ARMS = [f"random,evaluations={number}" for number in range(1, 6)]
 SHOTS = (1, 2, 4, 8)
@@ -110,7 +106,3 @@ def look(root: str, seeds: str) -> None:
         )
         before = now
     print(json.dumps(rows))
-
-
-if __name__ == "__main__":
-    {"sweep": sweep, "write": write, "look": look}[sys.argv[1]](*sys.argv[2:])

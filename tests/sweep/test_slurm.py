@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import fake_slurm
 import grids
@@ -13,6 +17,7 @@ import pytest
 from command_line import refused, run
 from hostile_server import HostileServer
 
+import llmopt
 from llmopt.comparison.execute import execute
 from llmopt.comparison.grid import Cell, make_grid, parse_arm
 from llmopt.errors import ConfigError, ServiceError
@@ -91,12 +96,11 @@ def test_workers_that_end_at_once_are_not_submitted_for_ever(
 @pytest.mark.parametrize("point", range(20))
 def test_the_parent_is_killed(point: int, cluster: Path, tmp_path: Path) -> None:
     """What is in the queue goes on; the same command finds it there and submits nothing more."""
-    with HostileServer(latency=0.05) as alone:
-        wanted = grids.table(grids.begin(*grids.options(alone, tmp_path / "alone", 4)))
-    with HostileServer(latency=0.05) as server:
+    wanted, requests = grids.serial(4)
+    with HostileServer(latency=grids.LATENCY) as server:
         words = [*grids.options(server, tmp_path / "runs", 4), "--engine=slurm", "--jobs=2"]
         first = grids.begin(*words)
-        grids.at_a_random_moment(server, first, point, alone.requests)
+        grids.at_a_random_moment(server, first, point, requests)
         os.kill(first.pid, signal.SIGKILL)
         first.communicate()
         assert grids.table(grids.begin(*words)) == wanted
@@ -110,12 +114,11 @@ def test_the_parent_is_killed(point: int, cluster: Path, tmp_path: Path) -> None
 def test_workers_are_killed_and_time_out(point: int, cluster: Path, tmp_path: Path) -> None:
     """One lost job loses nothing, and one whose time is up is queued again and goes on."""
     dice = random.Random(point)
-    with HostileServer(latency=0.05) as alone:
-        wanted = grids.table(grids.begin(*grids.options(alone, tmp_path / "alone", 6)))
-    with HostileServer(latency=0.05) as server:
+    wanted, requests = grids.serial(6)
+    with HostileServer(latency=grids.LATENCY) as server:
         words = [*grids.options(server, tmp_path / "runs", 6), "--engine=slurm", "--jobs=3"]
         first = grids.begin(*words)
-        grids.at_a_random_moment(server, first, point, alone.requests - 10)
+        grids.at_a_random_moment(server, first, point, requests - 10)
         for pid, end in zip(
             dice.sample(sorted(fake_slurm.pids(cluster).values()), 2),
             (signal.SIGKILL, signal.SIGUSR2),
@@ -132,8 +135,43 @@ def test_workers_are_killed_and_time_out(point: int, cluster: Path, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:subprocess", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_same_with_submitits_own_executor(tmp_path: Path) -> None:
-    root = tmp_path / "runs"
-    done, status = execute(cells(root, 3), root, SlurmEngine(2, cluster="local"), Watch())
-    assert status.whole
-    assert len({one.folder for one in done}) == 3
+@pytest.mark.parametrize("where", ["slurm", "local"])
+def test_five_workers_of_a_large_grid_are_killed(
+    where: Literal["slurm", "local"],
+    cluster: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a Slurm of this machine, and with submitit's own executor."""
+    count = int(os.environ.get("SWEEP_CELLS", "40"))  # of three arms each
+    wanted, requests = grids.serial(count, *grids.ARMS)
+    loads = grids.count_loads(tmp_path, monkeypatch)
+    monkeypatch.setenv("LLMOPT_TEST", uuid.uuid4().hex)
+    monkeypatch.setenv("OPENAI_API_KEY", grids.KEY)
+    engine, started, killed, dice = SlurmEngine(3, cluster=where), set(), 0, random.Random(1)
+    with HostileServer(latency=grids.LATENCY) as server, ThreadPoolExecutor() as pool:
+        words = grids.options(server, tmp_path / "runs", count, *grids.ARMS)
+        config = RunConfig(
+            runs=str(tmp_path / "runs"), llm="openai:scripted", llm_settings={"cache": "false"},
+            llm_base_url=server.url,
+        )  # fmt: skip
+        seeds = range(1, count + 1)
+        found = pool.submit(llmopt.compare, grids.ARMS, seeds=seeds, config=config, engine=engine)
+        while not found.done():
+            running = grids.workers("submitit.core._submit")
+            started.update(running)
+            if killed < 5 and running and server.requests > (killed + 1) * requests // 6:
+                os.kill(dice.choice(running), signal.SIGKILL)
+                killed += 1
+            time.sleep(0.2)
+        assert killed == 5
+        status = found.result().status
+        assert status is not None
+        assert status.whole
+        asked = server.requests
+        assert grids.table(grids.begin(*words, LOADS=os.devnull)) == wanted
+        assert server.requests == asked
+        grids.nothing_paid_twice(server, tmp_path / "runs", 3 * count, in_flight=2 * 5)
+    opened = [int(line) for line in loads.read_text().split()]
+    assert len(opened) == len(set(opened)) <= len(started)
+    grids.wait_for(lambda: not grids.workers("submitit"))
