@@ -275,44 +275,16 @@ def test_any_parcel_is_read_or_refused(content: bytes) -> None:
 
 # ------------------------------------------------------------------------------- Ray itself
 
-COUNTED = """
-import importlib.abc, importlib.util, os, sys
-
-class Hook(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != "llmopt.vision.openclip":
-            return None
-        sys.meta_path.remove(self)
-        found = importlib.util.find_spec(name)
-        run = found.loader.exec_module
-        def exec_module(module):
-            run(module)
-            begin = module.OpenClipBlackBox.__init__
-            def counted(self, *given, **named):
-                with open(os.environ["LOADS"], "a") as file:
-                    file.write(f"{os.getpid()}\\n")
-                begin(self, *given, **named)
-            module.OpenClipBlackBox.__init__ = counted
-        found.loader.exec_module = exec_module
-        return found
-
-sys.meta_path.insert(0, Hook())
-"""
-"""A ``sitecustomize`` that notes in a file each time that a model is opened."""
-
 
 @pytest.fixture
 def nodes(
     tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Any, list[Any]]]:
     """A cluster of three node processes, beside its head, of two cores each."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(COUNTED)
-    path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
-    monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("LOADS", str(tmp_path / "loads"))
+    grids.count_loads(tmp_path, monkeypatch)
     monkeypatch.setenv("LLMOPT_TEST", uuid.uuid4().hex)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # by default 15: what else runs here starves it
     monkeypatch.setenv("OPENAI_API_KEY", grids.KEY)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     from ray.cluster_utils import Cluster
@@ -326,66 +298,48 @@ def nodes(
         cluster.shutdown()
 
 
-def workers() -> list[int]:
-    """Processes of our actors."""
-    found = []
-    for pid in grids.named(os.environ["LLMOPT_TEST"]):
-        try:
-            if b"ray::Worker" in (Path("/proc") / str(pid) / "cmdline").read_bytes():
-                found.append(pid)
-        except OSError:
-            continue
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_node_and_five_workers_are_killed(nodes: tuple[Any, list[Any]], tmp_path: Path) -> None:
     cluster, members = nodes
     count = int(os.environ.get("SWEEP_CELLS", "40"))  # of three arms each
-    arms = (grids.CHAT, "random,evaluations=4", "zeroshot")
-    with HostileServer(latency=0.05) as alone:
-        wanted = grids.table(
-            grids.begin(*grids.options(alone, tmp_path / "alone", count, *arms)), 3000
-        )
-    (tmp_path / "loads").unlink()
+    wanted, requests = grids.serial(count, *grids.ARMS)
     dice = random.Random(1)
-    with HostileServer(latency=0.05) as server:
-        words = [*grids.options(server, tmp_path / "runs", count, *arms), "--engine=ray"]
+    with HostileServer(latency=grids.LATENCY) as server:
+        words = [*grids.options(server, tmp_path / "runs", count, *grids.ARMS), "--engine=ray"]
         words += [f"--ray-address={cluster.address}", "--jobs=6"]
         sweep = grids.begin(*words)
         for kill in range(6):
-            at = (kill + 1) * alone.requests // 8
+            at = (kill + 1) * requests // 8
             grids.wait_for(lambda at=at: server.requests >= at or sweep.poll() is not None, 900)
             if kill == 3:
                 cluster.remove_node(members.pop(), allow_graceful=False)
-            elif found := workers():
+            elif found := grids.workers("ray::Worker"):
                 os.kill(dice.choice(found), signal.SIGKILL)
         assert grids.table(sweep, 3000) == wanted
         grids.nothing_paid_twice(server, tmp_path / "runs", 3 * count, in_flight=2 * 8)
     loads = (tmp_path / "loads").read_text().split()
     assert len(loads) == len(set(loads)) <= 6 + 5 + 2  # one a worker, those hired anew among them
-    grids.wait_for(lambda: not workers())
+    grids.wait_for(lambda: not grids.workers("ray::Worker"))
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_parent_is_killed(nodes: tuple[Any, list[Any]], tmp_path: Path) -> None:
     cluster, _ = nodes
-    with HostileServer(latency=0.05) as alone:
-        wanted = grids.table(grids.begin(*grids.options(alone, tmp_path / "alone", 4)))
+    wanted, requests = grids.serial(4)
     for point in range(20):
         runs = tmp_path / f"runs-{point}"
-        with HostileServer(latency=0.05) as server:
-            words = [*grids.options(server, runs, 4), "--engine=ray", "--jobs=3"]
+        with HostileServer(latency=grids.LATENCY) as server:
+            words = [*grids.options(server, runs, 4), "--engine=ray", "--jobs=2"]
             words.append(f"--ray-address={cluster.address}")
             first = grids.begin(*words)
-            grids.at_a_random_moment(server, first, point, alone.requests)
+            grids.at_a_random_moment(server, first, point, requests)
             os.kill(first.pid, signal.SIGKILL)
             first.communicate()
             assert grids.table(grids.begin(*words)) == wanted
-            grids.nothing_paid_twice(server, runs, 4, in_flight=6)
-        grids.wait_for(lambda: not workers())
+            grids.nothing_paid_twice(server, runs, 4, in_flight=4)
+        grids.wait_for(lambda: not grids.workers("ray::Worker"))
 
 
 @pytest.mark.slow
