@@ -249,6 +249,24 @@ def test_a_run_holds_its_plan_and_goes_on_without_paying_twice(
     assert most["box_usd"] > (server.tokens[0] + 4 * server.tokens[1]) / 1e6
 
 
+@pytest.mark.parametrize(("shots", "raced"), [(1, False), (6, True)])
+def test_calls_are_planned_to_the_last_one_where_nothing_is_raced(
+    server: SeeingServer, tmp_path: Path, shots: int, raced: bool
+) -> None:
+    from llmopt.runs import engine
+    from llmopt.runs.compose import Given
+    from llmopt.testing.world import make_task
+
+    config = asked(
+        server, tmp_path, settings={"evaluations": 6}, dataset="python:fake", shots=shots
+    )
+    setup = compose(config, Given(task=make_task(shots)))
+    most = {row.name: row.most or 0 for row in make_plan(setup).rows}
+    spent = engine.start(setup)["ledger"]
+    for name in ("black_box_calls", "image_encodings"):
+        assert spent[name] < most[name] if raced else spent[name] == most[name]
+
+
 def test_another_run_of_the_same_asks_for_nothing(server: SeeingServer, tmp_path: Path) -> None:
     from llmopt.runs import engine
     from llmopt.runs.compose import Given
