@@ -16,6 +16,7 @@ from llmopt.cli.reference import glossary
 from llmopt.heads import HEADS
 from llmopt.search import OPTIMIZERS, forms
 from llmopt.settings import Settings, describe
+from llmopt.spend.currency import CAPS, CURRENCIES
 
 
 def said(*words: str, code: int = 0) -> str:
@@ -107,5 +108,8 @@ def test_words_are_explained_under_all_their_names() -> None:
             assert other in entries
     for word in ("likelihood", "nats", "waypoint", "judging images", "JUDGING", "p (Holm)"):
         assert len(json.loads(said("docs", *word.split(), "--json"))) == 1
+    spent = {one.label for one in (*CURRENCIES.values(), *CAPS.values()) if one.name != "seconds"}
+    for label in (*spent, "at most", "test, apart", "status"):
+        assert len(json.loads(said("docs", *label.split(), "--json"))) == 1
     assert said("docs", "nats").count("e^0.1") == 1
     assert json.loads(said("docs", "--json")).keys() >= entries.keys()
