@@ -15,11 +15,13 @@ BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 def test_memory_and_disk_are_flat_in_generations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     benchmark = importlib.import_module("craft_memory")
-    short, long = benchmark.compare("shapes-tiny", [1, 4])
+    short, long = benchmark.compare("shapes-tiny", [1, 10])
     more = long["image_encodings"] - short["image_encodings"]
-    assert more == 3 * benchmark.CLASSES * benchmark.SHOTS
+    assert more == 9 * benchmark.CLASSES * benchmark.SHOTS
     for row in (short, long):
         assert row["peak MiB above model"] < benchmark.GOAL_MIB
-    assert long["peak MiB above model"] < short["peak MiB above model"] + 30
+    # Peaks of equal runs differ by up to 60 MiB, with what threads are at when; features that lay
+    # among activations took 21 MiB more in each generation.
+    assert long["peak MiB above model"] < short["peak MiB above model"] + 9 * 12
     assert long["cache MiB"] == short["cache MiB"]
     assert long["run folder MiB"] < short["run folder MiB"] + 0.1
