@@ -26,6 +26,7 @@
         ├── Redirected        the service sends to another address, which is not followed
         ├── ContextOverflow       the conversation is too long for the model
         ├── ContentRefused        the service refuses the content
+        ├── FormRefused           the form of a request, which is another by now: ask again
         ├── BadRequest            any other request the service rejects
         └── CircuitOpen           too many failures in a row; nothing more was sent
 
@@ -227,6 +228,16 @@ class ContextOverflow(ServiceError):
 
 class ContentRefused(ServiceError):
     """The service declined to answer this content."""
+
+
+class FormRefused(ServiceError):
+    """The service refuses the form of a request, and what it refuses is changed by now.
+
+    Attributes:
+        dropped: what is left out from now on, as journals name it.
+    """
+
+    dropped = ""
 
 
 class BadRequest(ServiceError):

@@ -6,8 +6,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmopt.errors import ContentRefused, MalformedResponse, ServiceError, ServiceTimeout
-from llmopt.language import records, remedies, room, wire
+from llmopt.errors import (
+    ContentRefused,
+    FormRefused,
+    MalformedResponse,
+    ServiceError,
+    ServiceTimeout,
+)
+from llmopt.language import remedies, room, wire
 from llmopt.remote import failures
 from llmopt.remote.patience import TooLong, in_thread
 
@@ -152,7 +158,7 @@ class Asker:
         if remedy is None:
             raise failure
         self.adapt(remedy)
-        again = records.FormRefused(str(failure), service=self._name, status=failure.status)
+        again = FormRefused(str(failure), service=self._name, status=failure.status)
         again.dropped = remedy
         raise again
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Mapping
@@ -63,8 +62,6 @@ class Caller(Asker):
     def persist(self, attempt: Callable[[int], R], first: int) -> tuple[R, int]:
         """Try until one try succeeds, and say how many there were with the ``first`` before.
 
-        A try in a form that the service refuses is made again at once in another.
-
         Args:
             attempt: makes the try of a number.
             first: the number to begin with.
@@ -75,13 +72,8 @@ class Caller(Asker):
         numbers = itertools.count(first)
         began = time.monotonic()
 
-        def once() -> R:
-            while True:
-                with contextlib.suppress(records.FormRefused):
-                    return attempt(next(numbers))
-
         try:
-            result = self.line.persist(once)
+            result = self.line.persist(lambda: attempt(next(numbers)))
         except RetryableError as error:
             tries = next(numbers) - first
             raise type(error)(
@@ -112,7 +104,7 @@ class Caller(Asker):
             error: how it failed, if it did.
             spare: tokens of its upper bound that it did not take.
         """
-        if error is None or isinstance(error, (*records.COURSE, records.FormRefused)):
+        if error is None or isinstance(error, records.COURSE):
             self.line.answered(spare)  # the service is there
         else:
             self.line.failed(error, spare)

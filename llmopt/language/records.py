@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmopt.errors import ContentRefused, ContextOverflow, RunFolderError, ServiceError
+from llmopt.errors import (
+    ContentRefused,
+    ContextOverflow,
+    FormRefused,
+    RunFolderError,
+    ServiceError,
+)
 from llmopt.language import wire
 from llmopt.language.prices import Bound
 from llmopt.spend.currency import amounts
@@ -27,12 +33,6 @@ COURSE = (ContextOverflow, ContentRefused)
 ANSWER = {"text": str, "finish_reason": str, "model": str, "estimated": bool, "charged": dict}
 _PLACE = {"turn": int, "sample": int, "attempt": int, "request": str}
 _ERROR = {"type": str, "message": str, "status": (int, type(None)), "dropped": str}
-
-
-class FormRefused(ServiceError):
-    """The service refuses the form of a question; what it refuses is changed by now."""
-
-    dropped = ""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from llmopt.errors import BudgetExhausted, RetryableError, ServiceError
+from llmopt.errors import BudgetExhausted, FormRefused, RetryableError, ServiceError
 from llmopt.remote import waits
 from llmopt.remote.limits import RateLimiter
 from llmopt.remote.retry import CircuitBreaker, RetrySettings
@@ -51,11 +52,19 @@ class Line:
     def persist(self, once: Callable[[], R]) -> R:
         """What one try gives, after as many tries as the patience allows.
 
+        A try in a form that the service refuses is made again at once in another.
+
         Raises:
             ServiceError: the last failure.
             BudgetExhausted: the run ends during a pause.
         """
-        return self.retry.retrying(self.pause)(once)
+
+        def in_some_form() -> R:
+            while True:
+                with contextlib.suppress(FormRefused):
+                    return once()
+
+        return self.retry.retrying(self.pause)(in_some_form)
 
     def wait(self, tokens: float) -> None:
         """Wait until the service's pace allows a call of that many tokens."""
@@ -81,6 +90,9 @@ class Line:
 
     def failed(self, error: ServiceError, spare: float = 0.0) -> None:
         """A call failed: what that means for the others."""
+        if isinstance(error, FormRefused):
+            self.answered(spare)
+            return
         self._limiter.refund(spare)
         self._breaker.failed(error)
         wait = error.retry_after if isinstance(error, RetryableError) else None

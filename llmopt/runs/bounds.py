@@ -88,11 +88,23 @@ def start_bounds(task: Task, box: BlackBox | None) -> Spend:
     else:
         pairs = images * classes
         least = Spend(image_encodings=images, text_encodings=classes, pairs_scored=pairs)
-    return least + billed(least, task, box)
+    return least + billed(least, task, box) + probe_bounds(box)
+
+
+def probe_bounds(box: BlackBox | None) -> Spend:
+    """Of finding out how a box is asked, before the run."""
+    if box is None or not box.probes:
+        return Spend()
+    sent = {"image_encodings": box.probes, "black_box_calls": box.probes}
+    return Spend(**sent, **box.dues(box.probes, ()))
 
 
 def run_bounds(setup: Setup, box: BlackBox | None) -> Spend:
     """Of a whole run but its test: search, head, and the few shots measured at its end."""
+    return probe_bounds(box) + _shots_bounds(setup, box)
+
+
+def _shots_bounds(setup: Setup, box: BlackBox | None) -> Spend:
     task = setup.task
     bounds = setup.optimizer.bounds(task)
     if together(box):
@@ -127,7 +139,7 @@ def stage_bounds(setup: Setup, box: BlackBox | None) -> dict[str, Spend]:
     if not parts:
         return {}
     found = {name: received(spent, setup.task, box) for name, spent in parts.items()}
-    whole = run_bounds(setup, box)
+    whole = _shots_bounds(setup, box)
     search = received(setup.optimizer.bounds(setup.task), setup.task, box)
     return {**found, "head": Spend(**{name: whole[name] - search[name] for name in whole})}
 

@@ -22,7 +22,7 @@ from llmopt.errors import AccessError, ConfigError
 from llmopt.heads.predictor import head_names, heads_for
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig, optimizer_of
-from llmopt.runs.model import ModelChoice
+from llmopt.runs.model import FoundOut, ModelChoice
 from llmopt.runs.whole import whole
 from llmopt.search import OPTIMIZERS, make_optimizer
 from llmopt.search.base import Optimizer
@@ -97,6 +97,7 @@ class Setup:
         precision_why: what decided the precision, where nobody asked for one.
         baselines: ensembles that are measured on the test images too, as the option names them.
         asked: options as they were before values of theirs were found out of the black box.
+        found_out: what that found, and took.
     """
 
     config: RunConfig
@@ -112,6 +113,7 @@ class Setup:
     precision_why: str = ""
     baselines: str = "auto"
     asked: Mapping[str, Any] = field(default_factory=dict)
+    found_out: FoundOut = field(default_factory=FoundOut)
 
     @property
     def name(self) -> str:
@@ -144,12 +146,14 @@ class Setup:
         goes on with the run, or takes up what it found, computes in the precision it began with.
         """
         config, model, why, asked = self.config, self.model, "", self.asked
-        box = self.open_box(watch)
-        if model.address and (found := model.found_out(box, self.task, self.caps, watch)):
-            model = model.knowing(found)
-            box, settings = model.open(watch), config.blackbox_settings
-            asked = {"blackbox_settings": settings}
-            config = dataclasses.replace(config, blackbox_settings={**settings, **found})
+        box, about = self.open_box(watch), self.found_out
+        if model.address and not about.settings:
+            about = model.found_out(box, self.task, self.caps, watch)
+            if found := about.settings:
+                model = model.knowing(found)
+                box, settings = model.open(watch), config.blackbox_settings
+                asked = {"blackbox_settings": settings}
+                config = dataclasses.replace(config, blackbox_settings={**settings, **found})
         if self.model.undecided and box.info.precision == "fp32":
             watch.stage("looking whether bf16 predicts as fp32")
             other = dataclasses.replace(self.model, precision="bf16")
@@ -159,7 +163,9 @@ class Setup:
             if box.info.precision == other.precision:
                 config = dataclasses.replace(config, precision=other.precision)
         model = dataclasses.replace(model, box=box)
-        return dataclasses.replace(self, config=config, model=model, precision_why=why, asked=asked)
+        return dataclasses.replace(
+            self, config=config, model=model, precision_why=why, asked=asked, found_out=about
+        )
 
     @cached_property
     def findings(self) -> Findings:

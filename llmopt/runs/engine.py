@@ -26,6 +26,7 @@ from llmopt.runs.compose import Setup
 from llmopt.runs.identity import note_identity
 from llmopt.runs.interrupt import graceful_interrupt
 from llmopt.runs.measure import Evaluation, measure
+from llmopt.runs.model import SEARCH
 from llmopt.runs.plan import make_plan
 from llmopt.search.base import Outcome, Search, Stage, TemplateResult
 from llmopt.search.text.archive import Scored
@@ -38,7 +39,7 @@ from llmopt.spend.ledger import Ledger
 from llmopt.task import FloatArray, Labelled, Task
 from llmopt.vision.base import BlackBox
 from llmopt.vision.feature_cache import FeatureCache
-from llmopt.vision.kept import KeptAnswers
+from llmopt.vision.kept import kept_by_run
 from llmopt.vision.metered import MeteredBox
 
 if TYPE_CHECKING:
@@ -63,7 +64,12 @@ def start(setup: Setup, watch: Watch | None = None) -> dict[str, Any]:
     setup = setup.settled(watch)
     box = setup.open_box(watch)
     setup.optimizer.check(box, setup.task)
-    return _run(run_folder.create(setup.config, setup.asked), setup, found, box, watch)
+    folder = run_folder.create(setup.config, setup.asked)
+    if answers := setup.found_out.answers:
+        (folder / run_folder.ANSWERS).mkdir()
+        for name, content in answers.items():
+            (folder / run_folder.ANSWERS / name).write_bytes(content)
+    return _run(folder, setup, found, box, watch)
 
 
 def resume(folder: Path, setup: Setup, watch: Watch | None = None) -> dict[str, Any]:
@@ -138,12 +144,13 @@ def _sitting(
         Journal(folder / run_folder.JOURNAL) as journal,
         contextlib.ExitStack() as open_until_end,
     ):
-        note_identity(folder, journal, box, task, watch)
+        spent = note_identity(folder, journal, box, task, watch, setup.found_out.spent)
         (folder / run_folder.RESULT).unlink(missing_ok=True)  # an earlier sitting's best so far
         ledger = Ledger(setup.caps, journal.clock)
         ledger.charge(labelled_images=task.labelled_images)
+        ledger.record(**spent)
         features = FeatureCache(default_cache_dir(), watch.images, watch.warn)
-        metered = _metered(folder, box, "search", ledger, features)
+        metered = _metered(folder, box, SEARCH, ledger, features)
         chat = None
         if setup.llm is not None:
             from llmopt.language.metered import open_metered
@@ -169,8 +176,7 @@ def _metered(
     folder: Path, box: BlackBox, part: str, ledger: Ledger, features: FeatureCache
 ) -> MeteredBox:
     """The box; answers of one that is paid for what it receives are kept until the run ends."""
-    whose = f"{box.address}\n{box.info.weights_sha256}\n{part}"
-    kept = KeptAnswers(folder / run_folder.ANSWERS, whose) if outside(box) else None
+    kept = kept_by_run(folder / run_folder.ANSWERS, box, part) if outside(box) else None
     return MeteredBox(box, ledger, features, kept, folder.name)
 
 

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
-from llmopt.errors import BudgetExhausted
+from llmopt.errors import BudgetExhausted, BudgetTooSmall
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Caps, Ledger
 from llmopt.task import Task
 from llmopt.vision.base import BlackBox
 from llmopt.vision.boxes import is_paid, open_black_box
+from llmopt.vision.kept import kept_by_run
 from llmopt.vision.metered import MeteredBox
 from llmopt.vision.precision import AUTO
 from llmopt.vision.temperature import fitted_scale
+
+SEARCH: Final = "search"
+"""The part of a run whose answers are kept under this name."""
+
+
+@dataclass(frozen=True)
+class FoundOut:
+    """What was found out of a black box before a run.
+
+    Attributes:
+        settings: that the run keeps.
+        spent: on pictures that no run is about.
+        answers: that the run will ask for too, and count: files by name.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    spent: Mapping[str, float] = field(default_factory=dict)
+    answers: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,18 +120,34 @@ class ModelChoice:
         """With these settings too, not open yet."""
         return dataclasses.replace(self, settings={**self.settings, **found}, box=None)
 
-    def found_out(self, box: BlackBox, task: Task, caps: Caps, watch: Watch) -> dict[str, Any]:
-        """Settings that are found out of the box at the beginning of a run, which keeps them.
+    def found_out(self, box: BlackBox, task: Task, caps: Caps, watch: Watch) -> FoundOut:
+        """What is found out of the box at the beginning of a run.
 
         Args:
             box: this one, open.
             task: whose shots tell its temperature, if it does not.
             caps: of the run; where they do not pay for that, the usual one is taken.
             watch: told what was found.
+
+        Raises:
+            BudgetTooSmall: the caps do not pay for finding out how the box is asked.
         """
-        found = box.decided()
-        if not box.scale_known:
-            metered = MeteredBox(self.knowing(found).open(watch) if found else box, Ledger(caps))
+        ledger = Ledger(caps)
+        began = ledger.state()
+        try:
+            found = box.decided(MeteredBox(box, ledger).probe)
+        except BudgetExhausted as error:
+            raise BudgetTooSmall(
+                f"{error}, which does not even pay for finding out how {self.address} takes "
+                "pictures; raise the cap, see 'llmopt plan'"
+            ) from error
+        spent = ledger.since(began)
+        if box.scale_known:
+            return FoundOut(found, spent)
+        box = self.knowing(found).open(watch) if found else box
+        with tempfile.TemporaryDirectory() as folder:
+            kept = kept_by_run(Path(folder), box, SEARCH)
+            metered = MeteredBox(box, ledger, kept=kept)
             with contextlib.suppress(BudgetExhausted):
                 images = metered.image_features(task.train)
                 texts = metered.text_features([task.start], task.classnames)[0]
@@ -119,4 +156,5 @@ class ModelChoice:
                 watch.note(
                     f"{self.address} tells no temperature: on the shots, {scale:g} x cosine fits"
                 )
-        return found
+            answers = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        return FoundOut(found, spent, answers)

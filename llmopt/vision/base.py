@@ -108,6 +108,7 @@ class BlackBox(ABC):
             :class:`~llmopt.errors.RetryableError`); doubles from try to try.
         at_once: calls that may be in progress at the same time, from several threads.
         paid: its answers cost money: they are kept for good, and other runs take them from there.
+        probes: pictures that :meth:`decided` sends at most, each in a call of its own.
         tell: told what about it is worth a line.
     """
 
@@ -121,6 +122,7 @@ class BlackBox(ABC):
     pause: float = 0.5
     at_once: int = 1
     paid: bool = False
+    probes: int = 0
     tell: Callable[[str], None] = staticmethod(lambda text: None)
 
     def line(self, ledger: Ledger) -> Line:
@@ -157,8 +159,12 @@ class BlackBox(ABC):
         """Whether its factor from cosine to logit is known, and need not be fitted on the shots."""
         return True
 
-    def decided(self) -> dict[str, Any]:
+    def decided(self, probe: Callable[[Callable[[], Any]], Any]) -> dict[str, Any]:
         """Settings that are found out by asking, once at the beginning of a run that keeps them.
+
+        Args:
+            probe: gives what a call with one picture gives, and charges it
+                (:meth:`~llmopt.vision.metered.MeteredBox.probe`).
 
         Raises:
             ConfigError: it cannot be asked in any way known.

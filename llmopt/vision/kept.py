@@ -135,6 +135,11 @@ class KeptAnswers:
         return self._folder / f"{name}-{self._times[name]}.safetensors"
 
 
+def kept_by_run(folder: Path, box: BlackBox, part: str) -> KeptAnswers:
+    """The answers for a part of one run, in a folder."""
+    return KeptAnswers(folder, f"{box.address}\n{box.info.weights_sha256}\n{part}")
+
+
 def kept_for_good(box: BlackBox, run: str) -> KeptAnswers:
     """The answers of a service that costs money, of all runs."""
     identity = hashlib.sha256(f"{box.address}\n{box.info.weights_sha256}".encode()).hexdigest()

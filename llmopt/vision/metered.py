@@ -9,8 +9,8 @@ call as well.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from llmopt.vision.kept import KeptAnswers
     from llmopt.vision.vocabulary import Vocabulary
 
+T = TypeVar("T")
 TEXT_CACHE_BYTES = 512 * 2**20
 
 
@@ -62,7 +63,9 @@ class MeteredBox:
         text_cache_bytes: int = TEXT_CACHE_BYTES,
     ) -> None:
         self._box, self._ledger = box, ledger
-        self._disk = None if box.paid else features  # its answers are kept with what they cost
+        # Answers that cost something are kept with what they cost, or not at all.
+        billed = box.info.access >= Access.FEATURES and box.dues(1, ())
+        self._disk = None if box.paid or billed else features
         self._calls = Calls(box, ledger, kept_for_good(box, run) if box.paid else kept)
         self._images: dict[str, FloatArray] = {}
         self._rows: dict[str, FloatArray] = {}
@@ -104,6 +107,11 @@ class MeteredBox:
     def logits(self, image_features: Any, text_features: Any) -> Any:
         """Logits of features already paid for; see :meth:`BlackBox.logits`."""
         return self._box.logits(image_features, text_features)
+
+    def probe(self, ask: Callable[[], T]) -> T:
+        """What the box gives for a picture that no run is about; charged as any other."""
+        with self._lock:
+            return self._calls.one(ask, lambda: self._cost(1, ()))
 
     def embed_text(self, text: str) -> FloatArray:
         """(L, e) token vectors of a text: a table look-up, but a call where the box is remote."""

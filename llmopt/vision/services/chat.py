@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Interval
 
-from llmopt.errors import BadRequest, ConfigError, ContentRefused
+from llmopt.errors import BadRequest, ConfigError, ContentRefused, FormRefused
 from llmopt.images import Image
 from llmopt.language import wire
 from llmopt.language.asking import Asker
@@ -31,7 +31,6 @@ from llmopt.language.billing import MOST, at_least
 from llmopt.language.llm import DEFAULT_MAX_USD, Llm
 from llmopt.language.prices import require_price, text_bound
 from llmopt.language.providers import split_spec
-from llmopt.language.records import FormRefused
 from llmopt.language.settings import SHAPE_REPLIES, LlmSettings
 from llmopt.remote.failures import BOX
 from llmopt.remote.line import Line
@@ -230,18 +229,16 @@ class ChatBox(BlackBox):
 
         picture = {"type": "image", "base64": content, "mime_type": kind}
         message = HumanMessage(content=[{"type": "text", "text": words}, picture])
-        while True:
-            form = self._form(options)
-            try:
-                return self._asker.ask([message], self.retry.call_seconds, **form)
-            except FormRefused:
-                continue
-            except BadRequest:  # of the schema, perhaps; refused requests are not paid for
-                if "schema" not in form:
-                    raise
+        form = self._form(options)
+        try:
+            return self._asker.ask([message], self.retry.call_seconds, **form)
+        except BadRequest as error:  # of the schema, perhaps
+            if "schema" not in form:
+                raise
             if self._shaped:
                 self._shaped = False
                 self.tell(f"{self.address} takes no schema of answers: asking without it")
+            raise FormRefused(str(error), service=self.address, status=error.status) from None
 
     def _form(self, options: Sequence[str]) -> dict[str, Any]:
         """What holds an answer to the options, as the model takes it."""

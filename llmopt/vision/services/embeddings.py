@@ -10,12 +10,14 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import numpy as np
 
 from llmopt.errors import ConfigError, MalformedResponse, ServiceError
 from llmopt.images import Image, PixelImage
+from llmopt.remote.failures import may_be_billed
 from llmopt.task import FloatArray
 from llmopt.vision.answers import WIDEST
 from llmopt.vision.services.pictures import data_uri, packed
@@ -223,6 +225,8 @@ DIALECTS: Final[Mapping[str, Callable[[list[str]], dict[str, Any]]]] = {
     "litellm": lambda uris: {"input": uris},
 }
 """What pictures look like to servers of OpenAI's embeddings, by those that read them so."""
+_REFUSED: Final = (400, 404, 415, 422, 500)
+"""What servers answer to a picture in a dialect they do not know."""
 
 
 class OpenAIEmbeddingsBox(FeaturesBox):
@@ -239,7 +243,22 @@ class OpenAIEmbeddingsBox(FeaturesBox):
         if not dialect or dialect in self.ones:  # until it is known, as in the narrowest
             self.images_per_call = 1
 
-    def decided(self) -> dict[str, Any]:
+    @property
+    def probes(self) -> int:  # type: ignore[override]
+        """Three pictures in each dialect, where none is given."""
+        return 0 if self.settings.dialect else 3 * len(DIALECTS)
+
+    def notes(self) -> list[str]:
+        """Besides, what finding out its dialect takes."""
+        if not self.probes:
+            return super().notes()
+        return [
+            *super().notes(),
+            f"How it takes pictures is found out with {self.probes} small ones at most; "
+            "--blackbox-set dialect=NAME, once known, saves them.",
+        ]
+
+    def decided(self, probe: Callable[[Callable[[], Any]], Any]) -> dict[str, Any]:
         """The dialect in which the server sees pictures, found out by asking.
 
         A server sees them if two files of one picture come out alike and another picture does not:
@@ -248,24 +267,24 @@ class OpenAIEmbeddingsBox(FeaturesBox):
         Raises:
             ConfigError: it sees none.
         """
-        if self.settings.dialect:
+        if not self.probes:
             return {}
         said = ""
         for dialect in DIALECTS:
             settings = dataclasses.replace(self.settings, dialect=dialect)
-            probe = type(self)(self.model, dataclasses.asdict(settings))
-            try:
-                same, again, other = (
-                    probe._features([one], 1, probe._uris, "image")[0] for one in _probes()
-                )
-            except ServiceError as error:
-                said = str(error)
-                if error.status not in (400, 404, 415, 422, 500):
-                    raise
-                continue
-            if same @ again > 0.999 > same @ other:
-                self.tell(f"{self.address} takes pictures as {dialect} does")
-                return {"dialect": dialect}
+            guess = type(self)(self.model, dataclasses.asdict(settings))
+            guess._bill = self._bill
+            seen: list[FloatArray] = []
+            for one in _probes():
+                told: FloatArray | str = probe(partial(guess._seen, one))
+                if isinstance(told, str):
+                    said = told
+                    break
+                seen.append(told)
+            else:
+                if _sees(*seen):
+                    self.tell(f"{self.address} takes pictures as {dialect} does")
+                    return {"dialect": dialect}
         raise ConfigError(
             f"{self.address} gives no features of pictures in any dialect known "
             f"({', '.join(DIALECTS)}){f'; the last answer: {said}' if said else ''}"
@@ -288,11 +307,28 @@ class OpenAIEmbeddingsBox(FeaturesBox):
         """As its usage says."""
         return _count(_table(told.get("usage")).get("total_tokens"))
 
+    def _seen(self, uri: str) -> FloatArray | str:
+        """(d,) features of a picture, or what is said where it is not taken for one."""
+        try:
+            features: FloatArray = self._features([uri], 1, self._uris, "image")[0]
+        except ServiceError as error:
+            if error.status not in _REFUSED and not isinstance(error, MalformedResponse):
+                raise
+            if not may_be_billed(error):
+                self._bill.told = {}
+            return str(error)
+        return features
+
     def _uris(self, uris: Sequence[str]) -> Request:
         return self._request(DIALECTS[self.settings.dialect or "jina"](list(uris)))
 
     def _request(self, inputs: dict[str, Any]) -> Request:
         return "/embeddings", {"model": self.model, "encoding_format": "float", **inputs}
+
+
+def _sees(same: FloatArray, again: FloatArray, other: FloatArray) -> bool:
+    """Whether features are of pictures: of two files of one, and of another."""
+    return same.shape == again.shape == other.shape and bool(same @ again > 0.999 > same @ other)
 
 
 def _probes() -> tuple[str, str, str]:

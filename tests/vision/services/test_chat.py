@@ -23,6 +23,7 @@ from llmopt.runs.config import RunConfig
 from llmopt.runs.plan import make_plan
 from llmopt.runs.trust import refuse_untrusted
 from llmopt.spend.ledger import Caps, Ledger
+from llmopt.task import Labelled
 from llmopt.template import Template
 from llmopt.testing.world import pictures
 from llmopt.vision.boxes import open_black_box
@@ -147,8 +148,11 @@ def test_a_schema_is_asked_for_as_langchain_knows_it_of_the_provider(
     again = ChatBox("anthropic:claude-old", {"first_pause": 0})
     again.tell = told.append
     server.spoil = lambda _, right: right if "response_format" not in server.bodies[-1] else 400
-    assert all(set(one) <= set(prompts) for one in again.answers(IMAGES.images[:2], prompts))
-    assert ["response_format" in body for body in server.bodies[1:]] == [True, False, False]
+    ledger = Ledger()
+    two = Labelled(IMAGES.images[:2], IMAGES.labels[:2])
+    assert len(MeteredBox(again, ledger).answers(two, PLAIN, NAMES)) == 2
+    assert sorted("response_format" in body for body in server.bodies[1:])[:2] == [False, False]
+    assert ledger["black_box_calls"] == len(server.bodies) - 1  # those refused, too
     assert told == ["chat:anthropic:claude-old takes no schema of answers: asking without it"]
     plain = ChatBox("anthropic:claude-seer", {"structured": False, "first_pause": 0})
     plain.answers(IMAGES.images[:1], prompts)
@@ -168,9 +172,13 @@ def test_a_form_that_is_refused_is_left_out_from_then_on(server: SeeingServer) -
     server.spoil = spoil
     one = box(server)
     one.tell = told.append
-    said = one.answers(IMAGES.images[:3], PLAIN.fill_all(NAMES))
-    assert [len(row) for row in said] == [1, 1, 1]
-    assert server.requests == 5
+    ledger = Ledger()
+    three = Labelled(IMAGES.images[:3], IMAGES.labels[:3])
+    said = MeteredBox(one, ledger).answers(three, PLAIN, NAMES)
+    assert len(said) == 3
+    assert server.requests == ledger["black_box_calls"] == ledger["image_encodings"] >= 5
+    # Refused requests cost nothing.
+    assert ledger["box_tokens_in"] == server.tokens[0]
     assert [line.partition(" takes ")[2] for line in told] == [
         "no response_format: asking without it", "no temperature: asking without it"
     ]  # fmt: skip

@@ -21,7 +21,7 @@ from service_server import ServiceServer
 from llmopt.comparison.execute import execute
 from llmopt.comparison.grid import make_grid, parse_arm
 from llmopt.comparison.records import read_records
-from llmopt.errors import ConfigError, MalformedResponse, ServiceError
+from llmopt.errors import BudgetTooSmall, ConfigError, MalformedResponse, ServiceError
 from llmopt.runs import engine
 from llmopt.runs import folder as run_folder
 from llmopt.runs.compose import Given, compose
@@ -29,7 +29,9 @@ from llmopt.runs.config import RunConfig
 from llmopt.runs.folder import read_run_config
 from llmopt.runs.plan import make_plan
 from llmopt.runs.trust import refuse_untrusted
+from llmopt.spend.currency import Spend
 from llmopt.spend.events import Watch
+from llmopt.spend.journal import read_journal
 from llmopt.spend.ledger import Ledger
 from llmopt.sweep.local import LocalEngine
 from llmopt.template import Template
@@ -60,12 +62,12 @@ def settings(server: ServiceServer, **more: Any) -> dict[str, Any]:
 
 def config(server: ServiceServer, name: str, tmp_path: Path, **options: Any) -> RunConfig:
     usual = {"dataset": "python:fake", "optimizer": "random", "settings": {"evaluations": 8}}
+    box = {"blackbox_settings": settings(server, price="1,2", batch=2)}
     return RunConfig(
         shots=3,
         blackbox=ADDRESSES[name],
-        blackbox_settings=settings(server, price="1,2", batch=2),
         runs=str(tmp_path / "runs"),
-        **{**usual, **options},
+        **{**usual, **box, **options},
     )
 
 
@@ -97,7 +99,13 @@ def test_a_run_is_planned_killed_and_resumed_and_nothing_is_paid_for_twice(
         requests = server.requests
         again = engine.start(compose(read_run_config(folder), given))
         assert server.requests == requests
-        assert again["ledger"] == {**again["ledger"], **result["ledger"]}
+        # Its dialect is known by now: nothing is spent on finding that out.
+        records = read_journal(folder / run_folder.JOURNAL)
+        began = next(one["data"] for one in records if one["kind"] == "started")
+        asked = Spend.read(again["ledger"]) + began.get("spent", {})
+        assert ("spent" in began) == name.startswith("openai")
+        for row, amount in result["ledger"].items():
+            assert asked[row] == pytest.approx(amount), row
     for row in ("image_encodings", "text_encodings", "black_box_calls", "box_usd"):
         spent = result["ledger"].get(row, 0)
         assert spent <= most.get(row, 0), row
@@ -108,6 +116,43 @@ def test_a_run_is_planned_killed_and_resumed_and_nothing_is_paid_for_twice(
     here = dataclasses.replace(wanted, blackbox="", blackbox_settings={}, model="python:fake")
     direct = engine.start(compose(here, Given(task=make_task(3), box=inside)))
     assert direct["best"]["templates"][0]["text"] == result["best"]["templates"][0]["text"]
+
+
+@pytest.mark.parametrize("name", ["cohere", "openai-embeddings/vllm", "hf"])
+def test_what_is_sent_to_find_a_service_out_is_counted_and_sent_once(
+    name: str, tmp_path: Path
+) -> None:
+    given = Given(task=make_task(3))
+    with ServiceServer(name) as server:
+        chosen = settings(server, price="1,2", cache=False)
+        wanted = config(server, name, tmp_path, blackbox_settings=chosen)
+        most = {row.name: row.most or 0 for row in make_plan(compose(wanted, given)).rows}
+        right = engine.start(compose(wanted, given))
+        ledger, test = right["ledger"], right["evaluation"]
+        assert server.requests == ledger["black_box_calls"] + test["black_box_calls"]
+        assert ledger["image_encodings"] <= most["image_encodings"]
+        assert ledger["black_box_calls"] <= most["black_box_calls"]
+        assert ledger.get("box_usd", 0) <= most.get("box_usd", 0)
+        # A run that was killed knows what was spent before it began.
+        requests = server.requests
+        fails = requests + (34 if name.startswith("openai") else 20)  # in the search
+        server.spoil = lambda number, told: 400 if number == fails else told
+        with pytest.raises(ServiceError, match="HTTP 400"):
+            engine.start(compose(wanted, given))
+        server.spoil = None
+        (folder,) = set((tmp_path / "runs").iterdir()) - {Path(right["run"])}
+        again = engine.resume(folder, compose(read_run_config(folder), given))
+        assert again["ledger"] == ledger
+        assert server.requests == 2 * requests + 1
+
+
+def test_caps_that_do_not_pay_for_finding_a_service_out_are_told(tmp_path: Path) -> None:
+    name = "openai-embeddings/vllm"
+    with ServiceServer(name) as server:
+        wanted = config(server, name, tmp_path, max_box_calls=2)
+        with pytest.raises(BudgetTooSmall, match="takes pictures; raise the cap"):
+            engine.start(compose(wanted, Given(task=make_task(3))))
+        assert server.requests == 2
 
 
 def test_cells_of_a_comparison_use_what_is_found_out_and_are_known_again(tmp_path: Path) -> None:
@@ -233,7 +278,7 @@ def test_a_server_that_sees_no_pictures_is_found_out() -> None:
     with ServiceServer("openai-embeddings/text only") as server:
         box = open_black_box("openai-embeddings:x", settings(server))
         with pytest.raises(ConfigError, match="no features of pictures in any dialect known"):
-            box.decided()
+            box.decided(MeteredBox(box, Ledger()).probe)
 
 
 def test_odd_scores_are_no_scores() -> None:
