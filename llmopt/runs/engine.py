@@ -39,7 +39,7 @@ from llmopt.spend.ledger import Ledger
 from llmopt.task import FloatArray, Labelled, Task
 from llmopt.vision.base import BlackBox
 from llmopt.vision.feature_cache import FeatureCache
-from llmopt.vision.kept import kept_by_run
+from llmopt.vision.kept import OnTheWay, kept_by_run
 from llmopt.vision.metered import MeteredBox
 
 if TYPE_CHECKING:
@@ -176,8 +176,11 @@ def _metered(
     folder: Path, box: BlackBox, part: str, ledger: Ledger, features: FeatureCache
 ) -> MeteredBox:
     """The box; answers of one that is paid for what it receives are kept until the run ends."""
-    kept = kept_by_run(folder / run_folder.ANSWERS, box, part) if outside(box) else None
-    return MeteredBox(box, ledger, features, kept, folder.name)
+    kept = way = None
+    if outside(box):
+        answers = folder / run_folder.ANSWERS
+        kept, way = kept_by_run(answers, box, part), OnTheWay(answers, part, ledger)
+    return MeteredBox(box, ledger, features, kept, way, folder.name)
 
 
 def _said_before_paid(setup: Setup, llm: Llm, box: BlackBox) -> str:

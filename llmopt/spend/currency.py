@@ -17,9 +17,10 @@ that two runs of one command spend the same. ``llm_calls_cached`` says how many 
 were answered that way; the difference is what was really sent. ``box_answers_kept`` counts answers
 of a box that costs money which earlier runs had bought.
 
-A call to the chat model that was in progress when the machine died may have been paid for. A
-resumed run asks again, so that call is no part of what an undisturbed run spends: it stands apart
-as *lost*, at its upper bound; so does one that timed out or broke off. The caps cover both.
+A call to the chat model or to a remote box that was in progress when the machine died may have been
+paid for. A resumed run asks again, so that call is no part of what an undisturbed run spends: it
+stands apart as *lost*, at its upper bound; so does a call to the chat model that timed out or broke
+off. The caps cover both.
 """
 
 from __future__ import annotations
@@ -117,6 +118,17 @@ CURRENCIES: Final[Mapping[str, Currency]] = _table(
         "USD",
         "llm_usd",
         price_of="llm_calls_lost",
+        kind="lost",
+    ),
+    Currency(
+        "box_calls_lost", "black-box calls lost", cap="black_box_calls", rare=True, kind="lost"
+    ),
+    Currency(
+        "box_usd_lost",
+        "black-box cost lost (at most)",
+        "USD",
+        "llm_usd",
+        rare=True,
         kind="lost",
     ),
     Currency("llm_calls_cached", "LLM calls answered from the cache", kind="aside"),

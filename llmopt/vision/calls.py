@@ -20,7 +20,7 @@ from llmopt.vision.base import Access, BlackBox
 
 if TYPE_CHECKING:
     from llmopt.spend.ledger import Ledger
-    from llmopt.vision.kept import KeptAnswers
+    from llmopt.vision.kept import KeptAnswers, OnTheWay
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
@@ -34,13 +34,20 @@ class Calls:
         box: what is called.
         ledger: charged before each try.
         kept: answers of earlier sittings of the run; None keeps none.
+        way: notes what is on its way; None notes nothing.
 
     Attributes:
         seconds: spent in the box so far.
     """
 
-    def __init__(self, box: BlackBox, ledger: Ledger, kept: KeptAnswers | None = None) -> None:
-        self._box, self._ledger, self._kept = box, ledger, kept
+    def __init__(
+        self,
+        box: BlackBox,
+        ledger: Ledger,
+        kept: KeptAnswers | None = None,
+        way: OnTheWay | None = None,
+    ) -> None:
+        self._box, self._ledger, self._kept, self._way = box, ledger, kept, way
         self._line = box.line(ledger)
         self._lock = threading.Lock()
         self._busy, self._since = 0, 0.0
@@ -59,7 +66,8 @@ class Calls:
 
     def one(self, ask: Callable[[], T], cost: Callable[[], Cost], *, paid: bool = False) -> T:
         """The answer to one call; each try is charged, the first one unless it is paid for."""
-        return self._charged(ask, cost, paid)[0]
+        with self._until_kept():
+            return self._charged(ask, cost, paid)[0]
 
     def each(
         self,
@@ -94,6 +102,10 @@ class Calls:
                 raise ModelError(f"black box '{self._box.info.name}' {error}") from error
 
         def found(batch: Sequence[T]) -> Array:
+            with self._until_kept():
+                return answered(batch)
+
+        def answered(batch: Sequence[T]) -> Array:
             if self._kept is None or name is None:
                 return answer(batch)[0]
             names = name(batch)
@@ -139,6 +151,8 @@ class Calls:
                     reservation.release()  # nothing was sent
                     raise
                 first = False
+                if self._way is not None:
+                    self._way.send(due)
                 try:
                     with self._timing():
                         found = ask()
@@ -158,6 +172,9 @@ class Calls:
             return found
 
         return self._line.persist(once), spent
+
+    def _until_kept(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._way is None else self._way.until_kept()
 
     def _audit(self, most: Cost, told: Cost) -> None:
         """Remember a call that took more than was put aside, where a cap stands on that."""

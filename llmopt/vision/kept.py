@@ -1,9 +1,10 @@
-"""Answers of a black box in a folder, so that nothing is asked for again.
+"""Answers of a black box in a folder, so that nothing is asked for again, and what is on its way.
 
 For boxes that are paid for what they receive. Remote ones and functions have theirs in the run
 folder, so that a run that goes on repeats none; services that cost money have theirs in the cache,
 so that no other run does. A kept answer is charged what it took when it was sent, tries that failed
-included, so that the ledger says what a run sends that finds nothing kept.
+included, so that the ledger says what a run sends that finds nothing kept. What was sent and not
+answered when a run died is asked for again, and counts as lost besides.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import threading
+import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.spend.currency import BILLED
+from llmopt.errors import LlmoptError
+from llmopt.spend.currency import BILLED, amounts
 from llmopt.spend.files import default_cache_dir, read_arrays, write_arrays
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ _COST: Final = "cost"
 _RUN: Final = "run"
 _COUNTED: Final = ("image_encodings", "text_encodings", "pairs_scored", "black_box_calls")
 _MOST: Final = 2.0**53
+_SENT: Final = ".sent"
 
 
 class KeptAnswers:
@@ -133,6 +138,56 @@ class KeptAnswers:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}-{self._times[name]}.safetensors"
+
+
+class OnTheWay:
+    """What a part of a run has sent to a black box and not kept the answer to yet.
+
+    A file for each call, written before that is sent. What earlier sittings left there was lost: it
+    is charged at its upper bound, and stays, so that later ones know of it too.
+
+    Args:
+        folder: created when first written.
+        part: of the run.
+        ledger: charged for what was lost.
+    """
+
+    def __init__(self, folder: Path, part: str, ledger: Ledger) -> None:
+        self._folder, self._part = folder, part
+        self._mine = threading.local()
+        for path in sorted(folder.glob(f"{part}-*{_SENT}")):
+            # One that is torn was never sent.
+            with contextlib.suppress(OSError, ValueError, RecursionError):
+                ledger.record(**amounts(json.loads(path.read_bytes())))
+
+    def send(self, due: Mapping[str, float]) -> None:
+        """A call is to be sent which takes so much at most. One that cannot be noted is sent too.
+
+        To be called within :meth:`until_kept`.
+        """
+        usd = due.get("box_usd", 0)
+        told = {"box_calls_lost": 1, **({"box_usd_lost": usd} if usd else {})}
+        path = self._folder / f"{self._part}-{uuid.uuid4().hex}{_SENT}"
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(told), encoding="utf-8")
+            self._mine.sent.append(path)
+
+    @contextlib.contextmanager
+    def until_kept(self) -> Iterator[None]:
+        """What this thread sends meanwhile has arrived at the end, unless the process ends."""
+        self._mine.sent = []
+        try:
+            yield
+        except LlmoptError:
+            self._arrived()
+            raise
+        self._arrived()
+
+    def _arrived(self) -> None:
+        for path in self._mine.sent:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def kept_by_run(folder: Path, box: BlackBox, part: str) -> KeptAnswers:

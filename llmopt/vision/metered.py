@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from llmopt.spend.ledger import Ledger
     from llmopt.vision.feature_cache import FeatureCache
-    from llmopt.vision.kept import KeptAnswers
+    from llmopt.vision.kept import KeptAnswers, OnTheWay
     from llmopt.vision.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -47,6 +47,7 @@ class MeteredBox:
         features: image features on disk, shared between runs; None keeps them in memory only.
         kept: answers of earlier sittings of the run, counted but not asked for again; those of a
             box that costs money are kept for all runs.
+        way: notes what is on its way to the box, so that a run that dies knows what it lost.
         run: that asks; what earlier ones had bought is told apart.
         text_cache_bytes: bound of the text features kept in memory, the oldest leave first.
 
@@ -59,6 +60,7 @@ class MeteredBox:
         ledger: Ledger,
         features: FeatureCache | None = None,
         kept: KeptAnswers | None = None,
+        way: OnTheWay | None = None,
         run: str = "",
         text_cache_bytes: int = TEXT_CACHE_BYTES,
     ) -> None:
@@ -66,7 +68,7 @@ class MeteredBox:
         # Answers that cost something are kept with what they cost, or not at all.
         billed = box.info.access >= Access.FEATURES and box.dues(1, ())
         self._disk = None if box.paid or billed else features
-        self._calls = Calls(box, ledger, kept_for_good(box, run) if box.paid else kept)
+        self._calls = Calls(box, ledger, kept_for_good(box, run) if box.paid else kept, way)
         self._images: dict[str, FloatArray] = {}
         self._rows: dict[str, FloatArray] = {}
         self._texts: Shelf[Hashable, FloatArray] = Shelf(text_cache_bytes)

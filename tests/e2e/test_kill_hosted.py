@@ -55,8 +55,7 @@ def test_what_came_before_the_kill_is_not_asked_for_again(name: str, tmp_path: P
                        stdout=subprocess.DEVNULL)  # fmt: skip
         counts = server.asked
         times = [n if isinstance(n, int) else len(n) for n in counts.values()]
-        # In flight when it died: answers that came to nobody.
-        assert sum(n - 1 for n in times) <= AT_ONCE * (1 if name in ("chat", "hf") else 2)
+        # In flight when it died: answers that came to nobody, told as lost.
         result = json.loads((folder / "result.json").read_text())
         assert result["status"] == "complete"
         requests = server.requests
@@ -65,6 +64,11 @@ def test_what_came_before_the_kill_is_not_asked_for_again(name: str, tmp_path: P
     (again,) = set((tmp_path / "runs").iterdir()) - {folder}
     other = json.loads((again / "result.json").read_text())
     assert other["best"] == result["best"]
+    lost = 0
     for part in ("ledger", "evaluation"):
         assert other[part].pop("box_answers_kept") > 0  # told, and all else is as it was
+        lost += result[part].pop("box_calls_lost", 0)
+        assert bool(result[part].pop("box_usd_lost", 0)) <= bool(other[part].get("box_usd"))
         assert other[part] == result[part]
+    assert sum(n - 1 for n in times) <= lost * (1 if name in ("chat", "hf") else 2)
+    assert lost <= AT_ONCE

@@ -259,6 +259,51 @@ def test_a_run_that_goes_on_asks_for_nothing_again(
         assert hears.search["black_box_calls"] < result["ledger"]["black_box_calls"]
 
 
+@pytest.mark.parametrize("access", [Access.LABELS, Access.SCORES, Access.FEATURES])
+def test_what_was_on_its_way_when_a_run_died_is_told_as_lost(
+    root: Path, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(BaseException):
+        """As sudden as kill -9, and nobody handles it."""
+
+    once, left = HttpBlackBox._once, [0]
+
+    def dying(self: Any, method: str, path: str, *rest: Any) -> Any:
+        answer = once(self, method, path, *rest)
+        if method == "POST":
+            left[0] -= 1
+            if left[0] == 0:
+                raise Died
+        return answer
+
+    with listening(RemoteBox(access)) as box:
+        undisturbed = start(asked(root, box, "random"))
+        monkeypatch.setattr(HttpBlackBox, "_once", dying)
+        left[0] = 4
+        with pytest.raises(Died):
+            start(asked(root, box, "random"))
+        (folder,) = set((root / "runs").iterdir()) - {Path(undisturbed["run"])}
+        for name, content in (("torn", "{"), ("odd", '{"box_calls_lost": -1}')):
+            (folder / "answers" / f"search-{name}.sent").write_text(content)
+        left[0] = 2
+        with pytest.raises(Died):  # and once more
+            resume(folder)
+        result = resume(folder)
+        lost = result["ledger"].pop("box_calls_lost")
+        assert lost == 2
+        assert result["ledger"] == undisturbed["ledger"]
+        if access == Access.FEATURES:  # of which images are known by now
+            return
+        left[0] = result["ledger"]["black_box_calls"] + 1  # in the test
+        with pytest.raises(Died):
+            start(asked(root, box, "random"))
+        known = {Path(undisturbed["run"]), folder}
+        (folder,) = set((root / "runs").iterdir()) - known
+        result = resume(folder)
+        assert result["ledger"] == undisturbed["ledger"]
+        assert result["evaluation"] == {**undisturbed["evaluation"], "box_calls_lost": 1}
+
+
 def test_damaged_answers_are_asked_for_again(tmp_path: Path) -> None:
     from llmopt.spend.ledger import Ledger
     from llmopt.vision.answers import numbers
