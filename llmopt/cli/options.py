@@ -124,10 +124,9 @@ def _config(told: Mapping[str, Any]) -> RunConfig:
     where = str(path) if path else "the options"
     given = {k: parse_assignments(v) if isinstance(v, list) else v for k, v in given.items()}
     if values:
-        from llmopt.runs.whole import has_own_defaults, without_defaults
+        from llmopt.runs.whole import laid_under
 
-        if has_own_defaults(given):
-            values = without_defaults(RunConfig.make(values, where)).plain()
+        values = laid_under(RunConfig.make(values, where), given).plain()
     typed: dict[str, Any] = dict.fromkeys(given.keys() & {"llm_base_url"}, "")
     if "blackbox" in given and not values.get("blackbox_settings"):  # they may name an address
         typed |= {"blackbox": "", "blackbox_settings": {}}

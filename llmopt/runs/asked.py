@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmopt.errors import ConfigError
 from llmopt.runs.compose import Given
 from llmopt.runs.config import RunConfig
-from llmopt.runs.whole import has_own_defaults, without_defaults
+from llmopt.runs.whole import laid_under, without_defaults
 from llmopt.search.base import Optimizer
 from llmopt.spend.currency import CAPS
 from llmopt.spend.ledger import Caps
@@ -64,7 +64,7 @@ def config_of(config: RunConfig | None, options: Mapping[str, Any]) -> RunConfig
     given = texts(options)
     if config is None:
         return RunConfig.make(given, "the options")
-    base = without_defaults(config) if has_own_defaults(given) else config
+    base = laid_under(config, given)
     over = {f.name: getattr(base, f.name) for f in dataclasses.fields(RunConfig)}
     return RunConfig.make({**over, **given}, "the options")
 

@@ -109,11 +109,18 @@ def flags(config: RunConfig) -> list[str]:
     ]
 
 
-def has_own_defaults(given: Mapping[str, Any]) -> bool:
-    """Whether options that are laid over a config have defaults of their own for what it holds."""
-    return bool(given.keys() & {"optimizer", "dataset", "blackbox"}) or "profile" in given.get(
-        "settings", {}
-    )
+def laid_under(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    """What stays of a config where options are laid over it.
+
+    Defaults go where the options have defaults of their own; so do all settings of a black box that
+    is replaced by another: an address, a price or a temperature of the one is wrong for the other.
+    """
+    names = {"optimizer", "dataset", "blackbox"}
+    if given.keys() & names or "profile" in given.get("settings", {}):
+        config = without_defaults(config)
+    if given.get("blackbox", config.blackbox) != config.blackbox:
+        config = dataclasses.replace(config, blackbox_settings={})
+    return config
 
 
 def _of_box(config: RunConfig) -> Settings | None:

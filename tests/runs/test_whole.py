@@ -111,9 +111,14 @@ def test_how_a_black_box_is_asked_is_written(
     )
     repeated = [word for word in flags(found) if word.startswith(("side=", "timeout=", "cache="))]
     assert not repeated
-    # Another box takes what was typed for this one, and none of its defaults.
+    # Another box takes nothing of this one's: neither its address nor its price.
     other = config_of(found, {"blackbox": "http://127.0.0.1:9"})
-    assert other.blackbox_settings == {**short, "key_env": "SECRET_OF_MINE"}
+    assert other.blackbox_settings == {}
+    other = config_of(found, {"blackbox": address, "blackbox_settings": {"side": 64}})
+    assert other.blackbox_settings == {"side": 64}
+    assert config_of(found, {"blackbox": address}).blackbox_settings == {
+        **short, "key_env": "SECRET_OF_MINE"
+    }  # fmt: skip
     with pytest.raises(ConfigError, match="SECRET_OF_MINE holds sent to"):
         refuse_untrusted(
             dataclasses.replace(
