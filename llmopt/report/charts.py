@@ -194,7 +194,8 @@ def forest(rows: Sequence[Row]) -> Plot:
     for place, row in enumerate(reversed(rows)):
         gain = row.gain.difference
         colour = {"better": "one", "worse": "two"}.get(row.gain.verdict, "muted")
-        marks += _whisker(place, gain.mean, gain.interval, colour)
+        # No gain is beyond 100 points, though an interval over two seeds may be.
+        marks += _whisker(place, gain.mean, np.clip(gain.interval, -1, 1).tolist(), colour)
         if len(row.gains) > 1:
             each = [100 * one for one in row.gains]
             marks.append(Mark(each, [place - 0.22] * len(each), "muted", dot=1.8, faint=True))

@@ -35,7 +35,9 @@ def test_bf16_is_packed_and_as_close_to_fp32_as_without(monkeypatch: pytest.Monk
     full = TextEngine(model, tokenizer).encode(TEXTS)
     fast = TextEngine(model, tokenizer, precision="bf16")
     assert isinstance(fast._encoder, TreeEncoder)
-    assert all(isinstance(layer, PackedLayer) for layer in fast._encoder._packed)
+    # oneDNN computes in bf16 on processors made for it only; elsewhere layers stay as they are.
+    made_for_it = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert [isinstance(layer, PackedLayer) for layer in fast._encoder._packed] == [made_for_it] * 2
     monkeypatch.setattr(module, "MOST_BYTES", 0)
     plain = TextEngine(model, tokenizer, precision="bf16").encode(TEXTS)
     assert 0 < (fast.encode(TEXTS) - full).abs().max() <= 1.5 * (plain - full).abs().max() < 0.03
