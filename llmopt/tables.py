@@ -2,7 +2,7 @@
 
 A table that is too wide gives way in this order: names are shortened in the middle and words
 wrapped, columns of the highest rank are left out (and named below), and at last each row becomes a
-card. Figures are never cut.
+card, whose texts are wrapped. Figures are never cut.
 """
 
 from __future__ import annotations
@@ -174,9 +174,17 @@ def _print_cards(out: Console, cells: dict[Column[T], list[str]], rows: int) -> 
         out.print(Text(shorten(cells[first][place], out.width), style="bold"), soft_wrap=True)
         for column in others:
             if text := cells[column][place]:
-                room = max(out.width - label - 4, 1) if column.least else cell_len(text)
-                told = text if column.wrap else shorten(text, room)
+                told = _in_card(column, text, max(out.width - label - 4, 1))
+                told = told.replace("\n", "\n" + " " * (label + 4))
                 out.print(Text(f"  {column.name:<{label}}  {told}"), soft_wrap=True)
+
+
+def _in_card(column: Column[T], text: str, room: int) -> str:
+    """A value in lines that end between words; of a name, what fits no line is shortened."""
+    if not column.least:
+        return text
+    lines = wrapped(text, room).split("\n")
+    return "\n".join(lines if column.wrap else [shorten(line, room) for line in lines])
 
 
 # --- rows chosen by what stands in them ----------------------------------------------------------

@@ -16,7 +16,7 @@ from llmopt.runs import result as run_result
 from llmopt.runs.config import RunConfig
 from llmopt.runs.measure import Evaluation
 from llmopt.search import make_optimizer
-from llmopt.search.base import Outcome, TemplateResult
+from llmopt.search.base import Outcome, Stage, TemplateResult
 from llmopt.spend.journal import Journal
 from llmopt.spend.ledger import Ledger
 from llmopt.task import FewShot, Task
@@ -57,6 +57,7 @@ def paper_run(
     spent: Mapping[str, float] | None = None,
     start: str = "a photo of a {}.",
     fallback: bool = False,
+    stages: Sequence[Stage] = (),
 ) -> Path:
     """A finished run.
 
@@ -70,6 +71,7 @@ def paper_run(
         events: journaled steps, (kind, stream, data).
         replies: journaled calls to the chat model, (messages, reply).
         spent: ledger entries.
+        stages: of the search.
 
     Everything else is what was asked for.
     """
@@ -126,7 +128,10 @@ def paper_run(
         found,
         fallback=fallback,
         templates=() if predictor else tuple(results),
-        summary={"proposals": sum(len(d.get("templates", ())) for _, _, d in events)},
+        summary={
+            "proposals": sum(len(d.get("templates", ())) for _, _, d in events),
+            **({"stages": [stage.to_json() for stage in stages]} if stages else {}),
+        },
     )
     result = run_result.build(
         folder=folder,

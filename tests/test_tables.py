@@ -65,6 +65,35 @@ def test_a_row_is_a_card_where_nothing_else_fits() -> None:
     ]
 
 
+def test_texts_of_a_card_end_their_lines_between_words() -> None:
+    columns = [
+        Column[Row]("stage", itemgetter(0), least=10),
+        Column[Row]("best score", itemgetter(1)),
+        Column[Row]("where", itemgetter(2), least=10),
+        Column[Row]("why", itemgetter(3), least=20, wrap=True),
+    ]
+    rows: list[Row] = [
+        ("head", "100.0 %", "runs/a-folder-of-some-length", "no gain on few images:\n+0.07 nats"),
+        ("soft", "99.6 %", "on the few shots", "runs/a-folder-of-some-length"),
+    ]
+    assert drawn(32, rows, columns=columns).splitlines() == [
+        "head",
+        "  best score  100.0 %",
+        "  where       runs/a-fo…e-length",
+        "  why         no gain on few",
+        "              images:",
+        "              +0.07 nats",
+        "soft",
+        "  best score  99.6 %",
+        "  where       on the few shots",
+        "  why         runs/a-folder-of-some-length",
+    ]
+    assert drawn(26, rows[1:], columns=columns).splitlines()[2:4] == [
+        "  where       on the few",
+        "              shots",
+    ]
+
+
 def test_pipes_and_wide_tables_are_as_wide_as_they_come() -> None:
     rows = [("x" * 300, 1.0, 2, "unknown")]
     for text in (drawn(40, rows, terminal=False), drawn(40, rows, wide=True)):

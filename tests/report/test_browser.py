@@ -16,6 +16,7 @@ from poisoned import NAMES, poisoned_run
 
 from llmopt.data.shapes import SHAPES
 from llmopt.report.page import build, save
+from llmopt.search.base import Stage
 
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"
@@ -50,7 +51,12 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
         before=np.where(np.arange(1000) % 2, labels, 0),
         events=[("scored", "restart-1", {"templates": templates})],
         replies=[([["system", "Rules"], ["human", "Better ones?"]], "- a small {}.")] * 2,
-    )
+        stages=[
+            Stage("chat", True, "likelier", 0.5, 0.1, (0.958, 1.0),
+                  {"text_encodings": 2_196, "image_encodings": 12, "llm_tokens_in": 5_929}),
+            Stage("head", False, "no head: the best of 4 gains nothing on images left out " * 6),
+        ],
+    )  # fmt: skip
     save(build([run]), folder / "page.html")
     return folder / "page.html"
 
@@ -146,6 +152,20 @@ def test_nothing_sticks_out_on_a_phone(browser: Browser, plain: Path, poisoned: 
             ".length && e.getBoundingClientRect().height < 6).length"
         )
         assert small == 0
+    browser.resize(1100)
+
+
+@pytest.mark.parametrize("width", [390, 600, 1440])
+def test_tables_of_a_run_are_as_wide_as_the_page(browser: Browser, plain: Path, width: int) -> None:
+    browser.resize(width)
+    browser.open(plain)
+    cut = browser.run(
+        "return ['stages', 'accuracies'].flatMap(name => "
+        "[...document.querySelectorAll(`.${name} .scroll, .${name} th, .${name} td`)])"
+        ".filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
+    )
+    assert cut == []
+    assert "no head" in browser.run("return document.querySelector('.stages').innerText")
     browser.resize(1100)
 
 

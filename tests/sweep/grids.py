@@ -156,6 +156,18 @@ def workers(mark: str) -> list[int]:
     return found
 
 
+def session(leader: int) -> list[str]:
+    """Command lines of what runs of what :func:`begin` has started, long after its end too."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, _, _, leads = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(leads) == leader and state != "Z":
+                    found.append((entry / "cmdline").read_text(errors="replace"))
+    return found
+
+
 def children(pid: int) -> list[int]:
     """Python processes below a process."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid=,comm="], capture_output=True, text=True)
