@@ -114,12 +114,16 @@ def laid_under(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
 
     Defaults go where the options have defaults of their own; so do all settings of a black box that
     is replaced by another: an address, a price or a temperature of the one is wrong for the other.
+    So does the price of a language model that is replaced.
     """
     names = {"optimizer", "dataset", "blackbox"}
     if given.keys() & names or "profile" in given.get("settings", {}):
         config = without_defaults(config)
     if given.get("blackbox", config.blackbox) != config.blackbox:
         config = dataclasses.replace(config, blackbox_settings={})
+    if given.get("llm", config.llm) != config.llm:
+        settings = {name: v for name, v in config.llm_settings.items() if name != "price"}
+        config = dataclasses.replace(config, llm_settings=settings)
     return config
 
 

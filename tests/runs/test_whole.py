@@ -129,6 +129,14 @@ def test_how_a_black_box_is_asked_is_written(
         )
 
 
+def test_another_language_model_has_another_price() -> None:
+    found = RunConfig(llm="openai:gpt-x", llm_settings={"price": "1,4", "temperature": "0.5"})
+    assert config_of(found, {"llm": "openai:gpt-y"}).llm_settings == {"temperature": "0.5"}
+    assert config_of(found, {"seed": 2}).llm_settings == found.llm_settings
+    given = {"llm": "openai:gpt-y", "llm_settings": {"price": "2,8"}}
+    assert config_of(found, given).llm_settings == {"price": "2,8"}
+
+
 def test_another_optimizer_or_data_set_brings_its_own_defaults() -> None:
     found = kept(RunConfig(settings={"k": "3"}, seed=4))
     assert config_of(found, {"seed": 5}) == dataclasses.replace(found, seed=5)
