@@ -11,6 +11,7 @@ from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from patience import HUNG
 from pydantic import Field, PrivateAttr, SecretStr
 
 
@@ -31,10 +32,12 @@ class Scripted(BaseChatModel):
 
     script: list[Any] = Field(default_factory=list)
     latency: float = 0.0
+    together: int = 0  # calls answered only once as many are on their way
     temperature: float | None = None
     api_key: SecretStr | None = None
     _calls: int = PrivateAttr(default=0)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _barrier: Any = PrivateAttr(default=None)
 
     @property
     def _llm_type(self) -> str:
@@ -55,6 +58,10 @@ class Scripted(BaseChatModel):
         with self._lock:
             number = self._calls
             self._calls += 1
+            if self.together and self._barrier is None:
+                self._barrier = threading.Barrier(self.together, timeout=HUNG)
+        if self._barrier is not None:
+            self._barrier.wait()
         if self.latency:
             time.sleep(self.latency)
         if number < len(self.script):

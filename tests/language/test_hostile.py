@@ -20,6 +20,7 @@ import pytest
 from hostile_server import ACTS, BEYOND, COURSE, FATAL, GOOD, RETRYABLE, SLOW, SMALL, HostileServer
 from hostile_server import wait_until_idle as settled
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from patience import HUNG
 
 from llmopt.errors import (
     AuthenticationFailed,
@@ -46,8 +47,8 @@ from llmopt.spend.ledger import Caps, Ledger
 
 SETTINGS = LlmSettings(
     max_tokens=400,
-    timeout=0.7,
-    call_seconds=2.0,
+    timeout=2.0,
+    call_seconds=6.0,
     attempts=5,
     deadline=20.0,
     first_pause=0.001,
@@ -147,7 +148,7 @@ def run_scenario(seed: int, folder: Path) -> None:
     began = time.monotonic()
     with HostileServer(script) as server:
         course, spent = play(server, path, turns, caps)
-        assert time.monotonic() - began < 60, f"{where}: it hung"
+        assert time.monotonic() - began < HUNG, f"{where}: it hung"
         assert settled(server) == sent(spent), f"{where}: it miscounted"
     allowed = (BudgetExhausted, ServiceError)
     assert course.ended_by is None or isinstance(course.ended_by, allowed), where
@@ -209,7 +210,7 @@ def test_slow_acts_are_cut_short(act: str, tmp_path: Path) -> None:
     began = time.monotonic()
     with HostileServer([act]) as server:
         course, spent = play(server, tmp_path / "journal.jsonl", turns=1)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < HUNG
         assert course.ended_by is None
         assert settled(server) == sent(spent) == 2
         assert spent["llm_calls_lost"] == (act in ("hang", "drip for ever"))
@@ -403,7 +404,7 @@ def test_the_cause_is_named_in_words(act: str, says: str, tmp_path: Path) -> Non
         began = time.monotonic()
         with chat, journal:
             ended_by = converse(chat, 1).ended_by
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < HUNG
     assert re.search(says, str(ended_by)), ended_by
     assert path.stat().st_size < 10_000
 
@@ -416,7 +417,7 @@ def test_an_endless_wait_ends_one_conversation_and_holds_no_other(act: str, tmp_
         with chat, journal:
             ended = converse(chat, 1, stream="a")
             course = converse(chat, 1, stream="b")
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < HUNG
     assert "asks to wait 366 days; gave up after 1 try" in str(ended.ended_by)
     assert len(course.replies) == 1
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
+from patience import HUNG
 from scripted import Scripted, answer
 
 from llmopt.errors import (
@@ -209,11 +210,11 @@ def test_retries_keep_to_the_cap_on_calls(path: Path) -> None:
 
 
 def test_a_pause_that_outlasts_the_run_ends_it(path: Path) -> None:
-    bench = Bench(path, RateLimited("no", retry_after=100.0), caps=Caps(seconds=50.0))
+    bench = Bench(path, RateLimited("no", retry_after=200.0), caps=Caps(seconds=150.0))
     began = time.monotonic()
-    with pytest.raises(BudgetExhausted, match="50 seconds"):
+    with pytest.raises(BudgetExhausted, match="150 seconds"):
         bench.ask()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < HUNG
 
 
 def test_an_interrupt_ends_a_pause(path: Path) -> None:
@@ -222,7 +223,7 @@ def test_an_interrupt_ends_a_pause(path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(BudgetExhausted, match="interrupted"):
         bench.ask()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < HUNG
     assert bench.said == [s for s in bench.said if re.match(r"waiting 1[01]\d s", s)]
 
 
@@ -481,7 +482,7 @@ def test_a_damaged_cache_is_no_cache(tmp_path: Path) -> None:
 
 
 def test_conversations_side_by_side(tmp_path: Path) -> None:
-    """Same replies and ledger as one after another, in the time of the longest."""
+    """Same replies and ledger as one after another, with all of them on their way at once."""
 
     def run(bench: Bench, parallel: int) -> list[list[str]]:
         def one(number: int) -> list[str]:
@@ -497,10 +498,8 @@ def test_conversations_side_by_side(tmp_path: Path) -> None:
 
     alone = Bench(tmp_path / "alone.jsonl", model=Scripted())
     course = run(alone, 1)
-    beside = Bench(tmp_path / "beside.jsonl", model=Scripted(latency=0.4))
-    began = time.monotonic()
+    beside = Bench(tmp_path / "beside.jsonl", model=Scripted(together=8))
     assert run(beside, 8) == course
-    assert time.monotonic() - began < 0.5 * 8 * 3 * 0.4
     assert beside.ledger.snapshot() == alone.ledger.snapshot()
     # And it resumes in any order.
     again = Bench(tmp_path / "beside.jsonl")

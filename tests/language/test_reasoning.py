@@ -7,6 +7,7 @@ import time
 import pytest
 from fuzz import fuzz
 from hypothesis import strategies as st
+from patience import HUNG
 
 from llmopt.language.reasoning import ENDS, marks, strip_reasoning
 
@@ -73,4 +74,4 @@ def test_whatever_is_left_is_free_of_marks_that_close(pieces: list[str]) -> None
 def test_a_megabyte_of_marks_is_cheap(piece: str) -> None:
     began = time.process_time()
     strip_reasoning(piece * (1_000_000 // len(piece)))
-    assert time.process_time() - began < 2.0
+    assert time.process_time() - began < HUNG

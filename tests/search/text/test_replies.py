@@ -11,6 +11,7 @@ import pytest
 from fuzz import fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import HUNG
 
 from llmopt.errors import TemplateError
 from llmopt.language.reasoning import PLAIN_ENDS, marks
@@ -265,7 +266,7 @@ def test_a_megabyte_of_noise_is_cheap(name: str) -> None:
     text = _noise()[name]
     began = time.process_time()
     reply = parse_reply(text)
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < HUNG
     assert len(reply.templates) + len(reply.rejected) <= 140
 
 

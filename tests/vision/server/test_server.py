@@ -19,6 +19,7 @@ import pytest
 from fastapi.testclient import TestClient
 from fuzz import fuzz
 from hypothesis import strategies as st
+from patience import HUNG
 from PIL import Image
 from schema_bodies import requests
 from served import serving
@@ -404,4 +405,4 @@ def test_a_server_ends_with_what_is_in_progress_answered(box: OpenClipBlackBox) 
     began = time.monotonic()
     with serving(box) as url:
         assert ask(url, "/texts", {"prompts": PROMPTS * 100}).status_code == 200
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < HUNG
