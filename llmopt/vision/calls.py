@@ -55,7 +55,7 @@ class Calls:
         self.seconds = 0.0
 
     def split(self, items: Sequence[T], most: int) -> list[Sequence[T]]:
-        """Batches for one call each; features are asked of a box in this process all at once."""
+        """Batches for one call each; to ask a box in this process for features is one call."""
         outside = self._box.address or self._box.info.access < Access.FEATURES
         size = most if outside else max(1, len(items))
         return [items[start : start + size] for start in range(0, len(items), size)]

@@ -9,7 +9,7 @@ call as well.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TEXT_CACHE_BYTES = 512 * 2**20
+TEXT_BLOCK = 8192
+"""Prompts that a box in this process encodes at a time, though that is one call of it."""
 
 
 class MeteredBox:
@@ -71,6 +73,7 @@ class MeteredBox:
         self._calls = Calls(box, ledger, kept_for_good(box, run) if box.paid else kept, way)
         self._images: dict[str, FloatArray] = {}
         self._rows: dict[str, FloatArray] = {}
+        self._width: int | None = None
         self._texts: Shelf[Hashable, FloatArray] = Shelf(text_cache_bytes)
         self._pairs: set[tuple[str, Hashable]] = set()
         self._answers: dict[tuple[Hashable, ...], dict[str, npt.NDArray[Any]]] = {}
@@ -256,17 +259,37 @@ class MeteredBox:
                 cache_hits=len(forms) - len(new),
             )
             self._pairs |= pairs
-            fresh: dict[Hashable, FloatArray] = {}
-            if new:
-                ask, cost = self._box.text_features, lambda some: self._cost(0, some)
-                rows = self._calls.each(ask, batches, cost, _rows, paid=True, name=list)
-                fresh = dict(zip(new, rows, strict=True))
-            found = np.stack([fresh[f] if f in fresh else self._texts[f] for f in forms])
-            if len(fresh) > len(forms) // 2:  # what is given is what is kept, not a copy of it
-                fresh.update((f, row) for f, row in zip(forms, found, strict=True) if f in fresh)
-            for form, row in fresh.items():
-                self._texts.put(form, row, row.nbytes)
+            found = self._with_new(forms, new) if new else np.stack([self._texts[f] for f in forms])
             return found.reshape(len(sets), len(sets[0]), -1)
+
+    def _with_new(self, forms: Sequence[Hashable], new: Mapping[Hashable, str]) -> FloatArray:
+        """(n, d) features of normal forms, of which those of ``new`` prompts are encoded first."""
+        first: dict[Hashable, int] = {}
+        for place, form in enumerate(forms):
+            first.setdefault(form, place)
+        prompts, places = list(new.values()), [first[form] for form in new]
+        ask, cost = self._box.text_features, lambda some: self._cost(0, some)
+        found: FloatArray | None = None
+        # Straight to where they are wanted: encoded all at once they would lie there twice.
+        block = len(prompts) if self._box.address else TEXT_BLOCK
+        for start in range(0, len(prompts), block):
+            some = slice(start, start + block)
+            batches = self._calls.split(prompts[some], self._box.prompts_per_call)
+            rows = self._calls.each(ask, batches, cost, self._same_width, paid=True, name=list)
+            if found is None:
+                found = np.empty((len(forms), rows.shape[1]), np.float32)
+            found[places[some]] = rows
+        assert found is not None
+        for place, form in enumerate(forms):
+            if first[form] != place:
+                found[place] = found[first[form]]
+            elif form not in new:
+                found[place] = self._texts[form]
+        # What is given is what is kept, not a copy of it, where most of it is new.
+        kept = map(found.__getitem__, places) if 2 * len(new) > len(forms) else found[places]
+        for form, row in zip(new, kept, strict=True):
+            self._texts.put(form, row, row.nbytes)
+        return found
 
     def soft_features(self, contexts: torch.Tensor, classnames: Sequence[str]) -> torch.Tensor:
         """(B, K, d) text features of (B, m, e) contexts; B * K soft-prompt encodings."""
@@ -389,12 +412,14 @@ class MeteredBox:
         def name(some: Sequence[Image]) -> list[Any]:
             return [image.key() for image in some]
 
-        return self._calls.each(ask, batches, cost, _rows, paid=True, name=name)
+        return self._calls.each(ask, batches, cost, self._same_width, paid=True, name=name)
 
     def _cost(self, images: int, prompts: Sequence[str]) -> dict[str, float]:
         sent = {"image_encodings": images, "text_encodings": len(prompts), "black_box_calls": 1}
         return {**sent, **self._box.dues(images, prompts)}
 
-
-def _rows(some: Sequence[Any], told: Any) -> FloatArray:
-    return numbers(told, (len(some), None))
+    def _same_width(self, some: Sequence[Any], told: Any) -> FloatArray:
+        """(n, d) features, of the d that all images and prompts before had."""
+        found = numbers(told, (len(some), self._width))
+        self._width = found.shape[1]
+        return found

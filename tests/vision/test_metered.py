@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from llmopt.errors import AccessError, BudgetExhausted
+from llmopt.errors import AccessError, BudgetExhausted, ModelError
 from llmopt.predictor import TextPredictor
 from llmopt.spend.ledger import Caps, Ledger
 from llmopt.task import Labelled
 from llmopt.template import Template
 from llmopt.testing.world import NAMES, FakeBox, pictures
+from llmopt.vision import metered as metered_module
 from llmopt.vision.base import Access
 from llmopt.vision.feature_cache import FeatureCache
 from llmopt.vision.kept import KeptAnswers
@@ -150,6 +151,38 @@ def test_what_leaves_a_small_text_cache_is_paid_for_again() -> None:
     assert ledger["text_encodings"] == 3 * K
     box.text_features(TEMPLATES[:1], NAMES)
     assert ledger["text_encodings"] == behind.asked["text_encodings"] == 4 * K
+
+
+@pytest.mark.parametrize("block", [1, 5, 2 * K, 100])
+def test_many_prompts_are_encoded_in_blocks_and_are_one_call(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known ones, new ones and equal ones side by side, whatever most of them are."""
+    monkeypatch.setattr(metered_module, "TEXT_BLOCK", block)
+    box, behind, ledger = metered()
+    sizes = []
+    ask = behind.text_features
+    monkeypatch.setattr(behind, "text_features", lambda some: sizes.append(len(some)) or ask(some))
+    for number, templates in enumerate(
+        [TEMPLATES[:1], TEMPLATES[:2] * 2, TEMPLATES[1:], [*TEMPLATES, Template("the {}.")]], 1
+    ):
+        found = box.text_features(templates, NAMES)
+        direct = FakeBox().text_features([p for t in templates for p in t.fill_all(NAMES)])
+        np.testing.assert_array_equal(found.reshape(len(direct), -1), direct)
+        assert ledger["black_box_calls"] == number
+        assert ledger["text_encodings"] == sum(sizes) == number * K
+    assert max(sizes) <= block
+    assert len(set(behind.prompts)) == len(behind.prompts) == 4 * K
+    box.text_features(TEMPLATES, NAMES)
+    assert sum(sizes) == ledger["text_encodings"] == 4 * K
+
+
+def test_features_of_another_length_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    box, behind, _ = metered()
+    box.image_features(TRAIN)
+    monkeypatch.setattr(behind, "_read", lambda prompts: np.ones((len(prompts), 7), np.float32))
+    with pytest.raises(ModelError, match=rf"shape \({K}, 12\), not \({K}, 7\)"):
+        box.text_features(TEMPLATES[:1], NAMES)
 
 
 @pytest.mark.parametrize("access", list(Access))

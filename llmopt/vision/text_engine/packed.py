@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from llmopt.vision.text_engine.towers import Layer, Linear, added, scaled
 
@@ -82,8 +83,17 @@ def _pack(linear: Linear) -> Any:
     return torch.ops.mkldnn._reorder_linear_weight(linear.weight.contiguous())
 
 
+def filled_up(rows: int) -> int:
+    """Rows of a product that is to have so many.
+
+    oneDNN makes a kernel for each number of rows and keeps a thousand of them, some 150 MB. With a
+    few numbers only, they are few.
+    """
+    return rows + -rows % (16 if rows <= 128 else 64)
+
+
 def _product(x: Tensor, weight: Any, linear: Linear, then: str = "none") -> Tensor:
-    product = torch.ops.mkldnn._linear_pointwise
-    x = x.to(linear.weight.dtype).contiguous()
-    found: Tensor = product(x, weight, linear.bias, then, [], "none")
-    return found
+    rows = x.shape[-2]
+    x = F.pad(x.to(linear.weight.dtype), (0, 0, 0, filled_up(rows) - rows)).contiguous()
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, linear.bias, then, [], "none")
+    return found[..., :rows, :]

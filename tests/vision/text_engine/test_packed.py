@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from llmopt.vision.text_engine import packed as module
 from llmopt.vision.text_engine.engine import TextEngine
-from llmopt.vision.text_engine.packed import NARROWEST, PackedLayer, packed
+from llmopt.vision.text_engine.packed import NARROWEST, PackedLayer, filled_up, packed
 from llmopt.vision.text_engine.towers import read_tower
 from llmopt.vision.text_engine.tree_encoder import TreeEncoder
 
@@ -28,6 +28,20 @@ def test_wide_towers_are_packed_and_exact(name: str) -> None:
     with torch.inference_mode():
         own = F.normalize(model.encode_text(tokenizer(TEXTS)), dim=-1)
     assert (engine.encode(TEXTS) - own).abs().max() < 1e-5
+
+
+def test_few_kernels_serve_any_number_of_rows() -> None:
+    numbers = range(1, 2049)
+    assert all(0 <= filled_up(rows) - rows <= max(15, rows // 2) for rows in numbers)
+    assert len(set(map(filled_up, numbers))) == 38
+    layer = read_tower(tiny("ViT-B-32", width=NARROWEST, heads=4, layers=1)).layers[0]
+    (fast,) = packed([layer])
+    assert isinstance(fast, PackedLayer)
+    with torch.inference_mode():
+        for rows in (1, 16, 77, 128, 129, 200):
+            x = torch.randn(2, rows, NARROWEST)
+            assert (fast.project(x) - layer.project(x)).abs().max() < 1e-5
+            assert (fast.finish(x, x) - layer.finish(x, x)).abs().max() < 1e-4
 
 
 def test_bf16_is_packed_and_as_close_to_fp32_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
