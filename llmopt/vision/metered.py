@@ -9,7 +9,7 @@ call as well.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,8 +23,8 @@ from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.calls import Calls
 from llmopt.vision.kept import kept_for_good
 from llmopt.vision.scoring import Reduction, reduced
-from llmopt.vision.shelf import Shelf
 from llmopt.vision.spoken import Said, meanings, of_class, packed, said, weights
+from llmopt.vision.text_rows import BLOCK, TextRows
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TEXT_CACHE_BYTES = 512 * 2**20
-TEXT_BLOCK = 8192
-"""Prompts that a box in this process encodes at a time, though that is one call of it."""
 
 
 class MeteredBox:
@@ -74,7 +72,8 @@ class MeteredBox:
         self._images: dict[str, FloatArray] = {}
         self._rows: dict[str, FloatArray] = {}
         self._width: int | None = None
-        self._texts: Shelf[Hashable, FloatArray] = Shelf(text_cache_bytes)
+        block = None if box.address else BLOCK
+        self._texts = TextRows(text_cache_bytes, self._ask_for_texts, block)
         self._pairs: set[tuple[str, Hashable]] = set()
         self._answers: dict[tuple[Hashable, ...], dict[str, npt.NDArray[Any]]] = {}
         self._lock = threading.RLock()
@@ -244,52 +243,19 @@ class MeteredBox:
         with self._lock:
             prompts = [prompt for some in sets for prompt in some]
             forms = self._box.normal_forms(prompts)
-            new: dict[Hashable, str] = {}
-            for form, prompt in zip(forms, prompts, strict=True):
-                if form not in self._texts:
-                    new.setdefault(form, prompt)
+            new = self._texts.new(forms, prompts)
             pairs: set[tuple[str, Hashable]] = set()
             if scored_on is not None:
                 pairs = {(scored_on.digest, form) for form in forms} - self._pairs
-            batches = self._calls.split(list(new.values()), self._box.prompts_per_call)
+            calls = self._calls.split(list(new.values()), self._box.prompts_per_call)
             self._ledger.charge(
                 text_encodings=len(new),
                 pairs_scored=len(pairs) * len(scored_on) if scored_on is not None else 0,
-                black_box_calls=len(batches),
+                black_box_calls=len(calls),
                 cache_hits=len(forms) - len(new),
             )
             self._pairs |= pairs
-            found = self._with_new(forms, new) if new else np.stack([self._texts[f] for f in forms])
-            return found.reshape(len(sets), len(sets[0]), -1)
-
-    def _with_new(self, forms: Sequence[Hashable], new: Mapping[Hashable, str]) -> FloatArray:
-        """(n, d) features of normal forms, of which those of ``new`` prompts are encoded first."""
-        first: dict[Hashable, int] = {}
-        for place, form in enumerate(forms):
-            first.setdefault(form, place)
-        prompts, places = list(new.values()), [first[form] for form in new]
-        ask, cost = self._box.text_features, lambda some: self._cost(0, some)
-        found: FloatArray | None = None
-        # Straight to where they are wanted: encoded all at once they would lie there twice.
-        block = len(prompts) if self._box.address else TEXT_BLOCK
-        for start in range(0, len(prompts), block):
-            some = slice(start, start + block)
-            batches = self._calls.split(prompts[some], self._box.prompts_per_call)
-            rows = self._calls.each(ask, batches, cost, self._same_width, paid=True, name=list)
-            if found is None:
-                found = np.empty((len(forms), rows.shape[1]), np.float32)
-            found[places[some]] = rows
-        assert found is not None
-        for place, form in enumerate(forms):
-            if first[form] != place:
-                found[place] = found[first[form]]
-            elif form not in new:
-                found[place] = self._texts[form]
-        # What is given is what is kept, not a copy of it, where most of it is new.
-        kept = map(found.__getitem__, places) if 2 * len(new) > len(forms) else found[places]
-        for form, row in zip(new, kept, strict=True):
-            self._texts.put(form, row, row.nbytes)
-        return found
+            return self._texts.rows(forms, new).reshape(len(sets), len(sets[0]), -1)
 
     def soft_features(self, contexts: torch.Tensor, classnames: Sequence[str]) -> torch.Tensor:
         """(B, K, d) text features of (B, m, e) contexts; B * K soft-prompt encodings."""
@@ -413,6 +379,12 @@ class MeteredBox:
             return [image.key() for image in some]
 
         return self._calls.each(ask, batches, cost, self._same_width, paid=True, name=name)
+
+    def _ask_for_texts(self, prompts: Sequence[str]) -> FloatArray:
+        """(n, d) features of prompts that are paid for."""
+        batches = self._calls.split(prompts, self._box.prompts_per_call)
+        ask, cost = self._box.text_features, lambda some: self._cost(0, some)
+        return self._calls.each(ask, batches, cost, self._same_width, paid=True, name=list)
 
     def _cost(self, images: int, prompts: Sequence[str]) -> dict[str, float]:
         sent = {"image_encodings": images, "text_encodings": len(prompts), "black_box_calls": 1}

@@ -158,7 +158,7 @@ def test_many_prompts_are_encoded_in_blocks_and_are_one_call(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Known ones, new ones and equal ones side by side, whatever most of them are."""
-    monkeypatch.setattr(metered_module, "TEXT_BLOCK", block)
+    monkeypatch.setattr(metered_module, "BLOCK", block)
     box, behind, ledger = metered()
     sizes = []
     ask = behind.text_features
