@@ -439,11 +439,11 @@ def many_classes(found: Sequence[Row]) -> Iterator[str]:
     yield ""
     yield "Many classes with 60 descriptions each from a file, 1 shot, a text tower of the"
     yield "size of ViT-B-32's with random weights, on a machine shared with others. MiB: of the"
-    yield "process before the search, at most in it, and of the features that it keeps so that no"
-    yield "prompt is encoded twice (512 MiB at most)."
+    yield "process before the search, at most in it, of the features that it keeps so that no"
+    yield "prompt is encoded twice (512 MiB at most), and the rest: texts, logits, work under way."
     yield ""
-    yield "| classes | prompts planned | encoded | by stage | processor s | before | most | kept |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| classes | prompts planned | encoded | by stage | cpu s | before | most | kept | rest |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for row in found:
         stages = ", ".join(
             f"{one['name']} {one['spent'].get('text_encodings', 0):,.0f}" for one in row["stages"]
@@ -451,7 +451,7 @@ def many_classes(found: Sequence[Row]) -> Iterator[str]:
         yield (
             f"| {row['classes']:,} | {row['planned']:,} | {row['encoded']:,} | {stages} "
             f"| {row['processor_seconds']:,} | {row['mib_before']:,} | {row['mib_most']:,} "
-            f"| {row['mib_texts']:,} |"
+            f"| {row['mib_texts']:,} | {row['mib_most'] - row['mib_before'] - row['mib_texts']:,} |"
         )
 
 
