@@ -129,18 +129,32 @@ def test_kill_9_and_resume(tmp_path: Path, undisturbed: Any, repeats: int) -> No
     assert "gain on test" in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "stage", "said"),
+    [
+        (signal.SIGINT, "loading", "interrupted"),
+        (signal.SIGTERM, "measuring", "interrupted; go on with 'llmo"),
+        pytest.param(signal.SIGTERM, "loading", "interrupted", marks=pytest.mark.slow),
+        pytest.param(
+            signal.SIGINT, "measuring", "interrupted; go on with 'llmo", marks=pytest.mark.slow
+        ),
+    ],
+)
 def test_interruptions_outside_of_the_search_are_told(
-    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    tmp_path: Path,
+    cache_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    stage: str,
+    said: str,
 ) -> None:
     monkeypatch.setenv("LLMOPT_CACHE", str(cache_dir))  # empty, so that measuring takes a while
-    for stage, said in (("loading", "interrupted"), ("measuring", "interrupted; go on with 'llmo")):
-        process = start("run", "--optimizer=zeroshot", "-v", cwd=tmp_path)
-        read_until(process, rf"^{stage} ")
-        process.send_signal(number)
-        _, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130, err
-        assert err.startswith(said)
+    process = start("run", "--optimizer=zeroshot", "-v", cwd=tmp_path)
+    read_until(process, rf"^{stage} ")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, err
+    assert err.startswith(said)
 
 
 def test_a_resumed_run_has_no_result_until_it_ends(tmp_path: Path) -> None:

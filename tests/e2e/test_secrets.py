@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from command_line import done
 from hostile_server import HostileServer
 
 SECRET = "sk-proj-7Qm2Zr4Tn8Vb6Xc1"
 HEADER = "tenant-secret-5f3a9d"
 
 
-def test_no_secret_is_written_or_shown(tmp_path: Path) -> None:
+def test_no_secret_is_written_or_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = [sys.executable, "-c", "from llmopt.cli.app import main; main()"]
     script = ["401", "key in reply"]  # both quote the key back, as some services do
-    environment = os.environ | {
-        "MY_KEY": SECRET,
-        "TENANT": HEADER,
-        "LLMOPT_CACHE": str(tmp_path / "cache"),
-        "OMP_NUM_THREADS": "1",
-    }
+    monkeypatch.setenv("MY_KEY", SECRET)
+    monkeypatch.setenv("TENANT", HEADER)
+    monkeypatch.setenv("LLMOPT_CACHE", str(tmp_path / "cache"))
     outputs = []
     with HostileServer(script) as server:
         options = (
@@ -31,9 +29,7 @@ def test_no_secret_is_written_or_shown(tmp_path: Path) -> None:
             "--llm-set=headers=X-Tenant: $TENANT", "-v",
         )  # fmt: skip
         runs = ["--runs", str(tmp_path / "runs")]
-        first = subprocess.run(
-            [*program, "run", *options, *runs], capture_output=True, env=environment, check=False
-        )
+        first = subprocess.run([*program, "run", *options, *runs], capture_output=True, check=False)
         outputs.append(first)
         (folder,) = (tmp_path / "runs").iterdir()
         if first.returncode != 0:
@@ -41,16 +37,15 @@ def test_no_secret_is_written_or_shown(tmp_path: Path) -> None:
                 subprocess.run(
                     [*program, "resume", str(folder), "-v", "--trust-config"],
                     capture_output=True,
-                    env=environment,
                     check=False,
                 )
             )
         assert any(SECRET in header for header in server.authorizations)
     assert outputs[-1].returncode == 0, outputs[-1].stderr.decode()
+    said = [text for output in outputs for text in (output.stdout, output.stderr)]
     for more in (["report", str(folder)], ["runs", *runs], ["doctor"], ["export", str(folder)]):
-        done = subprocess.run([*program, *more], capture_output=True, env=environment, check=False)
-        assert done.returncode == 0, done.stderr.decode()
-        outputs.append(done)
+        ended = done(*more)
+        said += [ended.out.encode(), ended.err.encode()]
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"config.toml", "journal.jsonl", "result.json", "report.html"} <= {
         path.name for path in written
@@ -58,5 +53,4 @@ def test_no_secret_is_written_or_shown(tmp_path: Path) -> None:
     for secret in (SECRET.encode(), HEADER.encode()):
         for path in written:
             assert secret not in path.read_bytes(), path
-        for output in outputs:
-            assert secret not in output.stdout + output.stderr
+        assert not any(secret in text for text in said)

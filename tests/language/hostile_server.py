@@ -81,6 +81,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each body waits 40 ms for its headers
     # Both sides of an idle connection belong to the test; it ends long before this.
     timeout = 60
     server: HostileServer
