@@ -34,14 +34,17 @@ def shorten(text: str, width: int) -> str:
     return f"{head}…{tail}"
 
 
-def wrapped(text: str, width: int) -> str:
-    """Lines of so many characters that end between words; a path or a word is never broken."""
+def wrapped(text: str, width: int, hang: int = 0) -> str:
+    """Lines of so many characters that end between words; a path or a word is never broken.
+
+    All but the first line of a paragraph hang by so many blanks.
+    """
     return "\n".join(
         line
         for paragraph in text.split("\n")
         for line in textwrap.wrap(
             paragraph, max(width, 1), break_long_words=False, break_on_hyphens=False,
-            drop_whitespace=True, replace_whitespace=False,
+            drop_whitespace=True, replace_whitespace=False, subsequent_indent=" " * hang,
         )
         or [""]
     )  # fmt: skip

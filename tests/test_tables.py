@@ -168,6 +168,7 @@ def test_prose_is_wrapped_between_words_only() -> None:
     path = "runs/" + "x" * 30
     assert wrapped(f"a word and {path} more", 12).split("\n") == ["a word and", path, "more"]
     assert wrapped("one\n\ntwo", 20) == "one\n\ntwo"
+    assert wrapped("why:   one two three", 14, 7) == "why:   one two\n       three"
 
 
 def test_ready_texts_are_names_figures_and_words() -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llmopt.runs.plan import Plan
 
 _MEMBERS: Final = 3  # of an ensemble that are named
+_LABEL: Final = 7  # cells of "best:  " and the like
 
 
 def console() -> Console:
@@ -31,7 +32,7 @@ def console() -> Console:
     return Screen()
 
 
-def say(out: Console, text: str, style: str = "", *, whole: bool = False) -> None:
+def say(out: Console, text: str, style: str = "", *, whole: bool = False, hang: int = 0) -> None:
     """Prose: for a terminal in lines that end between words, for a pipe in one.
 
     Args:
@@ -39,9 +40,10 @@ def say(out: Console, text: str, style: str = "", *, whole: bool = False) -> Non
         text: paragraphs.
         style: of all of it.
         whole: it is to be copied, and stays one line.
+        hang: blanks before the lines after the first one.
     """
     if out.is_terminal and not whole:
-        text = wrapped(text, out.width)
+        text = wrapped(text, out.width, hang)
     out.print(Text(text, style=style), soft_wrap=True)
 
 
@@ -99,22 +101,22 @@ def print_result(result: dict[str, Any], brief: bool = False, verbose: bool = Fa
     if measured and not best["fallback"]:
         say(out, f"gain on test: {_gain(gain)}")
     _print_beside(out, result, result["baseline"]["test_accuracy"])
-    say(out, f"\nstart: {baseline['template']}")
+    say(out, f"\nstart: {baseline['template']}", hang=_LABEL)
     if before := result.get("before_llm"):
         say(out, f"best before the language model was asked: {before['template']}")
     for one in best["templates"][:_MEMBERS]:
         weight = f"  (weight {one['weight']:.2f})" if one["weight"] < 1 else ""
-        say(out, f"best:  {one['text']}{weight}", "bold")
+        say(out, f"best:  {one['text']}{weight}", "bold", hang=_LABEL)
     if (more := len(best["templates"]) - _MEMBERS) > 0:
         say(out, f"best:  and {more} more: {command('export', result['run'])}", "bold")
     for name, told in of_classes(best):
-        say(out, f"{name + ':':6} {told}")
+        say(out, f"{name + ':':6} {told}", hang=_LABEL)
     if best["soft_prompt"]:
         say(out, f"best:  soft prompt, {best['soft_prompt'].get('tokens', '?')} tokens")
     if best["head"]:
         say(out, f"head:  {best['head'].get('name', best['head'])}")
     if (why := best.get("why")) and not best["fallback"]:
-        say(out, f"why:   {why}")
+        say(out, f"why:   {why}", hang=_LABEL)
     if best["fallback"]:
         tried = best.get("tried", True)
         why = "was convincingly better on the few shots" if tried else "else was tried"
