@@ -75,6 +75,7 @@ class Registry(Generic[T]):
         self._own = dict(own)
         self._base = base
         self._taken = {*own, *reserved}
+        self._reserved = tuple(reserved)
         self._error = error
 
     def names(self) -> list[str]:
@@ -97,7 +98,7 @@ class Registry(Generic[T]):
         if name in self._own:
             return cast(T, resolve_name(self._own[name]))
         if name not in self._outside:
-            known = self.names()
+            known = [*self._reserved, *self.names()]
             raise self._error(
                 f"unknown {self.kind} '{name}'{nearest(name, known)} (there are: "
                 f"{', '.join(known)})"

@@ -126,7 +126,7 @@ def print_table(
     out.print(Segments(out.render(table, whole)), crop=False, end="")
     if fit and widths:
         for line in lines:
-            out.print(Text(_line(line, widths)), soft_wrap=True)
+            out.print(Text(_line(line, widths).rstrip()), soft_wrap=True)
     if hidden := [column.name for column in cells if column not in widths]:
         told = wrapped(f"left out: {', '.join(hidden)}{hint}", out.width)
         out.print(Text(told, style="dim"), soft_wrap=True)
@@ -254,14 +254,17 @@ def _condition(text: str, columns: Sequence[Column[T]]) -> Callable[[T], bool]:
             "'holds the text'"
         )
     column, sign, wanted = named(parts[1], columns), parts[2], parts[3].strip()
-    test = _TESTS[sign]
+    test, number = _TESTS[sign], _number(wanted)
 
     def meets(row: T) -> bool:
         value = column.get(row)
         if value is None:
             return sign == "!=" and bool(wanted)
-        number = _number(wanted)
-        if isinstance(value, (int, float)) and number is not None and sign != "~":
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and sign != "~":
+            if number is None:
+                raise ConfigError(
+                    f"--filter '{text}': '{column.name}' holds numbers, and '{wanted}' is none"
+                )
             return test(value, number)
         return test(str(value).casefold(), wanted.casefold())
 

@@ -148,6 +148,9 @@ def _check(format: str) -> None:
         )
 
 
+_ENDINGS = {".json": "json", ".csv": "csv", ".tex": "latex"}
+
+
 def _show(
     found: Comparison, format: str, out: Path | None, columns: list[Column[Row]], wide: bool
 ) -> None:
@@ -158,7 +161,9 @@ def _show(
     if format == "table" and out is None:
         print_comparison(found, columns, wide)
         return
-    text = FORMATS["markdown" if format == "table" else format](found)
+    if format == "table":
+        format = _ENDINGS.get(out.suffix.lower(), "markdown") if out else "markdown"
+    text = FORMATS[format](found)
     if out is None:
         print_text(text)
         return

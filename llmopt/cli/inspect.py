@@ -131,12 +131,16 @@ def runs(
     """List run folders, or delete some: what was asked, how it went, its cost."""
     from llmopt.cli.listings import RUNS, print_runs
     from llmopt.cli.show import print_json
+    from llmopt.errors import RunFolderError
     from llmopt.figures import plain
     from llmopt.runs.listing import list_runs
     from llmopt.runs.load import summarize
     from llmopt.tables import choose, pick
 
     shown = pick(columns, RUNS)
+    for folder in folders or ():
+        if not folder.is_dir():
+            raise RunFolderError(f"{folder} is not a run folder: there is no such folder")
     there = [summarize(folder) for folder in folders] if folders else list_runs(root)
     found = choose(there, RUNS, sort=sort, filters=filter or ())
     if delete:
@@ -144,7 +148,7 @@ def runs(
     if json:
         print_json(plain(found))
     elif not delete:
-        print_runs(found, root, shown, wide)
+        print_runs(found, root, shown, wide, len(there))
 
 
 def _delete(folders: list[Path], *, chosen: bool, yes: bool) -> None:

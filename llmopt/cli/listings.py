@@ -56,20 +56,24 @@ def print_runs(
     root: Path,
     columns: Sequence[Column[RunSummary]] = RUNS,
     wide: bool = False,
+    there: int = 0,
 ) -> None:
-    """Run folders, one a line."""
+    """Run folders, one a line; ``there`` are as many as they were chosen from."""
     out = console()
     if not found:
-        say(out, f"no such runs below {root}; start one with: llmopt run")
+        if there:
+            say(out, f"none of {there:,} runs meets --filter")
+        else:
+            say(out, f"no runs below {root}; start one with: llmopt run")
         return
     print_table(out, columns, found, wide=wide, hint=" (--wide shows all)")
 
 
 def print_checks(checks: list[Check]) -> None:
     """What ``doctor`` found."""
-    rows = [("ok" if c.ok else "!!", c.name, c.found, c.remedy) for c in checks]
+    rows = [(c.name, "ok" if c.ok else "!!", c.found, c.remedy) for c in checks]
     words = ("found", "to do")
-    columns = text_columns("", "what", *words, words=words, texts=("what",))
+    columns = text_columns("what", "", *words, words=words, texts=("what",))
     print_table(console(), columns, rows)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from llmopt.cli import options as o
+from llmopt.settings import without_roles
 
 optimizers = typer.Typer(help="Ways of searching, and their settings.", no_args_is_help=True)
 heads = typer.Typer(help="Heads that can be fitted, and their settings.", no_args_is_help=True)
@@ -92,8 +93,14 @@ def list_heads(json: o.Json = False) -> None:
 @heads.command("show")
 def show_head(name: Name, json: o.Json = False) -> None:
     """Show a head's settings: defaults, ranges and where it comes from."""
+    from llmopt.errors import ConfigError
     from llmopt.heads import HEADS
 
+    if name == "auto":
+        raise ConfigError(
+            "'auto' is no head of its own: it fits what is usual at so many shots; see "
+            "'llmopt docs head', or 'llmopt heads list' for those it chooses from"
+        )
     kind = HEADS.get(name)
     _show(name, {"": about(kind) | {"looks at": looks_at(kind)}}, "", json)
 
@@ -108,7 +115,7 @@ def looks_at(kind: type[Any]) -> str:
 
 
 def _first_line(kind: type[Any]) -> str:
-    return (inspect.getdoc(kind) or "").partition("\n")[0].replace("``", "'")
+    return without_roles((inspect.getdoc(kind) or "").partition("\n")[0])
 
 
 def about(kind: type[Any]) -> dict[str, Any]:
@@ -119,7 +126,7 @@ def about(kind: type[Any]) -> dict[str, Any]:
     told = inspect.cleandoc(sys.modules[kind.__module__].__doc__ or "").partition("\n\n")[0]
     return {
         "does": _first_line(kind),
-        "source": " ".join(told.replace("``", "'").split()),
+        "source": " ".join(without_roles(told).split()),
         "settings": [plain(dataclasses.asdict(one)) for one in describe(kind.Settings)],
     }
 

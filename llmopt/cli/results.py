@@ -24,9 +24,10 @@ def export(
             "--format",
             "-f",
             help="txt, json, csv, xlsx, openclip, openai, clip-benchmark, cupl, wds, hf, "
-            "safetensors.",
+            "safetensors. As --out ends if left out, else txt.",
+            show_default=False,
         ),
-    ] = "txt",
+    ] = "",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="A file, or a folder for several; stdout if left out."),
@@ -46,6 +47,9 @@ def export(
     from llmopt.export.formats import save
     from llmopt.live import watching
 
+    if not format:
+        ending = out.suffix.lower().removeprefix(".") if out else ""
+        format = ending if ending in ("json", "csv", "xlsx", "safetensors") else "txt"
     with watching(quiet=out is None) as watch:
         exported = render(run, format, top, key, watch, bool(trust_config))
         for warning in exported.warnings:

@@ -76,7 +76,7 @@ def print_result(result: dict[str, Any], brief: bool = False, verbose: bool = Fa
             say(out, f"{percent(baseline['test_accuracy'])} -> {percent(best['test_accuracy'])}")
         say(out, result["run"], whole=True)
         return
-    test = f"test ({task['test_images']:,} images)"
+    test = f"test ({task['test_images']:,} images)" if measured else "test"
     print_table(
         out,
         text_columns("", f"train ({task['train_images']:,})", f"val ({task['val_images']:,})",
@@ -297,7 +297,7 @@ def print_evaluation(found: dict[str, Any]) -> None:
                 ("best", found["best_accuracy"], found["best_accuracy_ci95"]),
             )
         ],
-        title=f"{found['dataset']} test, {found['test_images']:,} images, "
+        title=f"{found['run']}: {found['dataset']} test, {found['test_images']:,} images, "
         f"behind {found['model']['name']}",
     )
     gain = found["gain"]

@@ -322,7 +322,8 @@ def _hesitation(
     e = max(evidence.values(), key=lambda e: e.gain - standard_errors * e.se)
     return (
         f"no head: the best of {len(evidence)}, {e.name}, {_said(e)}; more than "
-        f"{standard_errors:g} standard errors, {_LEAST:g} nats and no lost accuracy are asked for"
+        f"{standard_errors:g} standard error{'s' * (standard_errors != 1)}, {_LEAST:g} nats "
+        "and no lost accuracy are asked for"
     )
 
 

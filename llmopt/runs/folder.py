@@ -281,6 +281,8 @@ def stored_result(folder: Path) -> dict[str, Any]:
         raise RunFolderError(f"run {folder} is not finished; go on with 'llmopt resume {folder}'")
     try:
         return stored.read(path, stored.Result)
+    except stored.Newer as error:
+        raise RunFolderError(f"{path} {error}; update llmopt to read it") from error
     except (OSError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged ({error}); delete it and run 'llmopt resume {folder}', "

@@ -89,8 +89,9 @@ class Plan:
             seconds = seconds if cap is None else min(seconds, cap)
             most_time = timedelta(seconds=ceil(seconds))
             note = (
-                f"Time: at most about {most_time} of searching, at the speed of {speed.told}; "
-                "loading the model and the test come on top."
+                f"Time: about {most_time} for the black box and the language model if all of this "
+                f"is used, at the speed of {speed.told}; what the search itself computes, loading "
+                "the model and the test come on top."
             )
         return dataclasses.replace(self, seconds=seconds, notes=(*self.notes, note))
 

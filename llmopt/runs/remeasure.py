@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -84,6 +85,8 @@ def remeasure(
     box = choose_model(config, given.box).open(watch)
     ledger = Ledger()
     opened = {"dataset": config.dataset, "model": box.info.name}
+    if not os.access(folder, os.W_OK):
+        watch.warn(f"{folder} cannot be written, so nothing there will tell of this look at test")
     _note(folder, "test_opened", images=len(test), **opened)
     watch.stage("measuring on the test images")
     baseline = single(Template(config.template), dataset.classnames)
@@ -138,6 +141,8 @@ def measured_before(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any] 
 def _note(folder: Path, kind: str, **data: Any) -> None:
     """Journal something about the test images, whatever was before: no step to be met again."""
     path = folder / run_folder.JOURNAL
+    if not os.access(folder, os.W_OK):  # somebody else's, or an archive
+        return
     with run_folder.locked(folder), Journal(path) as journal:
         before = sum(record["stream"] == _STREAM for record in read_journal(path))
         journal.skip({_STREAM: before})

@@ -43,8 +43,8 @@ class Speed:
     @property
     def told(self) -> str:
         """In words: of how many runs, and what it is."""
-        units = {"prompt": self.query, "call": self.call}
-        told = [f"{1000 * s:,.1f} ms a {unit}" for unit, s in units.items() if s is not None]
+        units = {"a prompt": self.query, "an LLM call": self.call}
+        told = [f"{1000 * s:,.1f} ms {unit}" for unit, s in units.items() if s is not None]
         return f"{self.runs} earlier run{'s' * (self.runs > 1)} here ({', '.join(told)})"
 
 

@@ -335,6 +335,11 @@ def is_a(found: object, kind: type[_Stored]) -> bool:
 
 
 _LARGEST: Final = 2**28  # bytes
+_SCHEMA: Final = 2  # the latest, of every file
+
+
+class Newer(ValueError):
+    """A file is whole, but of a later version than this one knows."""
 
 
 def read(path: Path, kind: type[_Stored]) -> dict[str, Any]:
@@ -342,12 +347,16 @@ def read(path: Path, kind: type[_Stored]) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be read.
+        Newer: a later version wrote it.
         ValueError: it does not; the message says where.
     """
     if path.stat().st_size > _LARGEST:
         raise ValueError(f"it is larger than {_LARGEST >> 20} MiB")
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        schema = found.get("schema") if isinstance(found, dict) else None
+        if isinstance(schema, int) and schema > _SCHEMA:
+            raise Newer(f"was written by a newer llmopt (its schema is {schema}, not {_SCHEMA})")
         kind.model_validate(found)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

@@ -28,6 +28,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from llmopt.errors import RunFolderError
@@ -220,8 +221,8 @@ def _read(path: Path) -> tuple[list[Record], int, bool]:
 def _damaged(path: Path, position: int, error: Exception) -> RunFolderError:
     return RunFolderError(
         f"{path} is damaged at byte {position} ({error}); restore it from a copy, or cut it off "
-        f"there with 'truncate -s {position}' and 'llmopt resume': what was paid for before that "
-        "byte is kept, what came after is asked again"
+        f"there with 'truncate -s {position} {quote(str(path))}' and go on with 'llmopt resume': "
+        "what was paid for before that byte is kept, what came after is asked again"
     )
 
 

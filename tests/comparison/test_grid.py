@@ -236,8 +236,10 @@ def test_the_command_line_shows_every_format(fake: Engine, tmp_path: Path) -> No
         done = CliRunner().invoke(app, [*asked, "--format", format, "--published"])
         assert done.exit_code == 0, done.output
         assert said in done.output
-    CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "t.md")])
-    assert "| random |" in (tmp_path / "t.md").read_text()
+    for name, said in (("t.md", "| random |"), ("t", "| random |"), ("t.csv", "dataset,"),
+                       ("t.tex", "\\begin"), ("t.JSON", '"schema": 1')):  # fmt: skip
+        CliRunner().invoke(app, [*asked, "--out", str(tmp_path / name)])
+        assert said in (tmp_path / name).read_text()
     assert isinstance(CliRunner().invoke(app, [*asked, "-f", "tsv"]).exception, ConfigError)
 
 

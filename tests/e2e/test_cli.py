@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -177,6 +179,13 @@ def test_runs_are_listed(folder: Path, finished: Done) -> None:
     assert "complete" in table.out
 
 
+def test_runs_that_are_not_there_or_not_meant(folder: Path) -> None:
+    assert "nowhere is not a run folder" in refused("runs", "nowhere")
+    assert re.fullmatch(
+        r"none of \d+ runs meets --filter\n", done("runs", "--filter", "seed=77").out
+    )
+
+
 def test_no_runs_say_how_to_start_one(tmp_path: Path) -> None:
     assert "llmopt run" in done("runs", "--runs", tmp_path / "none").out
     assert done("runs", "--runs", tmp_path / "none", "--json").json == []
@@ -213,6 +222,22 @@ def test_each_look_at_the_test_images_is_journaled(folder: Path) -> None:
     assert before[0] == "main"
 
 
+def test_a_run_that_cannot_be_written_is_evaluated(
+    folder: Path, finished: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Path(shutil.copytree(folder, tmp_path / "archive"))
+    before = (archive / "journal.jsonl").read_bytes()
+    own = os.access
+    closed = {(archive, os.W_OK)}
+    monkeypatch.setattr(
+        os, "access", lambda path, mode, **more: (path, mode) not in closed and own(path, mode)
+    )
+    ended = done("evaluate", archive)
+    assert "archive cannot be written, so nothing there will tell of this look" in ended.err
+    assert ended.out.startswith(f"{archive}: shapes-small test, 1,000 images")
+    assert (archive / "journal.jsonl").read_bytes() == before
+
+
 def test_evaluation_elsewhere(folder: Path, finished: Done) -> None:
     found = done("evaluate", folder, "--dataset", "shapes-large", "--json").json
     assert found["dataset"] == "shapes-large"
@@ -235,6 +260,13 @@ def test_export_as_text(folder: Path, finished: Done, tmp_path: Path) -> None:
     lines = target.read_text().splitlines()
     assert lines[: len(best)] == best
     assert len(lines) == len(set(lines)) == 3
+
+
+def test_a_file_is_written_as_it_ends(folder: Path, tmp_path: Path) -> None:
+    for ending, begins in (("json", "{"), ("csv", "template,weight"), ("txt", "a small {}.")):
+        target = tmp_path / f"prompts.{ending}"
+        done("export", folder, "--out", target)
+        assert target.read_text("utf-8-sig").startswith(begins)
 
 
 def test_export_as_json(folder: Path, finished: Done) -> None:

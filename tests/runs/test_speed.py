@@ -48,7 +48,7 @@ def test_plan_says_how_long(tmp_path: Path) -> None:
     found = llmopt.plan(**options)
     assert found.seconds == pytest.approx(1_000 * 9 / 300 + 4 / 2)
     (note,) = [note for note in found.notes if note.startswith("Time")]
-    assert "at most about 0:00:32 of searching" in note
-    assert "1 earlier run here (30.0 ms a prompt, 500.0 ms a call)" in note
+    assert "about 0:00:32 for the black box and the language model" in note
+    assert "1 earlier run here (30.0 ms a prompt, 500.0 ms an LLM call)" in note
     assert llmopt.plan(**options, max_seconds=7).seconds == 7
     assert found.to_json()["seconds"] == found.seconds

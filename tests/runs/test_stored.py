@@ -49,7 +49,7 @@ def put(data: dict[str, Any], place: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        ("schema", 3),
+        ("schema", 0),
         ("schema", "1"),
         ("status", "done"),
         ("status", None),
@@ -86,6 +86,13 @@ def test_results_of_a_wrong_shape(folder: Path, place: str, value: Any) -> None:
     with pytest.raises(RunFolderError, match=said):
         read_result(folder)
     assert summarize(folder).status == "damaged"
+
+
+@pytest.mark.usefixtures("whole")
+def test_a_later_version_is_not_damage(folder: Path) -> None:
+    (folder / "result.json").write_text(json.dumps(read(folder) | {"schema": 99}))
+    with pytest.raises(RunFolderError, match=r"newer llmopt \(its schema is 99, not 2\); update"):
+        read_result(folder)
 
 
 @pytest.mark.usefixtures("whole")
