@@ -28,8 +28,8 @@ def commands() -> str:
     from llmopt.cli.app import COMMANDS, load
 
     parts = [
-        "Every command that reports takes `--json`. Progress goes to stderr, results to stdout. "
-        "`llmopt COMMAND --help` shows the same in a terminal.",
+        "Commands whose results are figures take `--json`. Progress goes to stderr, results to "
+        "stdout. `llmopt COMMAND --help` shows the same in a terminal.",
         "## Exit codes",
         table(("code", "means"), _exit_codes()),
         "In Python these are exceptions, in one tree:",
@@ -44,7 +44,7 @@ def _exit_codes() -> Iterator[tuple[str, str]]:
     from llmopt import errors
 
     yield "`0`", "done"
-    said = re.compile(r'^(\w+) = \d+\n"""(?:Exit code )?(.+?)"""', re.MULTILINE | re.DOTALL)
+    said = re.compile(r'^(\w+) = \d+\n"""(?:Exit code (?:of )?)?(.+?)"""', re.MULTILINE | re.DOTALL)
     codes = {getattr(errors, name): text for name, text in said.findall(inspect.getsource(errors))}
     for kind in (errors.UserError, errors.BudgetTooSmall, errors.ServiceError):
         codes[kind.exit_code] = (kind.__doc__ or "").partition("\n\n")[0]

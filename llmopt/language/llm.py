@@ -75,7 +75,7 @@ class Llm:
         Raises:
             ConfigError: as :meth:`open`.
         """
-        if not self.free and self.model is None:
+        if self.model is None and (not self.free or self.provider == "replay"):
             wire.close(self.open(0))
 
     def open(self, seed: int) -> BaseChatModel:

@@ -128,6 +128,8 @@ def test_by_itself_it_answers_by_the_messages(tmp_path: Path, journals: list[Jou
 def test_no_journal_no_replies(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no journal"):
         open_chat(f"replay:{tmp_path / 'nothing'}")
+    with pytest.raises(ConfigError, match="there is no journal"):  # before a folder is made
+        choose_llm(f"replay:{tmp_path / 'nothing'}").check()
     (tmp_path / "journal.jsonl").write_text("")
     with pytest.raises(ConfigError, match="holds no reply"):
         open_chat(f"replay:{tmp_path}")
