@@ -63,7 +63,7 @@ class BbtSettings(Settings):
 
     Attributes:
         budget: contexts scored; None is 2,000 at 1 shot, 4,000 at 2 to 4, 8,000 above.
-        dim: D.
+        dim: D, dimensions that are searched.
         population: candidates a generation.
         sigma: step size at the start.
         alpha: size of A z at the start, in standard deviations of the token embeddings.

@@ -49,7 +49,7 @@ class BbtReleasedSettings(Settings):
 
     Attributes:
         budget: contexts scored; None is 8,000.
-        dim: D.
+        dim: D, dimensions that are searched.
         population: candidates a generation.
         sigma: step size at the start.
         alpha: size of A z at the start, in standard deviations of the token embeddings.

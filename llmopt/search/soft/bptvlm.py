@@ -53,7 +53,7 @@ class CmaSettings(Settings):
 
     Attributes:
         budget: contexts scored.
-        dim: D.
+        dim: D, dimensions that are searched.
         population: candidates a generation.
         sigma: step size at the start.
     """

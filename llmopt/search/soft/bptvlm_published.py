@@ -43,7 +43,7 @@ class BptVlmReleasedSettings(CmaSettings):
     Attributes:
         budget: contexts scored; None is 36,000 (DTD), 25,200 (UCF101, EuroSAT, Cars), 18,000
             (SUN397), 14,400 (ImageNet) or 3,600.
-        tokens: m.
+        tokens: m, of the context.
     """
 
     tokens: Annotated[int, Interval(ge=1, le=64)] = 8

@@ -69,7 +69,7 @@ class CbbtSettings(Settings):
 
     Attributes:
         budget: contexts scored; None is 2,000 at 1 shot, 4,000 at 2 to 4, 8,000 above.
-        directions: q.
+        directions: q, random ones a step.
         own: each class moves along directions of its own, (4).
         eps: length of a move, as a share of the context's norm.
         rate: Adam's; 0 is a tenth of the spread of the token embeddings.

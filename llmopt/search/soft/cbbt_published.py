@@ -66,7 +66,7 @@ class CbbtReleasedSettings(Settings):
     Attributes:
         epochs: passes over the images; None is 150, or 80 (Cars), 40 (SUN397) or 12 (ImageNet).
         tokens: length of the context.
-        directions: q.
+        directions: q, random ones a step.
         rate: Adam's.
         decay: L2 penalty in Adam's gradient.
         clip: largest norm of a gradient.

@@ -84,12 +84,12 @@ class CraftSettings(Settings):
 
     Attributes:
         budget: contexts scored to find the prompt; None is 2,000, 4,000 or 8,000 by shots.
-        dim: D.
+        dim: D, dimensions that are searched.
         population: contexts a generation.
         restarts: searches from the start, each in a subspace of its own, that share the budget;
             fewer where it is too small for a generation of each.
         alpha: size of A z at the start, in standard deviations of the token embeddings.
-        weight: w of (5).
+        weight: w, of the pull towards the start's predictions.
         head: a head of :mod:`llmopt.heads` to try in the end.
         views: augmented views of each training image.
         standard_errors: how many a gain must exceed to be kept.

@@ -125,14 +125,14 @@ class CraftReleasedSettings(Settings):
 
     Attributes:
         budget: contexts scored to find the prompt; None is 2,000, 4,000 or 8,000 by shots.
-        dim: D.
+        dim: D, dimensions that are searched.
         population: contexts a generation.
-        row: the data set whose line of :data:`TABLE` is taken; empty is the task's own, or
+        row: the data set whose published settings are taken; empty is the task's own, or
             caltech101's where there is none.
-        context: of step 2: the mean of a fresh population (``draws``) or of the distribution
-            (``mean``).
-        consistency: order of the KL in (3), ``released`` or ``paper``.
-        head: ``residual`` is (2); ``none`` leaves out step 3 and the KL.
+        context: what a generation hands on: the mean of a fresh population (``draws``) or of the
+            distribution (``mean``).
+        consistency: order of the two predictions in the KL, ``released`` or ``paper``.
+        head: ``residual``, or ``none``, which leaves out the KL too.
         feature_norm: norm of image features that the head's training forgets to divide by; 1
             forgets nothing.
         lr, decay: of the head's AdamW.

@@ -68,11 +68,11 @@ class SpsaSettings(Settings):
     """Settings of equations (1) to (3), in either form.
 
     Attributes:
-        rank: r.
+        rank: r, of what is added to the context.
         directions: of a step.
-        rate: a.
-        width: c.
-        offset: o.
+        rate: a, of the first steps.
+        width: c, of the first moves.
+        offset: o, steps that count as done before rates fall.
         alpha, gamma: how fast rates and widths fall.
     """
 

@@ -36,7 +36,7 @@ class ZipReleasedSettings(SpsaSettings):
 
     Attributes:
         budget: contexts scored; None is 5,000.
-        tokens: m.
+        tokens: m, of the context.
         batch: images a step.
         flip: mirror half of the augmented images.
     """

@@ -90,7 +90,7 @@ class ReleasedSettings(Settings):
         restarts: pools drawn.
         resets: climbs from each pool.
         iterations: proposals asked for in each climb, one after the other.
-        pool: m.
+        pool: m, templates a pool begins with.
         pool_file: captions to draw from, one template a line; empty is the built-in list.
         start_in_pool: the user's start takes the place of one caption.
         proposals: templates asked for at once.
