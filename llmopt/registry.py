@@ -74,7 +74,6 @@ class Registry(Generic[T]):
         self.group = f"llmopt.{group}"
         self._own = dict(own)
         self._base = base
-        self._taken = {*own, *reserved}
         self._reserved = tuple(reserved)
         self._error = error
 
@@ -128,7 +127,7 @@ class Registry(Generic[T]):
         ]
 
     def _problem(self, point: EntryPoint) -> str:
-        if point.name in self._taken:
+        if point.name in (*self._own, *self._reserved):
             return f"the name '{point.name}' is taken by llmopt"
         first = self._outside[point.name]
         if first is not point:
@@ -148,7 +147,7 @@ class Registry(Generic[T]):
     def _outside(self) -> dict[str, EntryPoint]:
         outside: dict[str, EntryPoint] = {}
         for point in self._points:
-            if point.name not in self._taken:
+            if point.name not in (*self._own, *self._reserved):
                 outside.setdefault(point.name, point)
         return outside
 

@@ -247,15 +247,8 @@ def describe(cls: Any) -> list[Setting]:
             said.append(at)
         if type(None) in types_of(hint):
             said.append("or none")
-        meaning = without_roles(meanings.get(one.name, ""))
-        found.append(Setting(one.name, default, ", ".join(said), meaning))
+        found.append(Setting(one.name, default, ", ".join(said), meanings.get(one.name, "")))
     return found
-
-
-def without_roles(text: str) -> str:
-    """Words of a docstring as people read them: ``:class:`~a.b.C``` is 'C'."""
-    text = re.sub(r":\w+:`~[\w.]*?(\w+)`", r"'\1'", text)
-    return re.sub(r":\w+:`([^`]*)`", r"'\1'", text).replace("``", "'")
 
 
 def attributes(docstring: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmopt.errors import ConfigError
-from llmopt.settings import Settings, without_roles
+from llmopt.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,3 @@ def test_settings_without_fields() -> None:
     assert Nothing.make({}, "x") == Nothing()
     with pytest.raises(ConfigError, match=r"unknown name 'k' in x \(there are none\)"):
         Nothing.make({"k": 1}, "x")
-
-
-def test_meanings_are_words_without_marks() -> None:
-    text = "a :class:`~llmopt.heads.base.Head` of ``K``, see :mod:`llmopt.heads`"
-    assert without_roles(text) == "a 'Head' of 'K', see 'llmopt.heads'"

@@ -158,11 +158,11 @@ def _show(
     from llmopt.comparison.render import FORMATS
     from llmopt.errors import RunFolderError
 
-    if format == "table" and out is None:
-        print_comparison(found, columns, wide)
-        return
     if format == "table":
-        format = _ENDINGS.get(out.suffix.lower(), "markdown") if out else "markdown"
+        if out is None:
+            print_comparison(found, columns, wide)
+            return
+        format = _ENDINGS.get(out.suffix.lower(), "markdown")
     text = FORMATS[format](found)
     if out is None:
         print_text(text)

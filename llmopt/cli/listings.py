@@ -62,7 +62,7 @@ def print_runs(
     out = console()
     if not found:
         if there:
-            say(out, f"none of {there:,} runs meets --filter")
+            say(out, f"none of {there:,} run{'s' * (there != 1)} meets --filter")
         else:
             say(out, f"no runs below {root}; start one with: llmopt run")
         return

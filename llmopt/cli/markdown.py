@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -29,10 +30,15 @@ def prose(text: str) -> str:
     return re.sub(r":\w+:`[~.]*([^`]*)`", r"`\1`", text).replace("``", "`").replace("'{}'", "`{}`")
 
 
+def typed(value: Any) -> str:
+    """A default as it is typed."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(typed, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else f"{value}"
+
+
 def value(given: object) -> str:
     """A setting's value as it is typed."""
-    from llmopt.cli.methods import typed
-
     return f"`{typed(given) or '(empty)'}`"
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from llmopt.cli import markdown
 from llmopt.cli import options as o
-from llmopt.settings import without_roles
 
 optimizers = typer.Typer(help="Ways of searching, and their settings.", no_args_is_help=True)
 heads = typer.Typer(help="Heads that can be fitted, and their settings.", no_args_is_help=True)
@@ -115,7 +115,7 @@ def looks_at(kind: type[Any]) -> str:
 
 
 def _first_line(kind: type[Any]) -> str:
-    return without_roles((inspect.getdoc(kind) or "").partition("\n")[0])
+    return markdown.plain((inspect.getdoc(kind) or "").partition("\n")[0])
 
 
 def about(kind: type[Any]) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def about(kind: type[Any]) -> dict[str, Any]:
     told = inspect.cleandoc(sys.modules[kind.__module__].__doc__ or "").partition("\n\n")[0]
     return {
         "does": _first_line(kind),
-        "source": " ".join(without_roles(told).split()),
+        "source": " ".join(markdown.plain(told).split()),
         "settings": [plain(dataclasses.asdict(one)) for one in describe(kind.Settings)],
     }
 
@@ -152,9 +152,9 @@ def _show(name: str, found: Mapping[str, dict[str, Any]], flag: str, json: bool)
         rows = [
             (
                 one["name"],
-                typed(one["default"]),
+                markdown.typed(one["default"]),
                 one["values"],
-                one["meaning"].replace("``", "'"),
+                markdown.plain(one["meaning"]),
             )
             for one in form["settings"]
         ]
@@ -163,10 +163,3 @@ def _show(name: str, found: Mapping[str, dict[str, Any]], flag: str, json: bool)
         columns = text_columns(heading, "default", *words, words=words, texts=(heading, "default"))
         out.print()
         print_table(out, columns, rows)
-
-
-def typed(value: Any) -> str:
-    """A default as it is typed."""
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(typed, value))
-    return str(value).lower() if value is None or isinstance(value, bool) else f"{value}"

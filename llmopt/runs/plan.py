@@ -63,7 +63,8 @@ class Plan:
         test: upper bounds of measuring the test images once at the end, apart from the caps.
         least: what scoring the start takes, without which there is no result at all.
         notes: what is worth knowing before starting.
-        seconds: that the search takes at most at a measured speed; None where none is known.
+        seconds: for the black box and the language model, at a measured speed, if all of it is
+            used; None where no speed is known.
         stages: of a search that has some, what each takes at most, by name.
     """
 

@@ -85,9 +85,11 @@ def remeasure(
     box = choose_model(config, given.box).open(watch)
     ledger = Ledger()
     opened = {"dataset": config.dataset, "model": box.info.name}
-    if not os.access(folder, os.W_OK):
+    writable = os.access(folder, os.W_OK)
+    if writable:
+        _note(folder, "test_opened", images=len(test), **opened)
+    else:  # somebody else's, or an archive
         watch.warn(f"{folder} cannot be written, so nothing there will tell of this look at test")
-    _note(folder, "test_opened", images=len(test), **opened)
     watch.stage("measuring on the test images")
     baseline = single(Template(config.template), dataset.classnames)
     metered, names = MeteredBox(box, ledger, _cache(watch)), dataset.classnames
@@ -119,7 +121,8 @@ def remeasure(
         **found.told(names),
         "evaluation": ledger.snapshot(),
     }
-    _note(folder, _MEASURED, asked=_asked(config), found=measured)
+    if writable:
+        _note(folder, _MEASURED, asked=_asked(config), found=measured)
     return measured
 
 
@@ -141,8 +144,6 @@ def measured_before(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any] 
 def _note(folder: Path, kind: str, **data: Any) -> None:
     """Journal something about the test images, whatever was before: no step to be met again."""
     path = folder / run_folder.JOURNAL
-    if not os.access(folder, os.W_OK):  # somebody else's, or an archive
-        return
     with run_folder.locked(folder), Journal(path) as journal:
         before = sum(record["stream"] == _STREAM for record in read_journal(path))
         journal.skip({_STREAM: before})

@@ -94,6 +94,9 @@ def filled_up(rows: int) -> int:
 
 def _product(x: Tensor, weight: Any, linear: Linear, then: str = "none") -> Tensor:
     rows = x.shape[-2]
-    x = F.pad(x.to(linear.weight.dtype), (0, 0, 0, filled_up(rows) - rows)).contiguous()
+    x = x.to(linear.weight.dtype)
+    if more := filled_up(rows) - rows:  # to fill up by none would copy
+        x = F.pad(x, (0, 0, 0, more))
+    x = x.contiguous()
     found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, linear.bias, then, [], "none")
     return found[..., :rows, :]
