@@ -23,6 +23,14 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-dev-shm-usage", "--hide-scrollbars",
 ]  # fmt: skip
+# Keys that come before a page's first frame are dropped by the browser.
+SEEN = """
+return new Promise(done => {
+  const look = () => performance.getEntriesByName("first-contentful-paint").length
+    ? requestAnimationFrame(done) : requestAnimationFrame(look);
+  look();
+})
+"""
 TAB, SPACE, ENTER, RIGHT = "\ue004", "\ue00d", "\ue007", "\ue014"
 
 
@@ -54,6 +62,7 @@ class Browser:
         }
         session = self._post("/session", {"capabilities": {"alwaysMatch": wanted}})
         self._url += f"/session/{session['sessionId']}"
+        self.command("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def __enter__(self) -> Browser:
         return self
@@ -74,10 +83,11 @@ class Browser:
             self._profile.cleanup()
 
     def open(self, page: Path) -> None:
-        """Load a file; what was logged before is forgotten."""
+        """Load a file and wait until it is seen; what was logged before is forgotten."""
         self.messages()
         self.requests()
         self._post("/url", {"url": page.resolve().as_uri()})
+        self.run(SEEN)
 
     def run(self, script: str, *arguments: Any) -> Any:
         """The value of a function's body in the page."""
