@@ -23,6 +23,7 @@ from llmopt.data.check import check_dataset
 from llmopt.data.loading import load_batches
 from llmopt.data.registry import open_dataset
 from llmopt.data.tasks import make_task
+from llmopt.images import Image
 from llmopt.runs.compose import compose
 from llmopt.runs.config import RunConfig
 from llmopt.runs.engine import start
@@ -43,7 +44,10 @@ def main() -> None:
     _, transform, _ = load_model("shapes-tiny", "")
     box.image_features(images[:64])
 
-    decode = timed(lambda: [None for _ in load_batches(images, transform, 64)])
+    def load(image: Image) -> torch.Tensor:
+        return transform(image.load())
+
+    decode = timed(lambda: [None for _ in load_batches(images, load, torch.stack, 64)])
     both = timed(lambda: box.image_features(images))
     ready = torch.stack([transform(image.load()) for image in images[:640]])
     encode = timed(lambda: [encode_batch(box, ready[i : i + 64]) for i in range(0, 640, 64)])

@@ -32,7 +32,9 @@ from safetensors.torch import save_file
 
 import llmopt
 from llmopt.data.loading import cores, load_batches
+from llmopt.errors import ModelError
 from llmopt.images import FileImage, PixelImage
+from llmopt.vision.decoders import make_decoder
 from llmopt.vision.device import abilities, name
 from llmopt.vision.openclip import OpenClipBlackBox
 from llmopt.vision.text_engine.tree_encoder import TreeEncoder
@@ -261,40 +263,43 @@ def texts(scale: Scale) -> Cases:
 
 
 def images(scale: Scale) -> Cases:
-    """JPEG files: decoding and encoding in step, against each alone."""
+    """JPEG files: decoding and encoding in step, against each alone, by each decoder."""
 
-    def measure(model: str) -> list[Row]:
+    def measure(model: str) -> Iterator[Row]:
         files = scale.files(scale.pick(4096, 12))
         box = scale.box(model, scale.pick("fp16", "fp32"))
-        pin, size = box.device.type == "cuda", box._batch.size
+        expected, row = one(box, files)
+        yield {"model": model, **row}
+        try:
+            box.decoder = make_decoder("nvjpeg", box.preprocess, box.device)
+        except ModelError as error:
+            yield {"model": model, "decoder": f"nvjpeg: no, {str(error)[:100]}"}
+            return
+        found, row = one(box, files)
+        apart = 1.0 - (found * expected).sum(axis=1)
+        yield {"model": model, **row, "largest 1 - cosine to pillow": float(apart.max())}
+
+    def one(box: OpenClipBlackBox, files: Sequence[FileImage]) -> tuple[Any, Row]:
+        load, stack, size = box.decoder.load, box.decoder.stack, box._batch.size
         began = time.perf_counter()
-        for _, batch in load_batches(files, box._preprocess, size, pin=pin):  # noqa: B007
+        for _, batch in load_batches(files, load, stack, size):  # noqa: B007
             pass
+        scale.wait()
         decoding = len(files) / (time.perf_counter() - began)
         with torch.inference_mode():
             encoding = len(batch) / scale.seconds(lambda: box._encode_pixels(batch))
         began = time.perf_counter()
-        box.image_features(files)
+        features = box.image_features(files)
         both = len(files) / (time.perf_counter() - began)
-        return [{"model": model, "images": len(files), "cores": cores(), "batch": box._batch.size,
-                 "decoding, images/s": decoding, "encoding, images/s": encoding,
-                 "both, images/s": both, "encoder busy": both / encoding,
-                 "limit": "decoding" if decoding < encoding else "encoding",
-                 "share of the limit": both / min(decoding, encoding),
-                 **on_card(files)}]  # fmt: skip
+        return features, {
+            "decoder": box.decoder.name, "images": len(files), "cores": cores(), "batch": size,
+            "decoding, images/s": decoding, "encoding, images/s": encoding,
+            "both, images/s": both, "encoder busy": both / encoding,
+            "limit": "decoding" if decoding < encoding else "encoding",
+            "share of the limit": both / min(decoding, encoding),
+        }  # fmt: skip
 
-    def on_card(files: Sequence[FileImage]) -> Row:
-        """JPEG decoded by the card itself, where torchvision can."""
-        from torchvision.io import decode_jpeg, read_file
-
-        try:
-            data = [read_file(str(file.root / file.relative)) for file in files[:256]]
-            seconds = scale.seconds(lambda: decode_jpeg(data, device=str(scale.device)))
-        except (RuntimeError, AttributeError) as error:
-            return {"nvJPEG, images/s": f"no: {str(error).splitlines()[0][:60]}"}
-        return {"nvJPEG, images/s": len(data) / seconds}
-
-    return {m: functools.partial(measure, m) for m in ("ViT-B-32", "RN50", "ViT-L-14")}
+    return {m: lambda m=m: list(measure(m)) for m in ("ViT-B-32", "RN50", "ViT-L-14")}
 
 
 def craft(scale: Scale) -> Cases:

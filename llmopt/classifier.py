@@ -47,7 +47,7 @@ def load(run: str | Path, *, trust_config: bool = False, **options: Any) -> Prom
         run: the run folder.
         trust_config: as in :func:`llmopt.resume`.
         options: other values of the run's options that say where the model lives: ``device``,
-            ``precision``, ``batch_size``.
+            ``precision``, ``decoder``, ``batch_size``.
 
     Raises:
         RunFolderError: there is no finished run.
@@ -58,7 +58,7 @@ def load(run: str | Path, *, trust_config: bool = False, **options: Any) -> Prom
     config = run_folder.read_run_config(folder)
     if not trust_config:
         refuse_untrusted(config, folder / run_folder.CONFIG, chat=False)
-    allowed = ("device", "precision", "batch_size")
+    allowed = ("device", "precision", "decoder", "batch_size")
     if unknown := [name for name in options if name not in allowed]:
         raise ConfigError(f"load() takes {', '.join(allowed)}, not {', '.join(unknown)}")
     values = {name: getattr(config, name) for name in RunConfig.__dataclass_fields__}

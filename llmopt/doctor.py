@@ -63,8 +63,11 @@ def _devices() -> list[Check]:
     """Each device: the one that ``--device auto`` takes comes first and is named ``device``."""
     import torch
 
+    from llmopt._torchvision import ensure_operators
     from llmopt.vision import device
+    from llmopt.vision.decoders import why_no_nvjpeg
 
+    ensure_operators()
     checks = []
     for number, one in enumerate(device.available()):
         can = device.abilities(one)
@@ -75,6 +78,8 @@ def _devices() -> list[Check]:
             told += [f"{can['free'] / 2**30:.1f} of {can['memory'] / 2**30:.1f} GiB free"]
         rates = [f"{kind} {rate / 1e12:.3g}" for kind, rate in can["rates"].items()]
         told += [f"matrix products, TFLOP/s: {', '.join(rates)}"]
+        if one.type == "cuda":
+            told += [f"decoder nvjpeg: {why_no_nvjpeg(one) or 'ready'}"]
         checks.append(Check(f"device {one}" if number else "device", True, "; ".join(told)))
     return checks
 

@@ -109,7 +109,7 @@ class Run:
         """What was found, with its model, as a classifier of images.
 
         Args:
-            options: ``device``, ``precision``, ``batch_size``.
+            options: ``device``, ``precision``, ``decoder``, ``batch_size``.
         """
         from llmopt.classifier import PromptClassifier, load
 

@@ -130,6 +130,14 @@ class FileImage:
         """
         return decode(self.path, str(self.path))
 
+    def read(self) -> bytes:
+        """The file's bytes; raises as :meth:`key`."""
+        try:
+            regular(self.path)
+            return self.path.read_bytes()
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+
 
 @dataclass(frozen=True, slots=True)
 class ArchivedImage:
@@ -247,6 +255,32 @@ def decode(
         raise unreadable(name, _too_large()) from error
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise unreadable(name, error) from error
+
+
+_TURNED: Final = 0x0112  # EXIF
+
+
+def plain_jpeg(image: Image) -> tuple[bytes, int] | None:
+    """A JPEG file's bytes and number of pixels, if every decoder shows it as :func:`decode` does.
+
+    None for other images, and for what decoders differ in or take silently: grey or with four
+    colours, RGB stored as such, turned by EXIF, without its end; too large; damaged in its head.
+
+    Raises:
+        DatasetError: its bytes are missing or not readable.
+    """
+    if not isinstance(image, FileImage | ArchivedImage):
+        return None
+    content = image.read()
+    try:
+        with PillowImage.open(BytesIO(content), formats=("JPEG",)) as opened:
+            _check_size(*opened.size)
+            whole = content.rstrip(b"\0").endswith(b"\xff\xd9")
+            upright = opened.getexif().get(_TURNED, 1) == 1
+            usual = opened.mode == "RGB" and opened.info.get("adobe_transform", 1) == 1
+            return (content, math.prod(opened.size)) if whole and upright and usual else None
+    except Exception:  # what is the matter, decoding says
+        return None
 
 
 def size(source: BinaryIO, name: str, formats: Collection[str] = tuple(FORMATS)) -> tuple[int, int]:

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 @o.takes_changes(
     "dataset", "classnames", "data_root", "skip_unreadable", "model", "pretrained", "device",
-    "precision", "baselines",
+    "precision", "decoder", "baselines",
 )  # fmt: skip
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],

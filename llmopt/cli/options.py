@@ -182,6 +182,7 @@ ModelName = Annotated[str | None, option("model")]
 Pretrained = Annotated[str | None, option("pretrained")]
 Device = Annotated[str | None, option("device")]
 Precision = Annotated[str | None, option("precision")]
+Decoder = Annotated[str | None, option("decoder")]
 BatchSize = Annotated[int | None, option("batch_size")]
 Track = Annotated[
     str | None,

@@ -29,6 +29,7 @@ def predict(
     ] = False,
     device: o.Device = None,
     precision: o.Precision = None,
+    decoder: o.Decoder = None,
     batch_size: o.BatchSize = None,
     trust_config: o.TrustConfig = None,
     json: o.Json = False,
@@ -45,7 +46,12 @@ def predict(
     if csv and json:
         raise ConfigError("give either --csv or --json, not both")
     _check(images)
-    given = {"device": device, "precision": precision, "batch_size": batch_size}
+    given = {
+        "device": device,
+        "precision": precision,
+        "decoder": decoder,
+        "batch_size": batch_size,
+    }
     options = {name: value for name, value in given.items() if value is not None}
     classifier = load(run, trust_config=bool(trust_config), **options)
     with counting("classifying", quiet=json or csv) as progress:

@@ -23,7 +23,7 @@ app = typer.Typer(help="The papers' tables, with our figures beside theirs.", no
 TABLE = "Table"
 
 _CHANGES = (
-    "model", "pretrained", "device", "precision", "batch_size", "llm", "llm_base_url",
+    "model", "pretrained", "device", "precision", "decoder", "batch_size", "llm", "llm_base_url",
     "llm_settings", "max_llm_calls", "max_tokens", "max_usd", "max_queries", "max_seconds",
     "max_images", "max_pairs", "max_box_calls", "skip_unreadable", "data_root", "runs",
 )  # fmt: skip

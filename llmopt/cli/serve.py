@@ -22,6 +22,7 @@ def serve(
     pretrained: o.Pretrained = None,
     device: o.Device = None,
     precision: o.Precision = None,
+    decoder: o.Decoder = None,
     batch_size: o.BatchSize = None,
     host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[
@@ -115,6 +116,7 @@ def serve(
         pretrained or "",
         device=device or "auto",
         precision=precision or "auto",
+        decoder=decoder or "pillow",
         batch_size=batch_size,
     )
     offered = min(box.info.access, wanted)

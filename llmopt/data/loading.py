@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,10 +14,6 @@ from llmopt.data.shapes import ShapesImage
 from llmopt.errors import DatasetError
 from llmopt.images import Image
 from llmopt.task import IntArray, Labelled
-
-if TYPE_CHECKING:
-    import torch
-    from PIL import Image as PillowImage
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,56 +53,41 @@ def in_threads(
 
 def load_batches(
     images: Sequence[Image],
-    transform: Callable[[PillowImage.Image], torch.Tensor],
+    load: Callable[[Image], T],
+    stack: Callable[[list[T]], R],
     batch_size: int,
     workers: int | None = None,
-    pin: bool = False,
-) -> Iterator[tuple[IntArray, torch.Tensor]]:
-    """Decoded, transformed and stacked images, in order.
+) -> Iterator[tuple[IntArray, R]]:
+    """Loaded and stacked images, in order.
 
-    Later ones are being decoded meanwhile, but for images of the shapes world, which Python draws:
-    threads would only get into each other's way. Pillow decodes for every device: what decodes on a
-    GPU rounds otherwise, and a picture is to have the same features everywhere.
+    Later ones are being loaded meanwhile, but for images of the shapes world, which Python draws:
+    threads would only get into each other's way.
 
     Args:
         images: N images.
-        transform: from an RGB picture to a tensor, the same shape for all.
-        batch_size: images a batch; the last may be smaller. One batch is decoded ahead.
+        load: from an image to what is stacked, such as its pixels.
+        stack: of a batch, not empty.
+        batch_size: images a batch; the last may be smaller. One batch is loaded ahead.
         workers: threads; by default all cores, or none for the shapes world.
-        pin: stack them in page-locked memory, from which a GPU fetches them by itself.
 
     Yields:
-        (B,) int64 positions in ``images``, and their (B, …) tensors.
+        (B,) int64 positions in ``images``, and what they were stacked to.
 
     Raises:
         DatasetError: an image is missing or damaged; it is named.
     """
-
-    def load(image: Image) -> torch.Tensor:
-        return transform(image.load())
-
     if workers is None and all(isinstance(image, ShapesImage) for image in images):
-        loaded: Iterable[torch.Tensor] = map(load, images)
+        loaded: Iterable[T] = map(load, images)
     else:
         loaded = in_threads(load, images, workers, ahead=batch_size)
-    batch: list[Any] = []
+    batch: list[T] = []
     done = 0
-    for tensor in loaded:
-        batch.append(tensor)
+    for one in loaded:
+        batch.append(one)
         if len(batch) == batch_size or done + len(batch) == len(images):
-            yield np.arange(done, done + len(batch), dtype=np.int64), _stacked(batch, pin)
+            yield np.arange(done, done + len(batch), dtype=np.int64), stack(batch)
             done += len(batch)
             batch = []
-
-
-def _stacked(tensors: list[torch.Tensor], pin: bool) -> torch.Tensor:
-    import torch
-
-    if not pin:
-        return torch.stack(tensors)
-    first = tensors[0]
-    out = torch.empty(len(tensors), *first.shape, dtype=first.dtype, pin_memory=True)
-    return torch.stack(tensors, out=out)
 
 
 def readable(images: Labelled, workers: int | None = None) -> tuple[Labelled, tuple[str, ...]]:

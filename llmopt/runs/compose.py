@@ -288,6 +288,7 @@ def choose_model(config: RunConfig, box: BlackBox | None = None) -> ModelChoice:
         config.blackbox_settings,
         config.device,
         config.precision,
+        config.decoder,
         config.batch_size,
         box,
     )

@@ -122,6 +122,9 @@ class RunConfig(Settings):
         str,
         Option("full, fp64, fp32, fp16, bf16.", MODEL, default="auto: see llmopt docs devices"),
     ] = "auto"
+    decoder: Annotated[str, Option("Of images: pillow, or nvjpeg, the card's own.", MODEL)] = (
+        "pillow"
+    )
     batch_size: Annotated[
         int | None, Option("Images at a time.", MODEL, default="auto", ge=1, free=True)
     ] = None

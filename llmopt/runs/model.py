@@ -45,7 +45,7 @@ class ModelChoice:
     """A black box, chosen but not open.
 
     Attributes:
-        model, pretrained, device, precision, batch_size: of an open_clip model.
+        model, pretrained, device, precision, decoder, batch_size: of an open_clip model.
         address, settings: of another kind of box, in place of it.
         box: one that is open already.
     """
@@ -56,6 +56,7 @@ class ModelChoice:
     settings: Mapping[str, Any] = field(default_factory=dict)
     device: str = "auto"
     precision: str = AUTO
+    decoder: str = "pillow"
     batch_size: int | None = None
     box: BlackBox | None = None
 
@@ -110,6 +111,7 @@ class ModelChoice:
             self.pretrained,
             device=self.device,
             precision=self.precision,
+            decoder=self.decoder,
             batch_size=self.batch_size,
         )
         if self.precision == "full":

@@ -33,7 +33,8 @@ from llmopt.vision.metered import MeteredBox
 _STREAM: Final = "evaluate"
 _MEASURED: Final = "measured"
 _DECIDING: Final = (
-    "dataset", "classnames", "model", "pretrained", "blackbox", "precision", "skip_unreadable",
+    "dataset", "classnames", "model", "pretrained", "blackbox", "precision", "decoder",
+    "skip_unreadable",
 )  # fmt: skip
 
 

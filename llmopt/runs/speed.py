@@ -15,7 +15,7 @@ from llmopt.spend.currency import Spend
 LATEST: Final = 20
 """Runs that are looked at, the latest first: older ones may be of another machine."""
 
-_BOX: Final = ("model", "pretrained", "blackbox", "device", "precision", "batch_size")
+_BOX: Final = ("model", "pretrained", "blackbox", "device", "precision", "decoder", "batch_size")
 _CHAT: Final = ("llm", "llm_base_url")
 
 

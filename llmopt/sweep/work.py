@@ -51,7 +51,7 @@ class Job:
         """Equal for jobs that share an open model."""
         c = self.config
         settings = tuple(sorted(c.blackbox_settings.items()))
-        return c.model, c.pretrained, c.blackbox, settings, c.device, c.precision
+        return c.model, c.pretrained, c.blackbox, settings, c.device, c.precision, c.decoder
 
 
 def grouped(jobs: Iterable[Job]) -> list[Job]:

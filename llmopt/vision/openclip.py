@@ -25,6 +25,7 @@ from llmopt.task import FloatArray
 from llmopt.template import clean
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.boxes import split_tag
+from llmopt.vision.decoders import PILLOW, make_decoder
 from llmopt.vision.device import Portion, choose, whole_fp32
 from llmopt.vision.device import name as device_name
 from llmopt.vision.model_files import SCHEMAS, WEIGHTS, check_model, no_foreign_code
@@ -64,6 +65,7 @@ class OpenClipBlackBox(BlackBox):
         batch_size: images encoded at a time; None is 256 on a GPU and 16 on a CPU, whose cache then
             holds the activations, or 64 of the embedded model's small ones. Halved, and remembered,
             when the memory of the device does not suffice.
+        decoder: who decodes images, ``pillow`` or ``nvjpeg``: see :mod:`llmopt.vision.decoders`.
 
     Raises:
         ModelError: the model or its weights are unknown, missing, truncated or do not fit.
@@ -77,13 +79,15 @@ class OpenClipBlackBox(BlackBox):
         device: str = "auto",
         precision: str = "auto",
         batch_size: int | None = None,
+        decoder: str = PILLOW,
     ) -> None:
         self.device = choose("cpu" if (name, device) == (shapes_tiny.NAME, "auto") else device)
         on_gpu = self.device.type != "cpu"
         self.precision = by_rule(precision, self.device.type, name == shapes_tiny.NAME)
         self.half = self.precision in HALF
         self._name, self._pretrained = name, pretrained
-        model, self._preprocess, self._tokenizer = load_model(name, pretrained, self.precision)
+        model, self.preprocess, self._tokenizer = load_model(name, pretrained, self.precision)
+        self.decoder = make_decoder(decoder, self.preprocess, self.device)
         self._format = _format(model, self.precision, on_gpu)
         in_cache = 64 if name == shapes_tiny.NAME else _IN_CACHE
         self._batch = Portion(batch_size or (256 if on_gpu else in_cache), 1, "image")
@@ -139,6 +143,7 @@ class OpenClipBlackBox(BlackBox):
     def info(self) -> BoxInfo:
         """Name, access level, weights and logit scale."""
         bias = getattr(self._model, "logit_bias", None)
+        other = "" if self.decoder.name == PILLOW else f", images by {self.decoder.name}"
         return BoxInfo(
             name=self._name,
             pretrained=self._pretrained,
@@ -146,7 +151,7 @@ class OpenClipBlackBox(BlackBox):
             weights_sha256=self._sha256(),
             logit_scale=float(self._model.logit_scale.exp()),
             logit_bias=0.0 if bias is None else float(bias),
-            detail=f"open_clip on {self.device}, {self.precision}; {self.engine.why}",
+            detail=f"open_clip on {self.device}, {self.precision}{other}; {self.engine.why}",
             repeatable=self.precision == "fp64" and self.device.type == "cpu",
             device=device_name(self.device),
             precision=self.precision,
@@ -167,8 +172,8 @@ class OpenClipBlackBox(BlackBox):
         # the next batch's do not fit in, and the process would grow with the number of images.
         shape = len(images), self.engine.dim
         found = torch.empty(shape, dtype=torch.float32, device=self.device)
-        pin = self.device.type == "cuda"
-        for places, batch in load_batches(images, self._preprocess, self._batch.size, pin=pin):
+        load, stack = self.decoder.load, self.decoder.stack
+        for places, batch in load_batches(images, load, stack, self._batch.size):
             done = 0
             while done < len(batch):
                 with self._batch.halved_if_full():
@@ -217,7 +222,8 @@ class OpenClipBlackBox(BlackBox):
         return self.engine.vocabulary
 
     def _sha256(self) -> str:
-        sha = hashlib.sha256(f"{self._preprocess!r} {self.precision}".encode())
+        other = "" if self.decoder.name == PILLOW else f" {self.decoder.name}"
+        sha = hashlib.sha256(f"{self.preprocess!r} {self.precision}{other}".encode())
         for name, tensor in sorted(self._model.state_dict().items()):
             sha.update(name.encode())
             sha.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())

@@ -68,6 +68,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--shots -4", ["shots must be 1 or more, not -4"]),
         ("--seed -1", ["seed must be 0 or more"]),
         ("--batch-size 0", ["--batch-size must be 1 or more"]),
+        ("--decoder nvjpg", ["unknown decoder 'nvjpg'", "did you mean 'nvjpeg'"]),
+        ("--device cpu --decoder nvjpeg", ["needs an NVIDIA card", "use --decoder pillow"]),
         ("--max-usd -1", ["--max-usd must be 0 or more"]),
         ("--max-queries -5", ["--max-queries must be 0 or more"]),
         ("--template nothing", ["template 'nothing' has no '{}'", "'a photo of a {}.'"]),

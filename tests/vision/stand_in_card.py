@@ -132,6 +132,11 @@ class StandIn(TorchDispatchMode):
         return tree_map(send, found) if leaves else found
 
 
+def _as_tensor(data: Any, dtype: Any = None, device: Any = None) -> torch.Tensor:
+    made = data if isinstance(data, torch.Tensor) else torch.tensor(data)
+    return made.to(device or made.device, dtype or made.dtype)
+
+
 @contextmanager
 def stand_in(device: str = "cuda:0") -> Iterator[StandIn]:
     """``device`` for a while."""
@@ -140,5 +145,6 @@ def stand_in(device: str = "cuda:0") -> Iterator[StandIn]:
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
         patch.setattr(torch.cuda, "get_device_name", lambda *_: "a stand-in")
+        patch.setattr(torch, "as_tensor", _as_tensor)  # makes its tensor out of the mode's sight
         patch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
         yield card
