@@ -121,16 +121,17 @@ def test_it_leaves_no_file(tmp_path: Path, cache_dir: Path) -> None:
 
 
 def test_each_device_says_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmopt.vision import device
+    from llmopt.vision import decoders, device
 
     card = {"free": 60 * 2**30, "memory": 80 * 2**30, "rates": {"fp32": 5e13, "fp16": 6.5e14}}
     cpu = torch.device("cpu")
     monkeypatch.setattr(device, "available", lambda: [torch.device("cuda", 0), cpu])
     monkeypatch.setattr(device, "abilities", lambda one: card if one != cpu else {"rates": {}})
     monkeypatch.setattr(device, "name", lambda one: "a card" if one != cpu else "CPU")
+    monkeypatch.setattr(decoders, "why_no_nvjpeg", lambda one: "")
     found = by_name(_devices())
     said = "a card; 60.0 of 80.0 GiB free; matrix products, TFLOP/s: fp32 50, fp16 650"
-    assert found["device"].found == said
+    assert found["device"].found == f"{said}; decoder nvjpeg: ready"
     assert found["device cpu"].found.startswith(f"CPU; {torch.get_num_threads()} threads")
 
 

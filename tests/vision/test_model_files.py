@@ -30,6 +30,7 @@ from llmopt.runs.compose import choose_model
 from llmopt.runs.config import RunConfig
 from llmopt.spend.events import Watch
 from llmopt.vision import model_files
+from llmopt.vision.decoders import PillowDecoder
 from llmopt.vision.model_files import ModelConfig, check_model
 from llmopt.vision.openclip import OpenClipBlackBox, load_model
 from llmopt.vision.services.http import HttpBlackBox
@@ -155,8 +156,9 @@ def test_logits_and_features_beyond_a_precision_are_found_when_opened(folder: Pa
 
 def test_one_picture_beyond_a_precision_is_named(folder: Path) -> None:
     box = OpenClipBlackBox(f"local-dir:{folder}", device="cpu", precision="fp16")
-    inner = box._preprocess
-    box._preprocess = lambda picture: inner(picture) * (1e9 if picture.size == (7, 7) else 1)
+    box.decoder = PillowDecoder(
+        lambda picture: box.preprocess(picture) * (1e9 if picture.size == (7, 7) else 1)
+    )
     pictures = [PixelImage(f"{side}.png", np.zeros((side, side, 3), np.uint8)) for side in (9, 7)]
     with pytest.raises(ModelError, match=r"the features of '7\.png'.*or use --precision fp32"):
         box.image_features(pictures)
