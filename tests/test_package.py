@@ -64,6 +64,8 @@ def test_version_and_command_are_those_of_the_distribution() -> None:
     assert llmopt.__version__ == version("llmopt")
     (command,) = entry_points(group="console_scripts", name="llmopt")
     assert command.value == "llmopt.cli.app:main"
+    said = subprocess.run([sys.executable, "-m", "llmopt", "--version"], capture_output=True)
+    assert said.stdout.decode().strip() == f"llmopt {llmopt.__version__}"
 
 
 def test_citation_is_of_this_version_and_names_the_papers() -> None:
