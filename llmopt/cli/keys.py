@@ -39,6 +39,9 @@ def add(
     max_images: Annotated[int | None, typer.Option(min=0, help="Images encoded, likewise.")] = None,
     max_pairs: Annotated[int | None, typer.Option(min=0, help="Pairs scored, likewise.")] = None,
     max_calls: Annotated[int | None, typer.Option(min=0, help="Requests, likewise.")] = None,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="It may read /metrics, which tells of all keys.")
+    ] = False,
 ) -> None:
     """Add a key and print it; only its hash is kept, so it cannot be shown again."""
     from llmopt.errors import ConfigError
@@ -55,7 +58,7 @@ def add(
     except ValueError as error:
         raise ConfigError(f"--access: {error}") from error
     given = {cap: most for cap, most in quotas.items() if most is not None}
-    typer.echo(keys.add(file, name, level, per_minute, given))
+    typer.echo(keys.add(file, name, level, per_minute, given, metrics))
 
 
 @app.command("list")
@@ -77,7 +80,8 @@ def show(file: File, json: o.Json = False) -> None:
         spent = known.spent(key)["spent"]
         quotas = [f"{spent.get(cap, 0):,} of {most:,} {cap}" for cap, most in key.quotas.items()]
         rate = f"{key.per_minute} a minute" if key.per_minute else "any rate"
-        typer.echo(f"{key.name}: {', '.join([str(key.access), rate, *quotas])}")
+        metrics = ["/metrics"] * key.metrics
+        typer.echo(f"{key.name}: {', '.join([str(key.access), rate, *metrics, *quotas])}")
 
 
 @app.command()

@@ -111,6 +111,8 @@ def serve(
     except ValueError as error:
         raise ConfigError(f"--access: {error}") from error
     known = Keys(keys, os.environ.get(TOKEN_VARIABLE))
+    if keys and not known.entries:
+        raise ConfigError(f"{keys} holds no key; add one with 'llmopt keys add {keys} NAME'")
     box = OpenClipBlackBox(
         model or "shapes-tiny",
         pretrained or "",
@@ -120,10 +122,11 @@ def serve(
         batch_size=batch_size,
     )
     offered = min(box.info.access, wanted)
-    if (decimals is not None or top_k is not None) and offered >= Access.FEATURES:
+    least = min([offered, *(key.access for key in known.entries)])
+    if (decimals is not None or top_k is not None) and least >= Access.FEATURES:
         raise ConfigError(
-            f"--round and --top-k keep nothing back from those who get '{offered}'; "
-            "add --access scores"
+            f"--round and --top-k keep nothing back from those who get '{least}', and nobody gets "
+            "less; add --access scores, or keys with that"
         )
     server = BlackBoxServer(
         box,
@@ -134,7 +137,8 @@ def serve(
         tls=(certificate, private) if certificate and private else None,
     )
     _audit(logging.getLogger("llmopt.serve"), audit)
-    url = f"http{'s' * bool(certificate)}://{host}:{server.server_address[1]}"
+    place = f"[{host}]" if ":" in host else host
+    url = f"http{'s' * bool(certificate)}://{place}:{server.server_address[1]}"
     typer.echo(
         f"{box.info.name} offers '{offered}' at {url}; use it with: --blackbox {url} "
         "(Ctrl-C ends it)",

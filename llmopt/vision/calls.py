@@ -157,7 +157,7 @@ class Calls:
                     with self._timing():
                         found = ask()
                 except ServiceError as error:
-                    taken = counts | (billed if may_be_billed(error) else {})
+                    taken = counts | billed if may_be_billed(error) else _turned_away(counts)
                     spent.update(taken)
                     reservation.settle(**taken)
                     self._line.failed(error)
@@ -199,3 +199,8 @@ class Calls:
                 self._busy -= 1
                 if not self._busy:
                     self.seconds += self._ledger.seconds() - self._since
+
+
+def _turned_away(counts: Cost) -> Cost:
+    """What a call took that was not worked on: itself."""
+    return {name: counts[name] for name in ("black_box_calls",) if name in counts}

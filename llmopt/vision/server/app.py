@@ -226,7 +226,10 @@ def _paths(app: FastAPI, service: Service, keys: Keys, metrics: Metrics) -> None
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus(caller: Who) -> Response:
-        """Counts for Prometheus."""
+        """Counts for Prometheus, of all keys."""
+        if not caller.metrics:
+            message = "/metrics tells of all keys; this one was not added with --metrics"
+            raise Refusal(403, "access", message)
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     @app.post("/labels", response_model=Labels)

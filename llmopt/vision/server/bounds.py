@@ -21,10 +21,11 @@ class Bounds:
         images, prompts: in a request.
         letters: characters of a prompt.
         numbers: of a request's soft prompts, and of the answer to them.
-        reading: seconds in which a request must have come.
+        requests: in progress at a time; one more is told to come again.
+        reading: seconds in which the head of a request must have come, and its body.
         answering: seconds in which it is answered or given up.
         held: bytes of features, pictures and prompts that are kept by name.
-        room: bytes that bodies and pictures in progress may take, all requests together.
+        room: bytes that bodies in progress may take, all requests together, and pictures too.
     """
 
     body: int = 64 * 2**20
@@ -33,10 +34,11 @@ class Bounds:
     prompts: int = 20_000
     letters: int = 2_000
     numbers: int = 64 * 2**20
+    requests: int = 256
     reading: float = 60.0
     answering: float = 300.0
     held: int = 512 * 2**20
-    room: int = 2 * 2**30
+    room: int = 2**30
 
 
 class Room:

@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -92,6 +93,7 @@ class Guard:
     ) -> None:
         self._app, self._keys, self._bounds, self._room = app, keys, bounds, room
         self._metrics, self._paths = metrics, paths
+        self._busy = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
@@ -103,6 +105,7 @@ class Guard:
         request = asked if re.fullmatch(r"[\w-]{1,64}", asked) else secrets.token_hex(8)
         path = scope["path"] if scope["path"] in self._paths else "other"
         began, status, name = time.monotonic(), 0, "-"
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
 
         async def tell(message: Message) -> None:
             nonlocal status
@@ -112,7 +115,10 @@ class Guard:
             await send(message)
 
         taken = 0
+        self._busy += 1
         try:
+            if self._busy > self._bounds.requests:
+                raise _full()
             if scope["path"] not in OPEN:
                 caller = self._let_in(headers, scope)
                 name, scope[CALLER] = caller.name, caller
@@ -128,11 +134,12 @@ class Guard:
             if not status:
                 await _refuse(refused, tell)
         finally:
+            self._busy -= 1
             if taken:
                 await asyncio.shield(self._room.give(taken))
             seconds = time.monotonic() - began
             self._metrics.count(path, status, name, seconds)
-            said = {"request": request, "key": name, "path": path, "status": status,
+            said = {"time": moment, "request": request, "key": name, "path": path, "status": status,
                     "bytes": taken, "seconds": round(seconds, 4)}  # fmt: skip
             _log.info(json.dumps(said))
 
@@ -148,35 +155,55 @@ class Guard:
         return caller
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[bytes, int]:
+        """The body of a request, and how much room it takes.
+
+        All of it is taken before the first byte is read, so that no request holds a part and waits
+        for others who do the same.
+        """
+        said = headers.get(b"content-length", b"")
+        if b"transfer-encoding" in headers:
+            length = self._bounds.body
+        else:
+            length = int(said) if said.isdigit() else 0
+        self._check(length)
         try:
             async with asyncio.timeout(self._bounds.reading):
-                return await self._body(headers, receive)
+                taken = await self._room.take(length)
         except TimeoutError:
-            raise Refusal(408, "slow", "the request did not come in time") from None
-
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[bytes, int]:
-        """The body of a request, and how much room it takes."""
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._bounds.body:
-            raise of_bounds(f"a body of more than {self._bounds.body:,} bytes")
-        pieces, size, taken = [], 0, 0
+            raise _full() from None
         try:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _Gone
-                piece = message.get("body", b"")
-                size += len(piece)
-                if size > self._bounds.body:
-                    raise of_bounds(f"a body of more than {self._bounds.body:,} bytes")
-                if piece:
-                    taken += await self._room.take(len(piece))
-                    pieces.append(piece)
-                if not message.get("more_body", False):
-                    return b"".join(pieces), taken
-        except BaseException:
+            async with asyncio.timeout(self._bounds.reading):
+                body = await self._body(receive)
+        except BaseException as error:
             await asyncio.shield(self._room.give(taken))
+            if isinstance(error, TimeoutError):
+                raise Refusal(408, "slow", "the request did not come in time") from None
             raise
+        if (spare := taken - len(body)) > 0:
+            taken = len(body)
+            await asyncio.shield(self._room.give(spare))
+        return body, taken
+
+    async def _body(self, receive: Receive) -> bytes:
+        pieces, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            piece = message.get("body", b"")
+            size += len(piece)
+            self._check(size)
+            pieces.append(piece)
+            if not message.get("more_body", False):
+                return b"".join(pieces)
+
+    def _check(self, size: int) -> None:
+        if size > self._bounds.body:
+            raise of_bounds(f"a body of more than {self._bounds.body:,} bytes")
+
+
+def _full() -> Refusal:
+    return Refusal(503, "busy", "too much is in progress", wait=1)
 
 
 class _Gone(Exception):
@@ -203,7 +230,7 @@ async def _refuse(refused: Refusal, send: Send) -> None:
         (b"content-length", str(len(content)).encode()),
         *((name.lower().encode(), value.encode()) for name, value in refused.headers().items()),
     ]
-    if refused.status in (408, 413):  # what is left of the body is not read
+    if refused.status in (408, 413, 503):  # what is left of the body is not read
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

@@ -50,6 +50,7 @@ class Key(BaseModel):
         access: the most it is given.
         per_minute: requests; None is no limit.
         quotas: by cap (see :data:`QUOTAS`), over the key's whole life.
+        metrics: it may read what all keys have spent.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,6 +60,7 @@ class Key(BaseModel):
     access: Level = Access.SOFT
     per_minute: Annotated[int, Field(ge=1, le=10**6)] | None = None
     quotas: dict[str, Count] = Field(default_factory=dict)
+    metrics: bool = False
 
     def caps(self) -> Caps:
         """Its quotas as the caps of a ledger."""
@@ -82,6 +84,7 @@ class Caller:
         name: of the key, or of the client where none is asked for.
         access: the most this caller is given.
         ledger: what was spent, held by the quotas.
+        metrics: may read what all have spent.
     """
 
     def __init__(
@@ -91,8 +94,9 @@ class Caller:
         caps: Caps | None = None,
         per_minute: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        metrics: bool = False,
     ) -> None:
-        self.name, self.access = name, access
+        self.name, self.access, self.metrics = name, access, metrics
         self.ledger = Ledger(caps)
         self._per_minute, self._clock = per_minute, clock
         self._tokens, self._since = float(per_minute or 0), clock()
@@ -119,18 +123,26 @@ class Keys:
 
     Attributes:
         entries: their keys.
+        asked_for: whether a key is needed; also where a file holds none, and nobody is let in.
 
     Raises:
         ConfigError: the file or what was spent cannot be read.
     """
 
     def __init__(self, file: Path | None = None, token: str | None = None) -> None:
-        self._usage = usage_file(file) if file else None
         self.entries = read(file) if file else []
+        self._usage = usage_file(file) if file else None
         if token:
             self.entries.append(Key(name="token", sha256=digest(token)))
+        self.asked_for = file is not None or token is not None
+        alone = len(self.entries) == 1
         self._callers = [
-            (key.sha256, Caller(key.name, key.access, key.caps(), key.per_minute))
+            (
+                key.sha256,
+                Caller(
+                    key.name, key.access, key.caps(), key.per_minute, metrics=key.metrics or alone
+                ),
+            )
             for key in self.entries
         ]
         self._guests: dict[str, Caller] = {}
@@ -140,17 +152,12 @@ class Keys:
                 caller.ledger.set_state(_known(self._usage, spent.get(caller.name, {})))
         self._saved = self._state()
 
-    @property
-    def asked_for(self) -> bool:
-        """Whether a key is needed."""
-        return bool(self._callers)
-
     def caller(self, key: str | None, client: str) -> Caller | None:
         """Who presents a key, or comes from ``client`` where none is asked for; None: nobody."""
-        if not self._callers:
+        if not self.asked_for:
             if len(self._guests) > 10_000:
                 self._guests.clear()
-            return self._guests.setdefault(client, Caller(client))
+            return self._guests.setdefault(client, Caller(client, metrics=True))
         given, found = digest(key or ""), None
         for sha256, caller in self._callers:  # all of them, so that time tells nothing
             if hmac.compare_digest(sha256, given):
@@ -209,7 +216,12 @@ def read(file: Path) -> list[Key]:
 
 
 def add(
-    file: Path, name: str, access: Access, per_minute: int | None, quotas: dict[str, int]
+    file: Path,
+    name: str,
+    access: Access,
+    per_minute: int | None,
+    quotas: dict[str, int],
+    metrics: bool = False,
 ) -> str:
     """Add a key to a file, which is made if need be; gives the key, which is kept nowhere.
 
@@ -222,7 +234,12 @@ def add(
     key = f"llmopt-{secrets.token_urlsafe(32)}"
     try:
         entry = Key(
-            name=name, sha256=digest(key), access=access, per_minute=per_minute, quotas=quotas
+            name=name,
+            sha256=digest(key),
+            access=access,
+            per_minute=per_minute,
+            quotas=quotas,
+            metrics=metrics,
         )
     except ValidationError as error:
         raise ConfigError(f"the key cannot be called '{name}': {_first(error)}") from error

@@ -13,10 +13,10 @@ from llmopt.errors import ConfigError
 from llmopt.vision.base import Access, BlackBox
 from llmopt.vision.server.app import build
 from llmopt.vision.server.bounds import Bounds
+from llmopt.vision.server.connections import MOST, Connection
 from llmopt.vision.server.keys import Keys
 from llmopt.vision.server.service import Protection
 
-CONNECTIONS = 512
 GRACE = 30
 
 
@@ -58,11 +58,12 @@ class BlackBoxServer:
             )
         self.app = build(box, access, keys, bounds, protection)
         certificate, key = tls or (None, None)
+        protocol = type("Connection", (Connection,), {"patience": bounds.reading})
         try:
             config = uvicorn.Config(
                 self.app, log_config=None, access_log=False, server_header=False,
-                limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GRACE,
-                timeout_keep_alive=60, ssl_certfile=certificate, ssl_keyfile=key, ws="none",
+                http=protocol, timeout_graceful_shutdown=GRACE, timeout_keep_alive=60,
+                ssl_certfile=certificate, ssl_keyfile=key, ws="none",
             )  # fmt: skip
             config.load()
         except OSError as error:
@@ -70,7 +71,7 @@ class BlackBoxServer:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._socket = socket.create_server((host, port), family=family, backlog=CONNECTIONS)
+            self._socket = socket.create_server((host, port), family=family, backlog=MOST)
         except OSError as error:
             raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from error
         self.server_address: tuple[str, int] = self._socket.getsockname()[:2]

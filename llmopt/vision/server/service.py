@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,7 +16,8 @@ import numpy.typing as npt
 from fastapi import Depends, Request
 from PIL import Image as PillowImage
 
-from llmopt.images import FORMATS, WIRE, decode, size
+from llmopt.errors import DatasetError
+from llmopt.images import FORMATS, REMEDY, WIRE, decode, size
 from llmopt.task import FloatArray
 from llmopt.vision import answers
 from llmopt.vision.base import Access, BlackBox
@@ -87,7 +89,7 @@ class Service:
         self, box: BlackBox, access: Access, bounds: Bounds, protection: Protection
     ) -> None:
         self.box, self.access, self.bounds, self.protection = box, access, bounds, protection
-        self.room = Room(bounds.room)
+        self.room, self._pictures = Room(bounds.room), Room(bounds.room)
         self.inference = Inference(box)
         self._features = box.info.access >= Access.FEATURES
         self._shelf: Shelf[str, Any] = Shelf(bounds.held)
@@ -237,6 +239,8 @@ class Service:
         self, caller: Caller, images: Sequence[str | Held], formats: Sequence[str]
     ) -> list[Any]:
         """Of each image its features, (d,) float32, where the box has any; else its picture."""
+        if not all(isinstance(i, Held) or i.isascii() for i in images):
+            raise Refusal(400, "request", "an image is not base64 of a file")
         names = [i.sha256 if isinstance(i, Held) else image_name(i) for i in images]
         held = {name: self._shelf.get(name) for name in names}
         new = {
@@ -247,8 +251,8 @@ class Service:
         if new:
             files = [_file(image) for image in new.values()]
             pixels = await asyncio.to_thread(self._pixels, files, formats)
-            async with self.room.held(3 * pixels):
-                pictures = await asyncio.to_thread(_pictures, list(new), files, formats)
+            async with self._pictures.held(3 * pixels):
+                pictures = await asyncio.to_thread(_decoded, list(new), files, formats)
                 if self._features:
                     features = await self.inference.images(caller.name, pictures)
                     found: list[tuple[Any, int]] = [(one.copy(), one.nbytes) for one in features]
@@ -263,8 +267,9 @@ class Service:
 
     def _pixels(self, files: Sequence[bytes], formats: Sequence[str]) -> int:
         pixels = 0
-        for file in files:
-            width, height = size(io.BytesIO(file), "sent", formats)
+        for number, file in enumerate(files, 1):
+            with _of_picture():
+                width, height = size(io.BytesIO(file), f"number {number}", formats)
             pixels += width * height
         if pixels > self.bounds.pixels:
             raise of_bounds(f"the images have more than {self.bounds.pixels:,} pixels together")
@@ -278,13 +283,23 @@ def _file(sent: str) -> bytes:
         raise Refusal(400, "request", "an image is not base64 of a file") from error
 
 
-def _pictures(
+def _decoded(
     names: Sequence[str], files: Sequence[bytes], formats: Sequence[str]
 ) -> list[Received]:
-    return [
-        Received(decode(io.BytesIO(file), "sent", formats), name)
-        for name, file in zip(names, files, strict=True)
-    ]
+    with _of_picture():
+        return [
+            Received(decode(io.BytesIO(file), f"number {number}", formats), name)
+            for number, (name, file) in enumerate(zip(names, files, strict=True), 1)
+        ]
+
+
+@contextlib.contextmanager
+def _of_picture() -> Iterator[None]:
+    """Say what is wrong with a picture, without the ways out of our own command line."""
+    try:
+        yield
+    except DatasetError as error:
+        raise Refusal(400, "request", str(error).removesuffix(f"; {REMEDY}")) from error
 
 
 def _blank() -> PillowImage.Image:

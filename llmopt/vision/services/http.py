@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+_DISTRUST: Final = "CERTIFICATE_VERIFY_FAILED"
 _SHORT: Final = 2**16
 """Bytes of an answer that holds no array."""
 
@@ -276,6 +277,11 @@ class HttpBlackBox(BlackBox):
         except (httpx.TimeoutException, TimeoutError) as error:
             raise ServiceTimeout(f"{self.address} did not answer in time") from error
         except httpx.TransportError as error:
+            if _DISTRUST in str(error):
+                raise ServiceError(
+                    f"the certificate of {self.address} is not trusted here; if it should be, set "
+                    "SSL_CERT_FILE to a file with that of whoever signed it"
+                ) from error
             raise ConnectionLost(
                 f"no connection to {self.address} ({type(error).__name__}); is 'llmopt serve' up?"
             ) from error

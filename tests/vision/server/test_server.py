@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import itertools
 import json
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from llmopt.errors import ConfigError
 from llmopt.testing.world import FakeBox, pictures
 from llmopt.vision.base import Access
 from llmopt.vision.openclip import OpenClipBlackBox
+from llmopt.vision.server import connections
 from llmopt.vision.server import keys as keyring
 from llmopt.vision.server.app import build
 from llmopt.vision.server.bounds import Bounds
@@ -37,7 +40,7 @@ from llmopt.vision.server.keys import Caller, Keys
 from llmopt.vision.server.run import BlackBoxServer
 from llmopt.vision.server.service import Protection
 from llmopt.vision.services.http import HttpBlackBox
-from llmopt.vision.wire import pack_array, pack_image, unpack_array
+from llmopt.vision.wire import TOKEN_VARIABLE, pack_array, pack_image, unpack_array
 
 PROMPTS = ["a circle.", "a star.", "a heart."]
 TIGHT = Bounds(body=200_000, pixels=20_000, images=4, prompts=5, letters=30, reading=0.3)
@@ -111,6 +114,28 @@ def test_requests_come_no_faster_than_a_key_may(tmp_path: Path, box: OpenClipBla
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 30
 
 
+def test_metrics_of_all_are_for_those_who_may(tmp_path: Path, box: OpenClipBlackBox) -> None:
+    file = tmp_path / "keys.json"
+    ada = keyring.add(file, "ada", Access.SOFT, None, {})
+    watcher = keyring.add(file, "prometheus", Access.LABELS, None, {}, metrics=True)
+    with serving(box, keys=Keys(file)) as url:
+        ask(url, "/texts", {"prompts": PROMPTS}, ada)
+        headers = [{"Authorization": f"Bearer {key}"} for key in (ada, watcher)]
+        refused, told = (httpx.get(f"{url}/metrics", headers=one) for one in headers)
+    assert (refused.status_code, told.status_code) == (403, 200)
+    assert "ada" not in refused.text
+    assert 'key="ada"' in told.text
+
+
+def test_a_file_without_keys_lets_nobody_in(tmp_path: Path, box: OpenClipBlackBox) -> None:
+    file = tmp_path / "keys.json"
+    keyring.write(file, [])
+    with serving(box, keys=Keys(file)) as url:
+        assert httpx.get(f"{url}/info").status_code == 401
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Keys(Path())
+
+
 def test_a_bucket_fills_with_time() -> None:
     now = [0.0]
     caller = Caller("a", per_minute=60, clock=lambda: now[0])
@@ -180,6 +205,26 @@ def test_the_server_counts_what_its_client_does(
         for name in ("image_encodings", "text_encodings", "black_box_calls")
     }
     assert {name: counted[name] for name in spent} == spent
+
+
+def test_the_server_and_its_client_count_alike_where_a_rate_is_limited(
+    box: OpenClipBlackBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = keyring.add(tmp_path / "k.json", "ada", Access.SCORES, None, {})
+    monkeypatch.setenv(TOKEN_VARIABLE, key)
+    known = Keys(tmp_path / "k.json")
+    (ada,) = known.callers()
+    turns = itertools.count()
+    monkeypatch.setattr(ada, "wait", lambda: float(next(turns) in (3, 9)))
+    with serving(box, keys=known) as url:
+        done = llmopt.run(
+            dataset="shapes-small", optimizer="zeroshot", baselines="none", blackbox=url,
+            runs=tmp_path / "runs",
+        )  # fmt: skip
+    for name in ("image_encodings", "text_encodings", "pairs_scored"):
+        assert ada.ledger[name] == sum(done.result[p][name] for p in ("ledger", "evaluation"))
+    calls = sum(done.result[p]["black_box_calls"] for p in ("ledger", "evaluation"))
+    assert calls == ada.ledger["black_box_calls"] + 2  # those that came too soon were sent, too
 
 
 # What other tools' clients say
@@ -324,6 +369,92 @@ def test_bodies_that_are_too_long_or_never_end(tight: str) -> None:
     assert httpx.get(f"{tight}/health").json() == {"status": "ok"}
 
 
+def test_whoever_does_not_ask_makes_room(
+    box: OpenClipBlackBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither silence nor half a head keeps others out, and both end by themselves."""
+    monkeypatch.setattr(connections, "MOST", 8)
+    half = b"POST /scores HTTP/1.1\r\nHost: a\r\n"
+    with serving(box, bounds=TIGHT) as url, contextlib.ExitStack() as held:
+        host, port = url.removeprefix("http://").split(":")
+        idle = []
+        for number in range(30):
+            one = held.enter_context(socket.create_connection((host, int(port)), timeout=HUNG))
+            one.sendall(half if number % 2 else b"")
+            idle.append(one)
+        assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+        for one in idle:
+            with contextlib.suppress(ConnectionError):
+                assert one.recv(1000) == b""
+
+
+def test_a_head_that_drips_is_not_waited_for(tight: str) -> None:
+    host, port = tight.removeprefix("http://").split(":")
+
+    def drip(slow: socket.socket) -> None:
+        for letter in b"GET /health HTTP/1.1\r\n" + b"x" * 1000:
+            slow.sendall(bytes([letter]))
+            time.sleep(0.02)
+
+    address = (host, int(port))
+    with socket.create_connection(address, timeout=HUNG) as slow, pytest.raises(ConnectionError):
+        drip(slow)
+    with httpx.Client() as client:  # a connection that asks again and again is kept
+        for _ in range(5):
+            assert client.get(f"{tight}/health").status_code == 200
+            time.sleep(0.1)
+
+
+def test_only_so_many_requests_are_in_progress(box: OpenClipBlackBox) -> None:
+    bounds = Bounds(requests=2, reading=5)
+    with serving(box, bounds=bounds) as url, contextlib.ExitStack() as held:
+        host, port = url.removeprefix("http://").split(":")
+        for _ in range(2):
+            one = held.enter_context(socket.create_connection((host, int(port)), timeout=HUNG))
+            one.sendall(b"POST /texts HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+        while (answer := httpx.get(f"{url}/health")).status_code == 200:
+            time.sleep(0.01)  # both are on their way
+        assert answer.json()["error"]["type"] == "busy"
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+
+
+def test_bodies_and_pictures_never_wait_for_each_other(box: OpenClipBlackBox) -> None:
+    """Eight requests that come at once, of a quarter of the room each, are all answered."""
+    bounds = Bounds(body=2**20, room=2**20, reading=HUNG)
+    noise = np.random.default_rng(0).integers(0, 256, (8, 280, 280, 3), np.uint8)
+    bodies = [{"images": [pack_image(Image.fromarray(one))]} for one in noise]
+    assert len(json.dumps(bodies[0])) > bounds.room / 4
+    with serving(box, bounds=bounds) as url, ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(httpx.post, f"{url}/images", json=b, timeout=HUNG) for b in bodies]
+        assert [one.result().status_code for one in asked] == [200] * 8
+
+
+def test_who_finds_no_room_comes_again(box: OpenClipBlackBox) -> None:
+    bounds = Bounds(body=1000, room=1000, reading=0.5)
+    with serving(box, bounds=bounds) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=HUNG) as slow:
+            slow.sendall(b"POST /texts HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n{")
+            time.sleep(0.2)
+            answer = ask(url, "/texts", {"prompts": ["a" * 300]})
+            assert answer.status_code in (200, 503)  # the slow one may be out by then
+        assert ask(url, "/texts", {"prompts": ["a"]}).status_code == 200
+
+
+def test_what_is_said_of_a_picture_is_for_its_sender(url: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
+    noise = pack_image(Image.fromarray(pixels))
+    for sent, told in {
+        "bm90IGEgcGljdHVyZQ==": "number 2 is not an image of a format that is read",
+        noise[: len(noise) // 8 * 4]: "image number 2 is damaged",
+        "\u00e9" * 8: "an image is not base64 of a file",
+    }.items():
+        said = ask(url, "/images", {"images": [png(9, 9), sent]})
+        assert said.status_code == 400
+        assert told in said.json()["error"]["message"]
+        assert "--" not in said.json()["error"]["message"]
+
+
 def test_contexts_that_are_not_finite(url: str, box: OpenClipBlackBox) -> None:
     contexts = box.embed_text("a small")[None]
     contexts[0, 0, 0] = np.nan
@@ -394,6 +525,7 @@ def test_nothing_of_the_content_is_logged(
         assert httpx.get(f"{url}/metrics").status_code == 401
         assert httpx.get(f"{url}/openapi.json").status_code == 200
     said = json.loads(caplog.records[0].getMessage())
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(said["time"])) < timedelta(hours=1)
     assert said["request"] == answer.headers["x-request-id"]
     assert (said["key"], said["path"], said["status"]) == ("token", "/texts", 200)
     assert "private" not in caplog.text + metrics
