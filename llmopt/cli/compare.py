@@ -102,8 +102,7 @@ def compare(
     from llmopt.runs.config import parse_assignments
     from llmopt.tables import choose, pick
 
-    if workers.shown(config.runs):
-        return
+    workers.check()
     format = "json" if json else format
     _check(format)
     shown = pick(columns, render.COLUMNS)
@@ -118,13 +117,16 @@ def compare(
             published=published,
             engine=workers.engine,
             max_total=parse_assignments(max_total or [], "--max-total"),
-            status=status,
+            status=status or workers.print,
             follow=g.follower(status, follow),
             metric=metric,
             config=config,
             callbacks=[watch],
             progress=False,
         )
+    if workers.print and found.status is not None:
+        workers.show(config.runs, len(found.status.cells) - found.status.counts["done"])
+        return
     found = found.among(choose(found.rows, render.COLUMNS, sort=sort, filters=filter or ()))
     _show(found, format, out, shown, wide)
     if status and found.status is not None:

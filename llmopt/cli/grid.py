@@ -99,21 +99,27 @@ class Chosen:
     engine: Engine
     print: bool
 
-    def shown(self, runs: str) -> bool:
-        """Print how the runs below a folder would be made, if that is all that is asked for.
+    def check(self) -> None:
+        """See before anything is planned whether the engine has something to show.
 
         Raises:
-            ConfigError: the engine has nothing to show.
+            ConfigError: it has nothing.
         """
         from llmopt.errors import ConfigError
         from llmopt.sweep.slurm import SlurmEngine
 
-        if not self.print:
-            return False
-        if not isinstance(self.engine, SlurmEngine):
+        if self.print and not isinstance(self.engine, SlurmEngine):
             raise ConfigError("--print shows what sbatch is given; it is for --engine slurm")
-        typer.echo(self.engine.script(Path(runs)))
-        return True
+
+    def show(self, runs: str, cells: int) -> None:
+        """Print how so many cells that are left would be run below a folder."""
+        from llmopt.sweep.slurm import SlurmEngine
+
+        assert isinstance(self.engine, SlurmEngine)
+        if cells:
+            typer.echo(self.engine.script(Path(runs), cells))
+        else:
+            typer.echo("every cell is done: nothing would be submitted", err=True)
 
 
 def takes_workers(command: o.Command) -> o.Command:

@@ -133,15 +133,22 @@ def run(
     from llmopt.tables import choose, pick
 
     choice = _choice(table, only, changes)
-    if workers.shown(choice.base.runs):
-        return
+    workers.check()
     totals = total_caps(parse_assignments(max_total or [], "--max-total"))
     picked = pick(columns, COLUMNS)
     choose([], COLUMNS, sort=sort, filters=filter or ())  # before anything is run
     with watching(quiet=quiet or json, verbose=verbose) as watch:
         found = reproduce(
-            choice, workers.engine, watch, totals, run=not status, follow=g.follower(status, follow)
+            choice,
+            workers.engine,
+            watch,
+            totals,
+            run=not (status or workers.print),
+            follow=g.follower(status, follow),
         )
+    if workers.print:
+        workers.show(choice.base.runs, found.total - found.finished)
+        return
     if json:
         print_json(found.to_json())
     else:

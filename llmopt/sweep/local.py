@@ -24,7 +24,7 @@ from llmopt.spend.ledger import Ledger
 from llmopt.sweep.attempt import Attempts, Ended
 from llmopt.sweep.engine import ENDING, Queue, Report, use_threads
 from llmopt.sweep.purse import Purse
-from llmopt.sweep.room import portable
+from llmopt.sweep.room import Room, portable
 from llmopt.sweep.work import Job, Known
 
 
@@ -143,6 +143,7 @@ class _Worker:
         with _unheard(signal.SIGINT):  # inherited: it has no handler while it imports
             self._process.start()
         theirs.close()
+        self._root = known.root
         self._ready = False
         self.job: Job | None = None
         self.opened: set[object] = set()
@@ -200,6 +201,8 @@ class _Worker:
         )
         if job is None:
             raise why
+        if code != INTERRUPTED:
+            Room(self._root, job.key).fail(why)
         return Ended(job, error=why, interrupted=code == INTERRUPTED)
 
 

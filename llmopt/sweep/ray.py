@@ -326,6 +326,7 @@ class _Sweep:
         losses = self._losses[job.key] = self._losses.get(job.key, 0) + 1
         if losses > LOSSES:
             why = f"lost {losses} times with its worker, the last one on {hand.host}: {error}"
+            Room(self._place.root, job.key).fail(ServiceError(why))
             self._report(Ended(job, error=ServiceError(why)))
             return
         pause = min(_LONGEST, _BACKOFF * 2 ** (losses - 1))

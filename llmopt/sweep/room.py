@@ -77,6 +77,8 @@ class Room:
     def fail(self, error: LlmoptError, sweep: str = "") -> None:
         """Keep why it failed, and in which sweep, until somebody runs it again."""
         told = {"error": str(error)[:_LONGEST], "code": error.exit_code, "sweep": sweep}
+        with keeping(self.path):  # its worker may have died before it began
+            self.path.mkdir(parents=True, exist_ok=True)
         self._write(_FAILED, told)
 
     def forget(self) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -89,16 +91,20 @@ class SlurmEngine:
             sweep.cancel()
             raise
 
-    def script(self, root: Path) -> str:
-        """What is given to ``sbatch``.
+    def script(self, root: Path, cells: int) -> str:
+        """What is given to ``sbatch`` for so many cells.
 
         Raises:
             ConfigError: submitit is not here, or an option is wrong.
         """
         slurm = require("submitit.slurm.slurm", "slurm", "--engine slurm")
-        folder, python = root / CELLS / "slurm", "python -u -m submitit.core._submit"
+        folder = (root / CELLS / "slurm").resolve()
+        python, place = shlex.quote(sys.executable), shlex.quote(str(folder))
         made: str = slurm._make_sbatch_string(
-            command=f"{python} {folder}", folder=folder, map_count=self.jobs, **self.parameters()
+            command=f"{python} -u -m submitit.core._submit {place}",
+            folder=folder,
+            map_count=min(self.jobs, cells),
+            **self.parameters(),
         )
         return made
 

@@ -14,6 +14,13 @@ import grids
 import pytest
 from hostile_server import HostileServer
 
+from llmopt.runs.config import RunConfig
+from llmopt.spend.events import Watch
+from llmopt.sweep.local import _Worker
+from llmopt.sweep.purse import Purse
+from llmopt.sweep.room import Room
+from llmopt.sweep.work import Job, Known
+
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shared_cache")
@@ -30,3 +37,15 @@ def test_the_parent_is_killed(point: int, tmp_path: Path, monkeypatch: pytest.Mo
         assert grids.table(grids.begin(*words)) == wanted
         grids.nothing_paid_twice(server, tmp_path / "runs", 4, in_flight=6)
     grids.wait_for(lambda: not grids.named(os.environ["LLMOPT_TEST"]), 5)
+
+
+def test_why_a_worker_died_stands_in_its_cell(tmp_path: Path) -> None:
+    """So that another process that looks at the sweep is told, too."""
+    job = Job("a cell", RunConfig(runs=str(tmp_path)))
+    worker = _Worker(Known(tmp_path), Purse(tmp_path), 1, "")
+    worker.give(job)
+    worker._process.kill()
+    ended = worker.hear(Watch())
+    assert ended is not None
+    assert "exit code -9" in str(ended.error)
+    assert str(Room(tmp_path, job.key).error()) == str(ended.error)

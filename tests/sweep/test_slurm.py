@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -48,13 +49,16 @@ def cells(root: Path, seeds: int, arm: str = "zeroshot") -> list[Cell]:
 def test_the_script_is_shown(tmp_path: Path) -> None:
     asked = ["compare", "--engine", "slurm", "--print", "--runs", tmp_path, "--jobs", "16"]
     asked += ["--worker-gpus", "1", "--worker-memory", "12", "--worker-minutes", "90"]
-    script = run(*asked, "--slurm", "partition=gpu", "--slurm", "licenses=a:1").out
+    many = ["--shots", "1,2,4", "--seed", "1-3"]
+    script = run(*asked, *many, "--slurm", "partition=gpu", "--slurm", "licenses=a:1").out
     for line in (
         "--array=0-15%16", "--gpus-per-node=1", "--mem=12288MB", "--time=90", "--partition=gpu",
         "--licenses=a:1", "--signal=USR2@90", "--job-name=llmopt",
     ):  # fmt: skip
         assert f"#SBATCH {line}\n" in script
-    assert f"submitit.core._submit {tmp_path}/.cells/slurm" in script
+    assert f"{sys.executable} -u -m submitit.core._submit {tmp_path}/.cells/slurm" in script
+    assert "#SBATCH --array=0-5%6\n" in run(*asked).out  # no more than there are cells
+    assert "found under data" in refused(*asked, "--dataset", "caltech101")
     assert not (tmp_path / ".cells").exists()
     assert "is set by --jobs" in refused(*asked, "--slurm", "mem=4")
     assert "--print shows" in refused("compare", "--print")
