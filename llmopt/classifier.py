@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from llmopt.errors import ConfigError
-from llmopt.images import as_image
+from llmopt.errors import ConfigError, DatasetError
+from llmopt.images import as_image, without_remedy
 from llmopt.predictor import Predictor
 from llmopt.runs import engine
 from llmopt.runs import folder as run_folder
@@ -172,9 +172,12 @@ class PromptClassifier:
             raise ConfigError("this PromptClassifier is not fitted; call fit(X, y) first")
         if not len(X):
             return np.empty((0, len(self.classes_)), dtype=np.float32)
-        images = tuple(as_image(x, number) for number, x in enumerate(X))
-        unlabelled = Labelled(images, np.zeros(len(images), dtype=np.int64))
-        return self.predictor_.scores(MeteredBox(self._box, Ledger()), unlabelled)
+        try:
+            images = tuple(as_image(x, number) for number, x in enumerate(X))
+            unlabelled = Labelled(images, np.zeros(len(images), dtype=np.int64))
+            return self.predictor_.scores(MeteredBox(self._box, Ledger()), unlabelled)
+        except DatasetError as error:
+            raise DatasetError(without_remedy(error)) from error
 
     def predict_proba(self, X: Sequence[Any]) -> npt.NDArray[np.float64]:
         """(N, K) probabilities."""

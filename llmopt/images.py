@@ -310,6 +310,11 @@ def unreadable(name: str | Path, error: Exception) -> DatasetError:
     return DatasetError(f"image {name} is damaged ({error}); {REMEDY}")
 
 
+def without_remedy(error: DatasetError) -> str:
+    """What is wrong with an image, said to whoever has no data set to leave it out of."""
+    return str(error).removesuffix(f"; {REMEDY}")
+
+
 @cache
 def _decoders(formats: tuple[str, ...]) -> tuple[str, ...]:
     """Those that this Pillow was built with."""

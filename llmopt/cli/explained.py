@@ -72,3 +72,5 @@ def print_words(found: WordsWorth) -> None:
         "\nWorth: what the log-likelihood of the true class loses without the word "
         "('llmopt docs nats'). These images chose the template, so compare words, not runs.",
     )
+    if found.apart:
+        say(out, f"Measured without the run's {' and '.join(found.apart)}, by templates alone.")

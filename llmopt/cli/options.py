@@ -208,7 +208,7 @@ Wide = Annotated[
 Columns = Annotated[
     str,
     typer.Option(
-        "--columns", rich_help_panel=OUTPUT, help="These alone, such as 'run,best'.",
+        "--columns", rich_help_panel=OUTPUT, help="These alone, by their headings: 'A,B'.",
         show_default=False,
     ),
 ]  # fmt: skip

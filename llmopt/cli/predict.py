@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     run: o.RunFolder,
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    images: Annotated[list[str], typer.Argument(help="Image files.", show_default=False)],
     top: Annotated[int, typer.Option("--top", min=1, help="Classes named for each image.")] = 1,
     csv: Annotated[
         bool, typer.Option("--csv", help="A table for spreadsheets, a row an image.")
@@ -36,16 +36,17 @@ def predict(
 ) -> None:
     """Name the likeliest classes of images, with what a run found.
 
-    One line an image: image, class, probability.
+    One line an image: image, class, probability. An image that cannot be read is named, and the
+    others are classified.
     """
     from llmopt.classifier import load
     from llmopt.cli.show import print_json
-    from llmopt.errors import ConfigError
+    from llmopt.errors import ConfigError, DatasetError
     from llmopt.live import counting
 
     if csv and json:
         raise ConfigError("give either --csv or --json, not both")
-    _check(images)
+    paths = _checked(images)
     given = {
         "device": device,
         "precision": precision,
@@ -54,8 +55,9 @@ def predict(
     }
     options = {name: value for name, value in given.items() if value is not None}
     classifier = load(run, trust_config=bool(trust_config), **options)
+    bad: list[str] = []
     with counting("classifying", quiet=json or csv) as progress:
-        found = _predictions(classifier, images, top, progress)
+        found = _predictions(classifier, paths, top, progress, bad)
         if json:
             print_json([{"image": str(i), "classes": classes} for i, classes in found])
         elif csv:
@@ -63,38 +65,66 @@ def predict(
         else:
             for image, classes in found:
                 _print_line(image, classes)
+    if bad:
+        for told in bad[:-1]:
+            typer.echo(f"error: {told}", err=True)
+        raise DatasetError(bad[-1])
 
 
-def _check(images: Sequence[Path]) -> None:
-    """Find every image before a model is loaded.
+def _checked(images: Sequence[str]) -> list[Path]:
+    """The paths of all images, found before a model is loaded.
 
     Raises:
+        ConfigError: one of them is an address.
         DatasetError: one of them is no file.
     """
     from llmopt.errors import DatasetError
+    from llmopt.images import as_image
 
-    for image in images:
-        if image.is_dir():
+    paths = [Path(image) for image in images]
+    for image, path in zip(images, paths, strict=True):
+        as_image(image)
+        if path.is_dir():
             raise DatasetError(f"{image} is a folder; name its images, such as {image}/*.jpg")
-        if not image.is_file():
+        if not path.is_file():
             raise DatasetError(f"there is no image {image}")
+    return paths
 
 
 def _predictions(
-    classifier: Any, images: Sequence[Path], top: int, progress: Any
+    classifier: Any, images: Sequence[Path], top: int, progress: Any, bad: list[str]
 ) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
-    """Each image with its likeliest classes, some hundred at a time."""
+    """Each image with its likeliest classes, some hundred at a time.
+
+    What is wrong with those that cannot be read is added to ``bad``.
+    """
+    names = classifier.classes_
     for begin in range(0, len(images), AT_A_TIME):
         part = images[begin : begin + AT_A_TIME]
-        probabilities = classifier.predict_proba(part)
-        best = (-probabilities).argsort(axis=1, kind="stable")[:, :top]
+        found = list(_probabilities(classifier, part, bad))
         progress(begin + len(part), len(images))
-        for image, row, order in zip(part, probabilities, best, strict=True):
-            names = classifier.classes_
+        for image, row in found:
+            order = (-row).argsort(kind="stable")[:top]
             yield (
                 image,
                 [{"class": str(names[k]), "probability": round(float(row[k]), 6)} for k in order],
             )
+
+
+def _probabilities(
+    classifier: Any, images: Sequence[Path], bad: list[str]
+) -> Iterator[tuple[Path, Any]]:
+    """Each image that can be read with its row; where one cannot, they are looked at singly."""
+    from llmopt.errors import DatasetError
+
+    try:
+        yield from zip(images, classifier.predict_proba(images), strict=True)
+    except DatasetError as error:
+        if len(images) == 1:
+            bad.append(str(error))
+            return
+        for image in images:
+            yield from _probabilities(classifier, [image], bad)
 
 
 def _print_line(image: Path, classes: list[dict[str, Any]]) -> None:

@@ -123,9 +123,10 @@ def compared(
         pairs = list(zip(first, second, strict=True))
         one, other = ([a.mixed(b, mask) for a, b in pairs] for mask in (which, ~which))
         extreme += abs(float(np.mean(gaps(one, other, labels)))) >= mean
+    low, high = _over_both(each, at, len(labels))
     return Difference(
         float(np.mean(each)),
-        _over_both(each, at, len(labels)),
+        (max(-1.0, low), min(1.0, high)),
         extreme / (RESAMPLES + 1),
         len(each),
         len(labels),

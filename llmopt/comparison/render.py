@@ -55,16 +55,16 @@ COLUMNS: Final[tuple[Column[Row], ...]] = (
     Column("test", lambda row: 100 * row.value, _percent),
     Column("test 95 %", lambda row: interval(row.interval)),
     Column("start", lambda row: 100 * row.start, _percent, rank=2),
-    *(Column(label, _baseline(name), _percent, rank=8) for name, label in LABELS.items()),
+    *(Column(label, _baseline(name), _percent, rank=3) for name, label in LABELS.items()),
     Column("gain", lambda row: 100 * row.gain.difference.mean, _points),
     Column("gain 95 %", lambda row: interval(row.gain.difference.interval, signed=True)),
     Column("p (Holm)", _p),
-    Column("worst seed", lambda row: 100 * row.worst, _percent, rank=4),
+    Column("worst seed", lambda row: 100 * row.worst, _percent, rank=5),
     Column("queries", lambda row: row.queries, _count, rank=1),
-    Column("per point", _per_point, _count, rank=5),
-    Column("LLM calls", lambda row: row.spend["llm_calls"] or 0, _count, rank=6),
-    Column("USD", _usd, lambda usd: usd if isinstance(usd, str) else f"{usd:.4f}", rank=3),
-    Column("seconds", lambda row: row.seconds, lambda seconds: f"{seconds:,.1f}", rank=7),
+    Column("per point", _per_point, _count, rank=6),
+    Column("LLM calls", lambda row: row.spend["llm_calls"] or 0, _count, rank=7),
+    Column("USD", _usd, lambda usd: usd if isinstance(usd, str) else f"{usd:.4f}", rank=4),
+    Column("seconds", lambda row: row.seconds, lambda seconds: f"{seconds:,.1f}", rank=8),
 )
 """What a row says; accuracies in per cent."""
 HEADER: Final = tuple(column.name for column in COLUMNS)
@@ -98,8 +98,10 @@ def outcome(tested: Tested) -> str:
     d = tested.difference
     figures = (
         f"{100 * d.mean:+.1f} points {interval(d.interval, signed=True)}, "
-        f"{d.seeds} seed{'s' * (d.seeds > 1)}, p {p_text(tested.adjusted, equals=True)}"
+        f"{d.seeds} seed{'s' * (d.seeds > 1)}"
     )
+    if tested.verdict != "these runs only":  # of which a p-value would say too much
+        figures += f", p {p_text(tested.adjusted, equals=True)}"
     words = {
         "better": "better",
         "worse": "worse",

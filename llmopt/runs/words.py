@@ -2,7 +2,8 @@
 
 A word is left out, and the rest is scored on the run's training and validation images. What the
 true classes lose in likelihood is what the word was worth. The images are those the template was
-chosen on, so the figures flatter it; among the words they can be compared.
+chosen on, so the figures flatter it; among the words they can be compared. Classes are called what
+the run calls them; descriptions and heads stand apart.
 """
 
 from __future__ import annotations
@@ -53,11 +54,13 @@ class WordsWorth:
         images: training and validation images they were scored on.
         templates: words by template, in their order; those in whose absence no template is left
             are passed over.
+        apart: what else the run found, without which they were scored.
     """
 
     run: Path
     images: int
     templates: dict[str, tuple[Word, ...]]
+    apart: tuple[str, ...] = ()
 
 
 def words_worth(folder: Path, watch: Watch | None = None, trust_config: bool = False) -> WordsWorth:
@@ -72,7 +75,8 @@ def words_worth(folder: Path, watch: Watch | None = None, trust_config: bool = F
         ConfigError: the run found no text.
     """
     watch = watch or Watch()
-    found = load_predictor(folder, watch.warn).text
+    predictor = load_predictor(folder, watch.warn)
+    found = predictor.text
     if found is None:
         raise ConfigError(f"run {folder} found no text whose words could be left out")
     config = run_folder.read_run_config(folder)
@@ -84,7 +88,7 @@ def words_worth(folder: Path, watch: Watch | None = None, trust_config: bool = F
     parts = [part for part in (task.train, task.val) if len(part)]
 
     def scored(template: Template) -> list[Scored]:
-        predictor = single(template, task.classnames)
+        predictor = single(template, found.classnames)
         return [Scored.of(template, predictor.scores(box, part), part) for part in parts]
 
     def words(template: Template) -> tuple[Word, ...]:
@@ -94,7 +98,9 @@ def words_worth(folder: Path, watch: Watch | None = None, trust_config: bool = F
 
     watch.stage("leaving out words")
     images = sum(len(part) for part in parts)
-    return WordsWorth(folder, images, {one.text: words(one) for one in found.templates})
+    others = {"descriptions": predictor.by_class, "head": predictor.head}
+    apart = tuple(name for name, there in others.items() if there is not None)
+    return WordsWorth(folder, images, {one.text: words(one) for one in found.templates}, apart)
 
 
 def _left_out(template: Template) -> list[tuple[str, Template]]:

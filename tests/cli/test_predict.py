@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import done, refused
+from command_line import done, refused, run
 from paper_runs import paper_run
 
 from llmopt.data.shapes import SHAPES, ShapesDataset
@@ -54,6 +54,7 @@ def test_only_what_is_asked_goes_to_stdout(place: Path) -> None:
     ("words", "reason"),
     [
         (("run", "none.png"), "there is no image none.png"),
+        (("run", "https://x.org/a.png"), "https://x.org/a.png is an address"),
         (("run", "run"), "run is a folder; name its images"),
         (("run", "run/config.toml"), "config.toml"),
         (("run", "one.png", "--csv", "--json"), "either --csv or --json"),
@@ -62,3 +63,15 @@ def test_only_what_is_asked_goes_to_stdout(place: Path) -> None:
 )
 def test_what_cannot_be_told_is_refused(place: Path, words: tuple[str, ...], reason: str) -> None:
     assert reason in refused("predict", *words, cwd=place)
+
+
+def test_the_others_are_classified_where_one_cannot_be_read(place: Path) -> None:
+    (place / "cut.png").write_bytes((place / "one.png").read_bytes()[:-60])
+    (place / "none.jpg").write_bytes(b"no picture")
+    ended = run("predict", "run", "cut.png", "one.png", "none.jpg", "=two.png", cwd=place)
+    assert ended.code == 2
+    assert [line.split()[0] for line in ended.out.splitlines()] == ["one.png", "=two.png"]
+    said = " ".join(ended.err.split())
+    assert "image cut.png is damaged" in said
+    assert "none.jpg is not an image" in said
+    assert "--skip-unreadable" not in said

@@ -156,6 +156,19 @@ def test_csv(tmp_path: Path) -> None:
     assert check_dataset(dataset.name, Path(), deep=True).ok
 
 
+def test_fields_may_be_called_anything(tmp_path: Path) -> None:
+    fill(tmp_path, {"x": 12})
+    rows = [f"{i},x/{i:03d}.jpg,{'ab'[i % 2]}" for i in range(12)]
+    (tmp_path / "t?.csv").write_text("\n".join(["label,Picture,kind of it", *rows]))
+    address = f"csv:{tmp_path / 't?.csv'}?path=picture&label=Kind of it"
+    dataset = opened(address)
+    assert dataset.classnames == ("a", "b")
+    assert any("not read: 'label'" in note for note in dataset.notes)
+    for wrong in ("path", "label=x&label=y", "name=x", "label=", "path=nowhere"):
+        with pytest.raises(DatasetError, match=r"what the fields of|must name a 'path'"):
+            opened(f"csv:{tmp_path / 't?.csv'}?{wrong}")
+
+
 def test_jsonl_with_splits_and_numbers(tmp_path: Path) -> None:
     fill(tmp_path, {"x": 12})
     lines = [

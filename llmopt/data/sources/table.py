@@ -3,6 +3,7 @@
 A CSV file has a header line with ``path`` and ``label``, and may have ``split``; its fields are
 separated by commas, semicolons, tabs or bars. A JSONL file has objects with the same fields, one a
 line. Paths are relative to the file's folder or absolute; labels are class names or whole numbers.
+Fields that are called otherwise are named after the path: ``csv:t.csv?path=picture&label=kind``.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Names a field may have, the first that is there counting; in whatever case."""
 
-_CSV_FORM: Final = "the header must name a 'path' and a 'label', as in 'path,label'"
+_CSV_FORM: Final = (
+    "the header must name a 'path' and a 'label', as in 'path,label'; what is called otherwise is "
+    "named after the file: csv:FILE?path=A&label=B"
+)
 _JSON_FORM: Final = 'each line is an object such as {"path": "a.jpg", "label": "cat"}'
 
 _WHOLE: Final = re.compile(r"\d+\.0+")
@@ -52,6 +56,7 @@ class _Table:
     Attributes:
         source: the file.
         form: what it should look like.
+        called: names that a field may have, the first that is there counting.
         rows: by split (or ``""``), paths and labels.
         where: by split and path, the line that lists it and its label.
         names: of the fields seen.
@@ -60,6 +65,7 @@ class _Table:
 
     source: Path
     form: str
+    called: Mapping[str, tuple[str, ...]]
     rows: dict[Which | None, list[tuple[str, str]]] = field(default_factory=dict)
     where: dict[tuple[Which | None, str], tuple[int, str]] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
@@ -72,9 +78,9 @@ class _Table:
             DatasetError: it is not.
         """
         self.names |= row.keys()
-        path = self._path(number, _get(row, "path"))
-        label = self._label(number, _get(row, "label"))
-        word = _get(row, "split") or ""
+        path = self._path(number, self._get(row, "path"))
+        label = self._label(number, self._get(row, "label"))
+        word = self._get(row, "split") or ""
         which = split_of(word) if isinstance(word, str) else None
         if word and which is None:
             raise self._wrong(number, f"split {word!r} is none of train, val and test")
@@ -87,6 +93,9 @@ class _Table:
             self.skipped["rows that repeat another"] += 1
         else:
             self.rows.setdefault(which, []).append((path, label))
+
+    def _get(self, row: Mapping[str, Any], wanted: str) -> Any:
+        return next((row[name] for name in self.called[wanted] if name in row), None)
 
     def _path(self, number: int, path: Any) -> str:
         if not isinstance(path, str) or not path.strip():
@@ -123,14 +132,14 @@ def open_table(name: str, path: str) -> ListedDataset:
     Raises:
         DatasetError: the file is missing or a line is wrong; the line is named.
     """
-    source, notes = Path(path).expanduser(), []
+    (source, called), notes = _named(path), []
     text = read_text(source, f"dataset {name!r}: table")
     if name.startswith("jsonl:") or source.suffix.lower() in (".jsonl", ".ndjson"):
-        table = _Table(source, _JSON_FORM)
+        table = _Table(source, _JSON_FORM, called)
         records = _json_lines(source, text)
     else:
-        table = _Table(source, _CSV_FORM)
-        separator, header = _sniffed(source, text)
+        table = _Table(source, _CSV_FORM, called)
+        separator, header = _sniffed(source, text, called)
         if separator != ",":
             notes.append(f"fields are separated by {SEPARATORS[separator]}")
         records = _csv_rows(source, text, separator, header)
@@ -152,12 +161,14 @@ def open_table(name: str, path: str) -> ListedDataset:
         keys,
         done,
         provenance,
-        notes=[*notes, *_fields_read(table.names)],
+        notes=[*notes, *_fields_read(table)],
         skipped=table.skipped,
     )
 
 
-def _sniffed(source: Path, text: str) -> tuple[str, list[str]]:
+def _sniffed(
+    source: Path, text: str, called: Mapping[str, tuple[str, ...]]
+) -> tuple[str, list[str]]:
     """What separates the fields, and their names, as the first line tells."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     found = {
@@ -166,7 +177,7 @@ def _sniffed(source: Path, text: str) -> tuple[str, list[str]]:
         if len(first) <= csv.field_size_limit()
     }
     for separator, header in found.items():
-        if all(any(name in header for name in FIELDS[needed]) for needed in ("path", "label")):
+        if all(any(name in header for name in called[needed]) for needed in ("path", "label")):
             if len(set(header)) < len(header):
                 raise DatasetError(f"{source}: two columns share a name: {first[:200]!r}")
             return separator, header
@@ -211,15 +222,32 @@ def _json_lines(source: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]
         yield number, {str(name).strip().lower(): value for name, value in row.items()}
 
 
-def _get(row: Mapping[str, Any], wanted: str) -> Any:
-    return next((row[name] for name in FIELDS[wanted] if name in row), None)
+def _named(path: str) -> tuple[Path, Mapping[str, tuple[str, ...]]]:
+    """The file of an address, and what its fields are called.
+
+    Raises:
+        DatasetError: the address names another field, or one twice.
+    """
+    whole = Path(path).expanduser()
+    before, mark, said = path.rpartition("?")
+    if not mark or whole.exists():
+        return whole, FIELDS
+    given = [part.partition("=") for part in said.split("&")]
+    called = {wanted: name.strip().lower() for wanted, _, name in given}
+    if len(called) < len(given) or not called.keys() <= FIELDS.keys() or "" in called.values():
+        raise DatasetError(
+            f"'?{said}' must say what the fields of {before} are called, as in "
+            "?path=A&label=B&split=C"
+        )
+    return Path(before).expanduser(), {**FIELDS, **{k: (name,) for k, name in called.items()}}
 
 
-def _fields_read(names: set[str]) -> list[str]:
+def _fields_read(table: _Table) -> list[str]:
     """What is unusual in the fields: other names than ours, and fields that are not read."""
+    names = table.names
     read = {
         wanted: next((name for name in aliases if name in names), wanted)
-        for wanted, aliases in FIELDS.items()
+        for wanted, aliases in table.called.items()
     }
     notes = [f"'{name}' is read as the {wanted}" for wanted, name in read.items() if name != wanted]
     if others := sorted(names - set(read.values())):

@@ -17,7 +17,7 @@ from fastapi import Depends, Request
 from PIL import Image as PillowImage
 
 from llmopt.errors import DatasetError
-from llmopt.images import FORMATS, REMEDY, WIRE, decode, size
+from llmopt.images import FORMATS, WIRE, decode, size, without_remedy
 from llmopt.task import FloatArray
 from llmopt.vision import answers
 from llmopt.vision.base import Access, BlackBox
@@ -299,7 +299,7 @@ def _of_picture() -> Iterator[None]:
     try:
         yield
     except DatasetError as error:
-        raise Refusal(400, "request", str(error).removesuffix(f"; {REMEDY}")) from error
+        raise Refusal(400, "request", without_remedy(error)) from error
 
 
 def _blank() -> PillowImage.Image:
