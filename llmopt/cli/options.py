@@ -43,20 +43,21 @@ def takes_config(without: Sequence[str] = ()) -> Callable[[Command], Command]:
 def takes_changes(*names: str) -> Callable[[Command], Command]:
     """Let a command's parameter ``changes`` stand for some fields of a run's config.
 
-    The command is passed those that were given, by name.
+    The command is passed those that were given, by name; what the others are, the run knows whose
+    they change.
     """
 
     def decorate(command: Command) -> Command:
-        return expanded(command, "changes", _of(names), _given)
+        return expanded(command, "changes", _of(names, changes=True), _given)
 
     return decorate
 
 
 @functools.cache
-def option(name: str) -> Any:
-    """The option of a field of the config."""
+def option(name: str, changes: bool = False) -> Any:
+    """The option of a field of the config; what it is by default, unless it changes a run's."""
     said, hint = options()[name], hints()[name]
-    usual = said.default or getattr(RunConfig, name, None)
+    usual = None if changes else said.default or getattr(RunConfig, name, None)
     default = "" if usual in (None, "") or usual is False else f"default: {usual}"
     notes = "; ".join(filter(None, (allowed(hint, ""), default)))
     # Or rich takes "[default: 1]" for markup, and drops it.
@@ -64,7 +65,7 @@ def option(name: str) -> Any:
     return typer.Option(said.flag, rich_help_panel=said.panel, help=text, show_default=False)
 
 
-def _of(names: Sequence[str]) -> dict[str, Any]:
+def _of(names: Sequence[str], changes: bool = False) -> dict[str, Any]:
     """Types of parameters for fields of the config."""
     found: dict[str, Any] = {}
     for name in names:
@@ -73,7 +74,7 @@ def _of(names: Sequence[str]) -> dict[str, Any]:
             plain = Path
         elif plain not in (bool, int, float, str):
             plain = str if get_origin(plain) is Literal else list[str]
-        found[name] = Annotated[plain | None, option(name)]
+        found[name] = Annotated[plain | None, option(name, changes)]
     return found
 
 

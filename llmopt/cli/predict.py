@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command()(predict)
 
 
+@o.takes_changes("device", "precision", "decoder", "batch_size")
 def predict(
     run: o.RunFolder,
     images: Annotated[list[str], typer.Argument(help="Image files.", show_default=False)],
@@ -27,17 +28,14 @@ def predict(
     csv: Annotated[
         bool, typer.Option("--csv", help="A table for spreadsheets, a row an image.")
     ] = False,
-    device: o.Device = None,
-    precision: o.Precision = None,
-    decoder: o.Decoder = None,
-    batch_size: o.BatchSize = None,
+    *,
+    changes: dict[str, Any],
     trust_config: o.TrustConfig = None,
     json: o.Json = False,
 ) -> None:
     """Name the likeliest classes of images, with what a run found.
 
-    One line an image: image, class, probability. An image that cannot be read is named, and the
-    others are classified.
+    One line an image: image, class, probability. Images that cannot be read are named at the end.
     """
     from llmopt.classifier import load
     from llmopt.cli.show import print_json
@@ -47,14 +45,7 @@ def predict(
     if csv and json:
         raise ConfigError("give either --csv or --json, not both")
     paths = _checked(images)
-    given = {
-        "device": device,
-        "precision": precision,
-        "decoder": decoder,
-        "batch_size": batch_size,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
-    classifier = load(run, trust_config=bool(trust_config), **options)
+    classifier = load(run, trust_config=bool(trust_config), **changes)
     bad: list[str] = []
     with counting("classifying", quiet=json or csv) as progress:
         found = _predictions(classifier, paths, top, progress, bad)

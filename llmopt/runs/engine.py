@@ -236,7 +236,8 @@ def _search(run: _Sitting) -> Outcome:
             outcome = dataclasses.replace(outcome, stop_reason=CAP_BROKEN)
     if outcome.why:
         run.watch.note(f"chosen: {outcome.predictor.describe()} ({outcome.why})")
-    return dataclasses.replace(outcome, tried=_encoded(run.ledger) > before)
+    tried = _encoded(run.ledger) > before
+    return dataclasses.replace(outcome, tried=tried, fallback=outcome.fallback or not tried)
 
 
 def _encoded(ledger: Ledger) -> float:
