@@ -64,7 +64,8 @@ def watching(*, quiet: bool = False, verbose: bool = False) -> Iterator[Watch]:
         # A model that has no room for the first question has none on resume.
         mistake = isinstance(end, LlmoptError) and not isinstance(end, ServiceError)
         if watch.folder is not None and not isinstance(end, ContextOverflow) and not mistake:
-            end.add_note(f"go on with 'llmopt resume {watch.folder}'")
+            other = ", or ask another model there: --llm NAME" * ("--llm" in str(end))
+            end.add_note(f"go on with 'llmopt resume {watch.folder}'{other}")
             vars(end)["run_folder"] = watch.folder
         raise
 

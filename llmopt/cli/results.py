@@ -40,9 +40,10 @@ def export(
         typer.Option("--key", help="Name of the data set in the files, as clip_benchmark has it."),
     ] = None,
     trust_config: o.TrustConfig = None,
+    json: o.Json = False,
 ) -> None:
     """Write the prompts a run found in the format of another tool."""
-    from llmopt.cli.show import print_text
+    from llmopt.cli.show import print_json, print_text
     from llmopt.export.formats import export as render
     from llmopt.export.formats import save
     from llmopt.live import watching
@@ -50,14 +51,20 @@ def export(
     if not format:
         ending = out.suffix.lower().removeprefix(".") if out else ""
         format = ending if ending in ("json", "csv", "xlsx", "safetensors") else "txt"
-    with watching(quiet=out is None) as watch:
+    with watching(quiet=out is None or json) as watch:
         exported = render(run, format, top, key, watch, bool(trust_config))
         for warning in exported.warnings:
             watch.warn(warning)
+    told = {"format": format, "warnings": list(exported.warnings)}
     if out is None:
-        print_text(exported.single_text(format))
+        text = exported.single_text(format)
+        print_json(told | {"content": text}) if json else print_text(text)
         return
-    for path in save(exported, out):
+    written = save(exported, out)
+    if json:
+        print_json(told | {"files": [str(path) for path in written]})
+        return
+    for path in written:
         typer.echo(f"wrote {path}", err=True)
 
 

@@ -320,6 +320,7 @@ def print_pairs(found: dict[str, Any]) -> None:
     out = console()
     for name, value in found.items():
         text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        text = "not known" if value is None else text
         if out.is_terminal:
             text = wrapped(text, out.width - width).replace("\n", "\n" + " " * width)
         out.print(Text(f"{name:<{width}}{text}"), soft_wrap=True)

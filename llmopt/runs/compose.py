@@ -169,14 +169,16 @@ class Setup:
 
     @cached_property
     def findings(self) -> Findings:
-        """What is odd about the task, before anything is spent.
+        """What is odd about the task or about this search on it, before anything is spent.
 
         Raises:
             DatasetError: images of it cannot be used.
         """
-        return examine(
+        found = examine(
             self.dataset, self.task.train, self.task.val, skip_unreadable=self.skip_unreadable
         )
+        notes = (*found.notes, *self.optimizer.remarks(self.task))
+        return dataclasses.replace(found, notes=notes)
 
     def open_test(self) -> tuple[TestSet | None, int]:
         """The test images, and how many were left out; for the end of a run, once."""

@@ -172,7 +172,11 @@ class Baseline(Measured):
 
 
 class Before(Baseline):
-    """What was best before a language model was asked, if one was."""
+    """What was best before a language model was asked, if one was.
+
+    Attributes:
+        template: it.
+    """
 
 
 class Described(_Stored):

@@ -279,6 +279,10 @@ class Optimizer(ABC, Generic[S]):
         """Text templates in another predictor that is measured beside it, at most; 0 for none."""
         return 0
 
+    def remarks(self, task: Task) -> tuple[str, ...]:
+        """What people should know of a search on this task, before anything is spent."""
+        return ()
+
     def check(self, box: BlackBox, task: Task) -> None:
         """Refuse what the model has no room for, before anything is spent.
 

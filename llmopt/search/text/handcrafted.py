@@ -55,6 +55,15 @@ class Handcrafted(Optimizer[HandcraftedSettings]):
         """All, where they are averaged."""
         return len(self._templates(task)) if self.settings.mode == "ensemble" else 1
 
+    def remarks(self, task: Task) -> tuple[str, ...]:
+        """That there is no list for the data, where there is none."""
+        if self.settings.templates != "dataset" or set(self._templates(task)) != {task.start}:
+            return ()
+        return (
+            f"nobody wrote templates for {task.dataset}, so there is only the start; --set "
+            "templates=openai averages the eighty of CLIP's authors, which are for any data",
+        )
+
     def run(self, search: Search) -> Outcome:
         """Score them all; average them, or choose the best."""
         templates = self._templates(search.task)
