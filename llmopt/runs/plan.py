@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from math import ceil, inf
+from math import ceil
 from typing import Any
 
 from llmopt.errors import BudgetTooSmall
@@ -40,6 +40,11 @@ class Bound:
     def label(self) -> str:
         """The currency in words."""
         return label(self.name)
+
+    @property
+    def held(self) -> float | None:
+        """The most it can come to under its cap."""
+        return self.most if self.most is None or self.cap is None else min(self.most, self.cap)
 
     @property
     def most_text(self) -> str:
@@ -79,9 +84,8 @@ class Plan:
 
     def timed(self, speed: Speed) -> Plan:
         """With the time it takes at that speed, in a note too."""
-        most = {row.name: row.most or 0 for row in self.rows}
-        caps = {row.name: row.cap for row in self.rows if row.cap is not None}
-        queries, calls = (min(most.get(n, 0), caps.get(n, inf)) for n in ("queries", "llm_calls"))
+        held = {row.name: row.held or 0 for row in self.rows}
+        queries, calls = held.get("queries", 0), held.get("llm_calls", 0)
         seconds = speed.of(queries, calls)
         if seconds is None:
             note = "Time: not known before a first run with these models is finished here."
@@ -99,7 +103,7 @@ class Plan:
     @property
     def received(self) -> str:
         """What the black box receives at most, one line."""
-        most = {row.name: row.most for row in self.rows}
+        most = {row.name: row.held for row in self.rows}
         words = {
             "black_box_calls": "calls",
             "image_encodings": "images",
@@ -219,8 +223,11 @@ def _usual(setup: Setup, box: BlackBox | None, search: Spend, test: Spend) -> li
         return []
     task, told = setup.task, []
     prompts = task.start.fill_all(task.classnames)
-    for part, bounds in (("the search", search), ("the test", test)):
-        due = box.usual(int(bounds["image_encodings"]), prompts)
+    cap = setup.caps.image_encodings
+    searched = int(search["image_encodings"])
+    looks = {"the search": searched if cap is None else min(searched, cap)}
+    for part, images in {**looks, "the test": int(test["image_encodings"])}.items():
+        due = box.usual(images, prompts)
         if not due:
             return []
         told.append(

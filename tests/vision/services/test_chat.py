@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -375,6 +376,10 @@ def test_what_is_usual_is_told_beside_the_bound(monkeypatch: pytest.MonkeyPatch)
     most = {row.name: row.most or 0 for row in plan.rows}
     usual = float(re.findall(r"\$([\d.]+) for the search", told)[0])
     assert usual < most["box_usd"] < 15 * usual
+    capped = make_plan(compose(dataclasses.replace(config, max_images=100)))
+    (less,) = [note for note in capped.notes if "usually take" in note]
+    assert float(re.findall(r"\$([\d.]+) for the search", less)[0]) < usual / 10
+    assert ", 100 images," in capped.received
     prompts = [f"a photo of a {name}." for name in ("circle", "square")]
     box = ChatBox("openai:gpt-4.1-mini")
     for name, value in box.usual(3, prompts).items():
