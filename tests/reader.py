@@ -74,7 +74,7 @@ class Reader(contextlib.ExitStack):
             elif language == "python":
                 exec(compile(self._here(text), page.name, "exec"), self.names)  # noqa: S102
             elif language == "sh":
-                for command in _commands(text):
+                for command in commands(text):
                     self.type(command)
             elif language == "console":
                 for command, printed in _exchanges(text):
@@ -187,7 +187,7 @@ class Reader(contextlib.ExitStack):
         return text.replace('"RUN"', f'"{self._newest()}"') if '"RUN"' in text else text
 
 
-def _commands(text: str) -> list[str]:
+def commands(text: str) -> list[str]:
     return [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import shlex
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
 import pytest
+import typer
+from fastapi.testclient import TestClient
 from hostile_server import HostileServer
 from notebooks import NOTEBOOKS, executed, printed
-from reader import Reader, steady
+from paper_runs import paper_run
+from reader import BLOCK, Reader, commands, steady
 
 import llmopt
+from llmopt.cli.app import load
 from llmopt.data.shapes import ShapesDataset
 from llmopt.images import as_image
 from llmopt.runs import config
@@ -112,6 +119,52 @@ def test_page(
     (tmp_path / "photos").symlink_to(photos)
     with Reader(tmp_path, llm, dict(session)) as reader:
         reader.follow(page)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_are_only_shown_are_commands(page: Path) -> None:
+    """Those that need a cluster, a bill or a minute: their names and options are what there is."""
+    for language, _, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        for command in commands(text) if language == "text" else []:
+            words = shlex.split(command, comments=True)
+            while words and "=" in words[0]:
+                del words[0]
+            if words[:1] == ["llmopt"]:
+                parse(words[1:])
+
+
+def parse(words: list[str]) -> None:
+    """Read the words of a command as the command line does, and do nothing."""
+    command = load(words[0])
+    context = command.context_class(command, info_name=words[0])
+    words = words[1:]
+    while isinstance(command, typer.core.TyperGroup):
+        found = command.get_command(context, words[0])
+        assert found is not None, f"there is no command {words[0]!r}"
+        command, context = found, found.context_class(found, parent=context, info_name=words[0])
+        words = words[1:]
+    command.parse_args(context, words)
+
+
+@pytest.mark.usefixtures("shared_cache")
+def test_the_service_of_its_page_classifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (CHECKOUT / "docs" / "service.md").read_text(encoding="utf-8")
+    ((_, title, code),) = [block for block in BLOCK.findall(page) if block[1]]
+    (tmp_path / title).write_text(code, encoding="utf-8")
+    world = ShapesDataset("shapes-small")
+    monkeypatch.setenv("RUN_FOLDER", str(paper_run(tmp_path, classnames=world.classnames)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    client = TestClient(importlib.import_module(Path(title).stem).app)
+    photo = BytesIO()
+    world.split("test")[0][0].load().save(photo, "PNG")
+    found = client.post("/classify", content=photo.getvalue()).json()
+    assert {one["class"] for one in found} < set(world.classnames)
+    assert [one["p"] for one in found] == sorted((one["p"] for one in found), reverse=True)
+    refused = client.post("/classify", content=b"no picture")
+    assert refused.status_code == 400
+    assert "not an image" in refused.json()["detail"]
 
 
 @pytest.mark.usefixtures("shared_cache")
