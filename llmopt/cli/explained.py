@@ -55,7 +55,7 @@ def print_words(found: WordsWorth) -> None:
         rows = [
             (
                 word.text,
-                f"{word.worth:+.3f}",
+                f"{round(word.worth, 3) + 0.0:+.3f}",
                 "–" if word.se is None else f"{word.se:.3f}",
                 points(word.accuracy),
                 word.without,

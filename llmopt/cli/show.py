@@ -61,7 +61,8 @@ def print_json(data: Any) -> None:
 
 def print_text(text: str) -> None:
     """A file's content on stdout: as it is for programs, printable for people."""
-    print(printable(text) if sys.stdout.isatty() else text, end="")
+    seen = sys.stdout.isatty()
+    print(printable(text.replace("\r\n", "\n")) if seen else text, end="")
 
 
 def print_result(result: dict[str, Any], brief: bool = False, verbose: bool = False) -> None:
@@ -314,13 +315,26 @@ def print_evaluation(found: dict[str, Any]) -> None:
         say(out, "This accuracy is at chance: the model knows nothing of these images.")
 
 
+def _pair_text(value: Any) -> str:
+    match value:
+        case None:
+            return "not known"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case list() | tuple():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)
+
+
 def print_pairs(found: dict[str, Any]) -> None:
     """Names and values; what is long goes on below its beginning."""
     width = max(map(len, found), default=0) + 2
     out = console()
     for name, value in found.items():
-        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-        text = "not known" if value is None else text
+        text = _pair_text(value)
         if out.is_terminal:
             text = wrapped(text, out.width - width).replace("\n", "\n" + " " * width)
         out.print(Text(f"{name:<{width}}{text}"), soft_wrap=True)
