@@ -21,11 +21,11 @@ from safetensors.numpy import load_file
 pytestmark = pytest.mark.usefixtures("shared_cache")
 
 SEARCHES = {
-    "craft": ("budget=400", "population=8"),
+    "craft": ("budget=200", "population=8"),
     "craft released": ("profile=released", "budget=400"),
-    "bbt": ("budget=400", "population=8"),
-    "bptvlm": ("budget=400", "population=8"),
-    "cbbt": ("budget=400", "directions=4"),
+    "bbt": ("budget=200", "population=8"),
+    "bptvlm": ("budget=200", "population=8"),
+    "cbbt": ("budget=200", "directions=4"),
     "cbbt released": ("profile=released", "epochs=15", "directions=8"),
     "zip": ("budget=400",),
     "coop": ("epochs=30",),
