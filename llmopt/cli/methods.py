@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -15,6 +15,13 @@ from llmopt.cli import options as o
 
 optimizers = typer.Typer(help="Ways of searching, and their settings.", no_args_is_help=True)
 heads = typer.Typer(help="Heads that can be fitted, and their settings.", no_args_is_help=True)
+
+
+_OURS: Final = "Where a setting names no source, its default is llmopt's own."
+_SOURCES: Final = {
+    "released": "Where a setting names no source, its default is that of the authors' program.",
+    "paper": "Where a setting names no source, its default is the paper's.",
+}
 
 
 def register(root: typer.Typer) -> None:
@@ -118,6 +125,11 @@ def _first_line(kind: type[Any]) -> str:
     return markdown.plain((inspect.getdoc(kind) or "").partition("\n")[0])
 
 
+def source_of_defaults(profile: str) -> str:
+    """Where the defaults of a form come from, as far as its settings do not say."""
+    return _SOURCES.get(profile, _OURS)
+
+
 def about(kind: type[Any]) -> dict[str, Any]:
     """A method in one form: what it is, where it comes from, its settings."""
     from llmopt.figures import plain
@@ -163,3 +175,4 @@ def _show(name: str, found: Mapping[str, dict[str, Any]], flag: str, json: bool)
         columns = text_columns(heading, "default", *words, words=words, texts=(heading, "default"))
         out.print()
         print_table(out, columns, rows)
+        say(out, source_of_defaults(profile), "dim")

@@ -74,7 +74,7 @@ def _parameter(given: Any) -> tuple[str, str]:
 
 def optimizers() -> str:
     """Ways of searching, with every setting."""
-    from llmopt.cli.methods import about
+    from llmopt.cli.methods import about, source_of_defaults
     from llmopt.search import OPTIMIZERS, forms
 
     parts = [
@@ -87,7 +87,7 @@ def optimizers() -> str:
             asks = "; asks a language model (`--llm`)" if kind.needs_chat else ""
             default = f"; its profile is `{profile}`" if profile and not number else ""
             parts += [title, f"*needs `{kind.access}` of the black box{asks}{default}*"]
-            parts += _method(about(kind))
+            parts += [*_method(about(kind)), source_of_defaults(profile)]
     return "\n\n".join(parts)
 
 
@@ -96,7 +96,10 @@ def heads() -> str:
     from llmopt.cli.methods import about, looks_at
     from llmopt.heads import HEADS
 
-    parts = ["`--head NAME` fits one after any search; `--head auto` chooses among them."]
+    parts = [
+        "`--head NAME` fits one after any search; `--head auto` chooses among them. Where a setting "
+        "names no source, its default is llmopt's own."
+    ]
     for name, kind in HEADS.usable().items():
         parts += [f"## {name}", f"*looks at {looks_at(kind)}*", *_method(about(kind))]
     return "\n\n".join(parts)

@@ -207,6 +207,18 @@ def test_the_server_counts_what_its_client_does(
     assert {name: counted[name] for name in spent} == spent
 
 
+def test_a_run_over_the_wire_finds_what_it_finds_in_the_process(
+    box: OpenClipBlackBox, tmp_path: Path
+) -> None:
+    asked = {"dataset": "shapes-small", "optimizer": "random", "settings": {"evaluations": 30}}
+    asked |= {"llm": "builtin", "baselines": "none", "head": "bias"}
+    here = llmopt.run(model=box, runs=tmp_path / "here", **asked).result
+    with serving(box) as url:
+        there = llmopt.run(blackbox=url, runs=tmp_path / "there", **asked).result
+    assert there["best"] == here["best"]
+    assert there["gain"] == here["gain"]
+
+
 def test_the_server_and_its_client_count_alike_where_a_rate_is_limited(
     box: OpenClipBlackBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

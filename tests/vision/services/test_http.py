@@ -75,7 +75,9 @@ def test_a_served_box_answers_as_the_box_itself(box: OpenClipBlackBox, images: l
             client.text_features(PROMPTS), box.text_features(PROMPTS), atol=1e-6
         )
         np.testing.assert_allclose(
-            client.scores(images, PROMPTS), box.scores(images, PROMPTS), atol=1e-4
+            client.scores(images, PROMPTS) / box.info.logit_scale,
+            box.scores(images, PROMPTS) / box.info.logit_scale,
+            atol=1e-5,
         )
         assert client.labels(images, PROMPTS).tolist() == box.labels(images, PROMPTS).tolist()
         context = torch.from_numpy(client.embed_text("a small"))[None]
