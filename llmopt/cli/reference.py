@@ -97,8 +97,8 @@ def heads() -> str:
     from llmopt.heads import HEADS
 
     parts = [
-        "`--head NAME` fits one after any search; `--head auto` chooses among them. Where a setting "
-        "names no source, its default is llmopt's own."
+        "`--head NAME` fits one after any search; `--head auto` chooses among them. Where a "
+        "setting names no source, its default is llmopt's own."
     ]
     for name, kind in HEADS.usable().items():
         parts += [f"## {name}", f"*looks at {looks_at(kind)}*", *_method(about(kind))]
