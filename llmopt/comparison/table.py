@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -226,6 +226,9 @@ def compare_batches(
     return found.comparison(notes)
 
 
+_TOLD: Final = 3  # tasks whose images are counted out
+
+
 class _Found:
     """What is known of the runs so far; p-values wait for the last of them."""
 
@@ -235,6 +238,7 @@ class _Found:
         self._versus: dict[tuple[Task, str, str], Difference] = {}
         self._left_out: list[str] = []
         self._silent = False
+        self._shots: dict[int, set[tuple[str, int, int]]] = {}
         self._runs: Counter[str] = Counter()
         self._idle: Counter[str] = Counter()
 
@@ -252,6 +256,10 @@ class _Found:
             kept = [record for record in kept if record not in silent]
         self._runs.update(record.arm for record in kept)
         self._idle.update(record.arm for record in kept if unaided(record.result))
+        for record in kept:
+            had = (record.result["task"][f"{part}_images"] for part in ("train", "val"))
+            dataset, shots, _ = record.group
+            self._shots.setdefault(shots, set()).add((dataset, *had))
         tasks: dict[Task, dict[str, dict[int, Record]]] = {}
         for record in kept:
             arms = tasks.setdefault(record.group, {})
@@ -283,8 +291,19 @@ class _Found:
             Pair(*task, first, second, one)
             for (task, first, second), one in zip(self._versus, versus, strict=True)
         ]
-        said = [*notes, *self._left_out, *self._unaided(), *_cautions(rows, len(tested))]
+        said = [*notes, *self._left_out, *self._unaided(), *self._labelled()]
+        said += _cautions(rows, len(tested))
         return Comparison(tuple(rows), tuple(pairs), self._metric, tuple(said))
+
+    def _labelled(self) -> list[str]:
+        """How many images shots are, validation images included."""
+        told = [
+            f"{shots}-shot is {train:,} images to train on and {val:,} to validate with ({dataset})"
+            for shots, had in sorted(self._shots.items())
+            for dataset, train, val in sorted(had)
+        ]
+        more = f", and so on for {len(told) - _TOLD} more" * (len(told) > _TOLD)
+        return [f"{'; '.join(told[:_TOLD])}{more}."] if told else []
 
     def _unaided(self) -> list[str]:
         """Arms whose gain is not the doing of their language model."""
