@@ -87,6 +87,20 @@ def test_a_served_box_answers_as_the_box_itself(box: OpenClipBlackBox, images: l
         )
 
 
+def test_a_certificate_that_is_not_trusted_is_named(
+    box: OpenClipBlackBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate"
+
+    def distrust(*_: Any, **__: Any) -> Any:
+        raise httpx.ConnectError(said)
+
+    with serving(box) as url, remote(url) as client:
+        monkeypatch.setattr(client._client, "stream", distrust)
+        with pytest.raises(ServiceError, match=r"is not trusted here.*SSL_CERT_FILE"):
+            client.text_features(PROMPTS)
+
+
 @pytest.mark.parametrize("jobs", ["auto", "2"])
 def test_who_sends_words_and_pictures_never_imports_torch(
     box: OpenClipBlackBox, jobs: str, tmp_path: Path
