@@ -238,7 +238,7 @@ class _Found:
         self._versus: dict[tuple[Task, str, str], Difference] = {}
         self._left_out: list[str] = []
         self._silent = False
-        self._shots: dict[int, set[tuple[str, int, int]]] = {}
+        self._labels: set[tuple[int, str, int, int]] = set()
         self._runs: Counter[str] = Counter()
         self._idle: Counter[str] = Counter()
 
@@ -257,9 +257,8 @@ class _Found:
         self._runs.update(record.arm for record in kept)
         self._idle.update(record.arm for record in kept if unaided(record.result))
         for record in kept:
-            had = (record.result["task"][f"{part}_images"] for part in ("train", "val"))
-            dataset, shots, _ = record.group
-            self._shots.setdefault(shots, set()).add((dataset, *had))
+            (dataset, shots, _), had = record.group, record.result["task"]
+            self._labels.add((shots, dataset, had["train_images"], had["val_images"]))
         tasks: dict[Task, dict[str, dict[int, Record]]] = {}
         for record in kept:
             arms = tasks.setdefault(record.group, {})
@@ -299,8 +298,7 @@ class _Found:
         """How many images shots are, validation images included."""
         told = [
             f"{shots}-shot is {train:,} images to train on and {val:,} to validate with ({dataset})"
-            for shots, had in sorted(self._shots.items())
-            for dataset, train, val in sorted(had)
+            for shots, dataset, train, val in sorted(self._labels)
         ]
         more = f", and so on for {len(told) - _TOLD} more" * (len(told) > _TOLD)
         return [f"{'; '.join(told[:_TOLD])}{more}."] if told else []

@@ -27,9 +27,11 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         """Make room for it, if need be."""
-        waiting = [one for one in self.connections if isinstance(one, Connection) and one._clock]
-        if len(self.connections) >= MOST and waiting:
-            min(waiting, key=lambda one: one._clock.when() if one._clock else 0).let_go()
+        if len(self.connections) >= MOST:
+            clocks = {one: one._clock for one in self.connections if isinstance(one, Connection)}
+            waiting = {one: clock.when() for one, clock in clocks.items() if clock is not None}
+            if waiting:
+                min(waiting, key=waiting.__getitem__).let_go()
         super().connection_made(transport)
         self._look()
 
