@@ -64,7 +64,7 @@ class Llm:
         Raises:
             ConfigError: a cap is given, and the price is not known.
         """
-        require_price(self.spec, self.price, max_usd)
+        require_price(self.spec, self.price is not None, max_usd)
         if max_usd is None and self.price is not None and not self.free:
             return DEFAULT_MAX_USD
         return max_usd

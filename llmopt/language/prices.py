@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from llmopt.errors import ConfigError
 
@@ -109,32 +109,45 @@ def price_of(spec: str, given: str = "", base_url: str = "") -> Price | None:
     return Price(**entry) if entry else None
 
 
-def parse_price(text: str) -> Price:
-    """A price the user gives as ``INPUT,OUTPUT``."""
+PER_TOKEN: Final = "INPUT,OUTPUT in US dollars per million tokens"
+"""How the price of a model that is paid by the token is given."""
+
+
+def parse_price(text: str, form: str = PER_TOKEN) -> Price:
+    """A price the user gives as ``INPUT,OUTPUT``.
+
+    Args:
+        text: two amounts.
+        form: what they are, for the error.
+    """
     try:
         input_, output = (float(part) for part in text.split(","))
         if not 0 <= input_ < 1e6 or not 0 <= output < 1e6:
             raise ValueError
     except ValueError:
         raise ConfigError(
-            f"the price {text!r} is not two amounts; write INPUT,OUTPUT in US dollars per million "
-            "tokens, as in 0.25,2.00"
+            f"the price {text!r} is not two amounts; write {form}, as in 0.25,2.00"
         ) from None
     return Price(input_, output)
 
 
 def require_price(
-    spec: str, price: Price | None, max_usd: float | None, option: str = "--llm-set"
+    spec: str,
+    known: bool,
+    max_usd: float | None,
+    option: str = "--llm-set",
+    form: str = PER_TOKEN,
+    instead: str = "--max-tokens",
 ) -> None:
     """Refuse a cap on money that could not be kept.
 
     Raises:
         ConfigError: there is a cap and no price.
     """
-    if max_usd is not None and price is None:
+    if max_usd is not None and not known:
         raise ConfigError(
             f"--max-usd {max_usd:g} cannot be kept: the price of '{spec}' is not known; give it "
-            f"as {option} price=INPUT,OUTPUT in US dollars per million tokens, or cap --max-tokens"
+            f"as {option} price={form}, or cap {instead}"
         )
 
 

@@ -47,12 +47,13 @@ def billed(sent: Spend, task: Task, box: BlackBox | None) -> Spend:
     if box is None:
         return Spend()
     classes, images = task.classnames, int(sent["image_encodings"])
+    calls = int(sent["black_box_calls"])
     prompts = _LONGEST.fill_all(classes)
     if together(box):
-        return Spend(**box.dues(images, prompts))
+        return Spend(**box.dues(images, prompts, calls))
     rounds = ceil(sent["text_encodings"] / len(classes))
-    texts = {name: rounds * due for name, due in box.dues(0, prompts).items()}
-    return Spend(**box.dues(images, ())) + Spend(**texts)
+    texts = {name: rounds * due for name, due in box.dues(0, prompts, 0).items()}
+    return Spend(**box.dues(images, (), calls)) + Spend(**texts)
 
 
 def received(bounds: Spend, task: Task, box: BlackBox | None) -> Spend:
@@ -88,6 +89,9 @@ def start_bounds(task: Task, box: BlackBox | None) -> Spend:
     else:
         pairs = images * classes
         least = Spend(image_encodings=images, text_encodings=classes, pairs_scored=pairs)
+        if box is not None and box.address:
+            calls = ceil(images / box.images_per_call) + ceil(classes / box.prompts_per_call)
+            least += Spend(black_box_calls=calls)
     return least + billed(least, task, box) + probe_bounds(box)
 
 
@@ -96,7 +100,7 @@ def probe_bounds(box: BlackBox | None) -> Spend:
     if box is None or not box.probes:
         return Spend()
     sent = {"image_encodings": box.probes, "black_box_calls": box.probes}
-    return Spend(**sent, **box.dues(box.probes, ()))
+    return Spend(**sent, **box.dues(box.probes, (), box.probes))
 
 
 def run_bounds(setup: Setup, box: BlackBox | None) -> Spend:

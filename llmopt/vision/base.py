@@ -129,12 +129,13 @@ class BlackBox(ABC):
         """How its calls wait for each other and for the service."""
         return Line(self.info.name, self.retry, ledger)
 
-    def dues(self, images: int, prompts: Sequence[str]) -> Mapping[str, float]:
+    def dues(self, images: int, prompts: Sequence[str], calls: int = 1) -> Mapping[str, float]:
         """Tokens and money (:data:`~llmopt.spend.currency.BILLED`) that so much takes at most.
 
         Args:
             images: handed over; where it takes images and prompts together, each with all prompts.
             prompts: handed over.
+            calls: in which they are.
         """
         return {}
 

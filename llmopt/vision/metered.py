@@ -334,7 +334,7 @@ class MeteredBox:
                 "text_encodings": calls * len(asked),
                 "pairs_scored": len(some) * len(asked),
                 "black_box_calls": calls,
-                **self._box.dues(len(some), asked),
+                **self._box.dues(len(some), asked, calls),
             }
 
         def name(some: Sequence[str]) -> list[Any]:

@@ -58,7 +58,7 @@ STEADY: Final = (
     (re.compile(r"\d{8}-\d{6}"), "20260101-000000"),
     (re.compile(r"\b\d+\.\d s\b"), "1.0 s"),
     (re.compile(r"black box \d+\.\d, LLM \d+\.\d"), "black box 9.0, LLM 1.0"),
-    (re.compile(r"\b\d+ seconds\b"), "0 seconds"),
+    (re.compile(r"\b\d+(\s+)seconds\b"), r"0\g<1>seconds"),  # a line may end between them
     (re.compile(r"(zeroshot .*)\b\d+\.\d$", re.MULTILINE), r"\g<1>0.0"),
 )
 _STYLE: Final = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")

@@ -54,10 +54,10 @@ def test_bad_prices(text: str) -> None:
 
 
 def test_a_cap_on_money_needs_a_price() -> None:
-    require_price("x:y", None, None)
-    require_price("x:y", FREE, 1.0)
+    require_price("x:y", False, None)
+    require_price("x:y", True, 1.0)
     with pytest.raises(ConfigError, match=r"--max-usd 1 cannot be kept.*'x:y'.*price="):
-        require_price("x:y", None, 1.0)
+        require_price("x:y", False, 1.0)
 
 
 def test_cost() -> None:

@@ -25,6 +25,8 @@ from llmopt.vision.base import Access
 
 TOKENS = {"text": 7, "image": 50}
 """What each text and each picture is counted as."""
+TIMES = {"roboflow": {"x-processing-time": "0.25"}, "hf": {"x-compute-time": "0.5"}}
+"""Seconds that each answer is told to have taken."""
 
 
 class Refuse(Exception):
@@ -43,6 +45,7 @@ class ServiceServer:
     Attributes:
         asked: texts and pictures answered, by what they are, as often as they were.
         sizes: items in each request.
+        times: headers that tell the time of an answer, by name.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class ServiceServer:
         self.spoil, self.key = spoil, key
         self.asked: Counter[tuple[str, str]] = Counter()
         self.sizes: list[int] = []
+        self.times = dict(TIMES.get(self.kind, {}))
         self.requests = 0
         self.refused: list[int] = []
         self._box = FakeBox(Access.SOFT)
@@ -76,6 +80,8 @@ class ServiceServer:
                 self.send_response(status)
                 if status == 429:
                     self.send_header("Retry-After", "0.02")
+                for name, seconds in server.times.items():
+                    self.send_header(name, seconds)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)

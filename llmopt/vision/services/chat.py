@@ -158,7 +158,7 @@ class ChatBox(BlackBox):
         """What the model says of each picture: prompts, or other words; nothing if it declines."""
         return [self._answer(image, prompts) for image in images]
 
-    def dues(self, images: int, prompts: Sequence[str]) -> dict[str, float]:
+    def dues(self, images: int, prompts: Sequence[str], calls: int = 1) -> dict[str, float]:
         """Tokens and money of a call for each picture."""
         options, words = _question(prompts, self._settings.ranked)
         schema = json.dumps(_schema(options, self._settings.ranked))
@@ -181,7 +181,7 @@ class ChatBox(BlackBox):
     def cap_on_usd(self, max_usd: float | None) -> float | None:
         """The cap on money, or the default where the price is known."""
         price = self._llm.price
-        require_price(self.address, price, max_usd, "--blackbox-set")
+        require_price(self.address, price is not None, max_usd, "--blackbox-set")
         return DEFAULT_MAX_USD if max_usd is None and price is not None else max_usd
 
     def notes(self) -> list[str]:

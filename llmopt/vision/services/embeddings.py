@@ -24,6 +24,8 @@ from llmopt.vision.services.pictures import data_uri, packed
 from llmopt.vision.services.web import WebBox
 
 Request = tuple[str, dict[str, Any]]
+_TENTH: Final = 0.1
+"""Of a second; Roboflow charges no less."""
 
 
 class FeaturesBox(WebBox):
@@ -194,7 +196,11 @@ class VertexBox(FeaturesBox):
 
 
 class RoboflowBox(FeaturesBox):
-    """``roboflow:VERSION``: CLIP as Roboflow serves it, hosted or on a machine of one's own."""
+    """``roboflow:VERSION``: CLIP as Roboflow serves it, hosted or on a machine of one's own.
+
+    Scores are made from its features: ``/clip/compare`` gives the cosine of the same vectors, eight
+    prompts a call, and nothing of it could be kept for the next template.
+    """
 
     kind = "roboflow"
 
@@ -211,6 +217,14 @@ class RoboflowBox(FeaturesBox):
     def vectors(self, told: Any) -> Sequence[Any]:
         """In order."""
         return list(told["embeddings"])
+
+    def seconds(self, told: Mapping[str, float]) -> float | None:
+        """A tenth at least; where a model elsewhere was asked, its time and a tenth."""
+        remote = told.get("x-remote-processing-time")
+        if remote is not None:
+            return _TENTH + remote
+        here = told.get("x-processing-time")
+        return None if here is None else max(here, _TENTH)
 
 
 def _openai_message(uri: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import threading
+import time
 import tomllib
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from annotated_types import Ge, Gt, Interval
 
 from llmopt.errors import ConfigError, MalformedResponse, ServiceTimeout
 from llmopt.language.llm import DEFAULT_MAX_USD
-from llmopt.language.prices import Price, parse_price, require_price, text_bound
+from llmopt.language.prices import require_price, text_bound
 from llmopt.remote import failures
 from llmopt.remote.line import Line
 from llmopt.remote.retry import RetrySettings
@@ -35,12 +36,14 @@ from llmopt.settings import Settings
 from llmopt.spend.ledger import Ledger
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 from llmopt.vision.services.bounded import read_bounded
+from llmopt.vision.services.rates import UNITS, Rates, parse_rates
 from llmopt.vision.temperature import USUAL
 
 T = TypeVar("T")
 _MOST: Final = 64 * 2**20
 """Bytes of an answer."""
 _MOST_TOKENS: Final = 10_000_000
+_MOST_SECONDS: Final = 86_400.0
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PIECES = re.compile(r"\w+|[^\w\s]")
 
@@ -61,8 +64,10 @@ class Service:
     image_tokens: int = 0
     pixels_per_token: int = 0
     least: int = 0
+    unit: str = "token"
     text_usd: float | None = None
     image_usd: float | None = None
+    second_usd: float | None = None
 
 
 @cache
@@ -80,7 +85,10 @@ class ServiceSettings(Settings):
     Attributes:
         base_url: where, in place of the service's own address.
         key_env: the environment variable that holds the key, where it is not the usual one.
-        price: ``TEXT,IMAGE`` in US dollars per million tokens of texts and of pictures.
+        price: ``TEXT,IMAGE`` in US dollars per million tokens of texts and of pictures; in million
+            characters and pictures where those are counted; ``SECOND`` where time is.
+        billed_seconds: of its time that a call is planned with, where time is what costs. A call
+            that takes longer ends a run with a cap on money.
         side: pixels of the longer side of a picture; larger ones are made smaller.
         batch: pictures or texts in a call, if fewer than the service takes.
         at_once: calls in progress at a time.
@@ -100,6 +108,7 @@ class ServiceSettings(Settings):
     base_url: str = ""
     key_env: str = ""
     price: str = ""
+    billed_seconds: Annotated[float, Gt(0)] = 5.0
     side: Annotated[int, Interval(ge=16, le=4096)] = 512
     batch: Annotated[int, Ge(1)] | None = None
     at_once: Annotated[int, Interval(ge=1, le=64)] = 4
@@ -160,6 +169,7 @@ class WebBox(BlackBox):
         where = f"@{self._url}" if self.settings.base_url else ""
         self.address = f"{self.kind}:{address or self.model}{where}"
         self._bill = threading.local()
+        self._late = False
 
     def split(self, address: str) -> tuple[str, dict[str, str]]:
         """The model, and what else is filled into the service's address."""
@@ -202,40 +212,54 @@ class WebBox(BlackBox):
             ConfigError: it is missing.
         """
         _ = self._client
-        if self._price is None:
-            self.tell(f"the price of {self.address} is not known: tokens are counted, money is not")
+        if self._rates is None:
+            counted = "tokens" if self.service.unit == "token" else "calls"
+            self.tell(
+                f"the price of {self.address} is not known: {counted} are counted, money is not"
+            )
 
     def token_excess(self, prompt: str) -> int:
         """Words and marks over the limit, 0 where none is known."""
         most = self.service.words
         return 0 if most is None else len(_PIECES.findall(prompt)) - most
 
-    def dues(self, images: int, prompts: Sequence[str]) -> dict[str, float]:
+    def dues(self, images: int, prompts: Sequence[str], calls: int = 1) -> dict[str, float]:
         """Tokens and money of so much, at most."""
         texts = 0 if self.level < Access.FEATURES else sum(map(text_bound, prompts))
-        return self._due(texts, images * self._image_tokens)
+        return self._due(texts, images * self._image_tokens, calls * self.settings.billed_seconds)
 
     def took(self) -> Mapping[str, float] | None:
-        """What the service counted of the last call of this thread."""
+        """What the service counted of the last call of this thread, or the time it took."""
         told: Mapping[str, float] | None = getattr(self._bill, "told", None)
         return told
 
     def cap_on_usd(self, max_usd: float | None) -> float | None:
         """The cap on money, or the default where the price is known."""
-        require_price(self.address, self._price, max_usd, "--blackbox-set")
-        return DEFAULT_MAX_USD if max_usd is None and self._price is not None else max_usd
+        form, known = UNITS[self.service.unit], self._rates is not None
+        require_price(self.address, known, max_usd, "--blackbox-set", form, "--max-box-calls")
+        return DEFAULT_MAX_USD if max_usd is None and known else max_usd
 
     def notes(self) -> list[str]:
         """What its dues are counted from."""
-        if self._price is None:
+        unit = self.service.unit
+        if self._rates is None:
             return [
                 f"The price of '{self.address}' is not known; give it as --blackbox-set "
-                "price=TEXT,IMAGE in US dollars per million tokens of each."
+                f"price={UNITS[unit]}."
             ]
         given = "as given" if self.settings.price else f"read on {self.service.read}"
+        if unit == "second":
+            return [
+                f"It is paid by its time, at {self._rates.second:g} US dollars a second, {given}; "
+                f"each call is counted at {self.settings.billed_seconds:g} seconds "
+                "(--blackbox-set billed_seconds=N): real figures are lower."
+            ]
+        counted = f"and a picture of {self.settings.side} pixels a side as {self._image_tokens:,}"
+        if unit == "character":
+            counted = "and pictures as they are"
         return [
-            f"Prices {given}; a byte of text is counted as a token, and a picture of "
-            f"{self.settings.side} pixels a side as {self._image_tokens:,}: real figures are lower."
+            f"Prices {given}; a byte of text is counted as a {unit}, {counted}: "
+            "real figures are lower."
         ]
 
     def ask(self, path: str, body: Mapping[str, Any], read: Callable[[Any], T], kind: str) -> T:
@@ -251,6 +275,7 @@ class WebBox(BlackBox):
             ServiceError: as :mod:`llmopt.remote.failures` says.
         """
         self._bill.told = None
+        begun = time.monotonic()
         failure: Exception | None = None
         try:
             with self._client.stream("POST", f"{self._url}{path}", json=body) as answer:
@@ -274,12 +299,22 @@ class WebBox(BlackBox):
                 service=self.address,
             ) from None
         tokens = self.tokens(told)
-        if tokens is not None and 0 < tokens <= _MOST_TOKENS:
-            self._bill.told = self._due(*((tokens, 0) if kind == "text" else (0, tokens)))
+        if self.service.unit == "second":
+            self._bill.told = self._due(0, 0, self._seconds(answer.headers, begun))
+        elif tokens is not None and 0 < tokens <= _MOST_TOKENS:
+            self._bill.told = self._due(*((tokens, 0) if kind == "text" else (0, tokens)), 0)
         return found
 
     def tokens(self, told: Any) -> int | None:
         """What an answer says of the tokens it took; None where it says nothing."""
+        return None
+
+    def seconds(self, told: Mapping[str, float]) -> float | None:
+        """What an answer's headers say of the time that is charged; None where they say nothing.
+
+        Args:
+            told: those headers that are amounts of time, by their names in small letters.
+        """
         return None
 
     @cached_property
@@ -309,13 +344,18 @@ class WebBox(BlackBox):
         return Scrubber({self._key} - {""})
 
     @cached_property
-    def _price(self) -> Price | None:
-        """Of texts (``input``) and pictures (``output``)."""
+    def _rates(self) -> Rates | None:
+        """As given, or of the service's own model at its own address; None if not known."""
+        known = self.service
         if self.settings.price:
-            return parse_price(self.settings.price)
-        texts, images = self.service.text_usd, self.service.image_usd
-        own = not self.settings.base_url and self.model == self.service.model
-        return Price(texts, images) if own and texts is not None and images is not None else None
+            return parse_rates(self.settings.price, known.unit)
+        if self.settings.base_url:
+            return None
+        if known.second_usd is not None:
+            return Rates(second=known.second_usd)
+        if known.text_usd is None or known.image_usd is None or self.model != known.model:
+            return None
+        return Rates(known.text_usd, known.image_usd)
 
     @property
     def _image_tokens(self) -> int:
@@ -324,9 +364,28 @@ class WebBox(BlackBox):
             return self.service.image_tokens
         return max(self.service.least, -(-(self.settings.side**2) // self.service.pixels_per_token))
 
-    def _due(self, texts: float, images: float) -> dict[str, float]:
-        usd = self._price.cost(int(texts), int(images)) if self._price else 0.0
-        return {"box_tokens_in": texts + images, "box_usd": usd}
+    def _seconds(self, headers: httpx.Headers, begun: float) -> float:
+        """That an answer took: as it says, else no longer than was waited, or was put aside."""
+        told = {}
+        for name, value in headers.items():
+            with contextlib.suppress(ValueError):
+                if name.endswith("-time") and 0 <= float(value) <= _MOST_SECONDS:
+                    told[name] = float(value)
+        said, most = self.seconds(told), self.settings.billed_seconds
+        if said is None:
+            return min(time.monotonic() - begun, most)
+        if said > most and not self._late:
+            self._late = True
+            self.tell(
+                f"{self.address} took {said:g} seconds for a call, where {most:g} were put aside; "
+                "--blackbox-set billed_seconds=N puts more aside"
+            )
+        return said
+
+    def _due(self, texts: float, images: float, seconds: float) -> dict[str, float]:
+        usd = self._rates.cost(texts, images, seconds) if self._rates else 0.0
+        tokens = {"box_tokens_in": texts + images} if self.service.unit == "token" else {}
+        return {**tokens, "box_usd": usd}
 
 
 class _Refused(Exception):

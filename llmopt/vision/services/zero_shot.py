@@ -34,6 +34,10 @@ class ZeroShotBox(WebBox):
         found = [self._score(image, prompts) for image in images]
         return np.asarray(found, dtype=np.float32).reshape(len(images), len(prompts))
 
+    def seconds(self, told: Mapping[str, float]) -> float | None:
+        """Of computing."""
+        return told.get("x-compute-time")
+
     def _score(self, image: Image, prompts: Sequence[str]) -> list[float]:
         distinct = list(dict.fromkeys(prompts))
         shared = gap(distinct)
