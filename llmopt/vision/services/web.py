@@ -68,6 +68,7 @@ class Service:
     text_usd: float | None = None
     image_usd: float | None = None
     second_usd: float | None = None
+    usual_seconds: float | None = None
 
 
 @cache
@@ -249,10 +250,12 @@ class WebBox(BlackBox):
             ]
         given = "as given" if self.settings.price else f"read on {self.service.read}"
         if unit == "second":
+            usual = self.service.usual_seconds
+            lower = "real figures are lower" if usual is None else f"{usual:g} is usual"
             return [
                 f"It is paid by its time, at {self._rates.second:g} US dollars a second, {given}; "
                 f"each call is counted at {self.settings.billed_seconds:g} seconds "
-                "(--blackbox-set billed_seconds=N): real figures are lower."
+                f"(--blackbox-set billed_seconds=N): {lower}."
             ]
         counted = f"and a picture of {self.settings.side} pixels a side as {self._image_tokens:,}"
         if unit == "character":
