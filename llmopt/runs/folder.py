@@ -291,12 +291,13 @@ def stored_result(folder: Path) -> dict[str, Any]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a run has its final result.
+    """Whether a run has its final result, and what belongs to it.
 
     Raises:
         RunFolderError: it has one that is damaged.
     """
-    return (folder / RESULT).is_file() and read_result(folder)["status"] == "complete"
+    written = all((folder / name).is_file() for name in (PROMPTS, PREDICTOR, RESULT))
+    return written and read_result(folder)["status"] == "complete"
 
 
 def warn_if_interrupted(

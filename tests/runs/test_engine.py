@@ -31,6 +31,7 @@ from llmopt.predictor import single
 from llmopt.runs import result as run_result
 from llmopt.runs.compose import ModelChoice, compose
 from llmopt.runs.folder import create, locked
+from llmopt.runs.load import load_predictor, read_found
 from llmopt.runs.measure import Evaluation
 from llmopt.runs.plan import make_plan
 from llmopt.search.base import Outcome, Search
@@ -500,6 +501,15 @@ def test_a_complete_run_is_not_run_again(root: Path, box: FakeBox) -> None:
     assert box.asked == asked
     assert journal(folder) == lines
     assert any("is complete; nothing to do" in line for line in ears.lines)
+
+
+@pytest.mark.parametrize("name", ["prompts.json", "predictor.safetensors"])
+def test_a_file_that_was_lost_is_written_again(root: Path, box: FakeBox, name: str) -> None:
+    result, folder = run(config(root))
+    before = read_found(folder), load_predictor(folder)
+    (folder / name).unlink()
+    assert settled(resume(folder)) == settled(result)
+    assert (read_found(folder), load_predictor(folder)) == before
 
 
 def test_a_result_that_was_lost_is_made_again(root: Path, box: FakeBox) -> None:
