@@ -124,6 +124,11 @@ def resume(
     with _watching(callbacks, progress, track, config) as watch:
         if run_folder.is_complete(folder):
             watch.note(f"{folder} is complete; nothing to do")
+            for name in run_folder.lost(folder):
+                watch.note(
+                    f"{name} is missing there; {run_folder.written_again(folder)}, but measures "
+                    "once more where a model's answers are not kept"
+                )
             if changes:
                 watch.note(
                     "its test images were measured, so other caps or another model need a run of "

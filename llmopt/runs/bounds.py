@@ -89,9 +89,6 @@ def start_bounds(task: Task, box: BlackBox | None) -> Spend:
     else:
         pairs = images * classes
         least = Spend(image_encodings=images, text_encodings=classes, pairs_scored=pairs)
-        if box is not None and box.address:
-            calls = ceil(images / box.images_per_call) + ceil(classes / box.prompts_per_call)
-            least += Spend(black_box_calls=calls)
     return least + billed(least, task, box) + probe_bounds(box)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmopt.data.soundness import Findings
-from llmopt.errors import CAP_BROKEN, BudgetExhausted, BudgetTooSmall
+from llmopt.errors import CAP_BROKEN, BudgetExhausted, BudgetTooSmall, CapBroken
 from llmopt.heads.predictor import with_head
 from llmopt.predictor import Predictor, single
 from llmopt.runs import folder as run_folder
@@ -248,6 +248,8 @@ def _score_start(box: MeteredBox, task: Task, baseline: Predictor) -> FloatArray
     """The first spend of every run; a budget that does not pay for it pays for nothing."""
     try:
         return baseline.scores(box, task.train)
+    except CapBroken:
+        raise
     except BudgetExhausted as error:
         raise BudgetTooSmall(
             f"{error}, which does not even pay for scoring the start template "

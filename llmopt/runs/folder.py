@@ -291,13 +291,25 @@ def stored_result(folder: Path) -> dict[str, Any]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a run has its final result, and what belongs to it.
+    """Whether a run has its final result.
 
     Raises:
         RunFolderError: it has one that is damaged.
     """
-    written = all((folder / name).is_file() for name in (PROMPTS, PREDICTOR, RESULT))
-    return written and read_result(folder)["status"] == "complete"
+    return (folder / RESULT).is_file() and read_result(folder)["status"] == "complete"
+
+
+def lost(folder: Path) -> list[str]:
+    """Files that belong to a complete run and are not there."""
+    return [name for name in (PROMPTS, PREDICTOR) if not (folder / name).is_file()]
+
+
+def written_again(folder: Path) -> str:
+    """How to have a file of a finished run written again."""
+    return (
+        f"to have it written again, delete {RESULT} there and run 'llmopt resume {folder}', "
+        "which pays for no reply twice"
+    )
 
 
 def warn_if_interrupted(

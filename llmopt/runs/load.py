@@ -83,7 +83,7 @@ def read_found(folder: Path) -> dict[str, Any]:
         return stored.read(path, stored.Prompts)
     except (OSError, ValueError) as error:
         raise RunFolderError(
-            f"{path} is missing or damaged ({error}); {_written_again(folder)}"
+            f"{path} is missing or damaged ({error}); {run_folder.written_again(folder)}"
         ) from error
 
 
@@ -109,18 +109,12 @@ def load_predictor(folder: Path, note: Callable[[str], None] = lambda text: None
         raise RunFolderError(f"the predictor {path} cannot be opened: {error}") from error
     except _WRONG as error:
         raise RunFolderError(
-            f"the predictor {path} is missing or damaged ({error}); {_written_again(folder)}"
+            f"the predictor {path} is missing or damaged ({error}); "
+            f"{run_folder.written_again(folder)}"
         ) from error
     if not kept.checked:
         note(f"{path} has no checksum: damage to it would not be seen")
     return predictor
-
-
-def _written_again(folder: Path) -> str:
-    return (
-        f"to have it written again, delete {run_folder.RESULT} there and run 'llmopt resume "
-        f"{folder}', which pays for no reply twice"
-    )
 
 
 _WRONG = (

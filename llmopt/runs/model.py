@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from llmopt.errors import BudgetExhausted, BudgetTooSmall
+from llmopt.errors import BudgetExhausted, BudgetTooSmall, CapBroken
 from llmopt.spend.events import Watch
 from llmopt.spend.ledger import Caps, Ledger
 from llmopt.task import Task
@@ -133,6 +132,7 @@ class ModelChoice:
 
         Raises:
             BudgetTooSmall: the caps do not pay for finding out how the box is asked.
+            CapBroken: a call took more than was put aside for it.
         """
         ledger = Ledger(caps)
         began = ledger.state()
@@ -150,7 +150,7 @@ class ModelChoice:
         with tempfile.TemporaryDirectory() as folder:
             kept = kept_by_run(Path(folder), box, SEARCH)
             metered = MeteredBox(box, ledger, kept=kept)
-            with contextlib.suppress(BudgetExhausted):
+            try:
                 images = metered.image_features(task.train)
                 texts = metered.text_features([task.start], task.classnames)[0]
                 scale = fitted_scale(images @ texts.T, task.train.labels)
@@ -158,5 +158,9 @@ class ModelChoice:
                 watch.note(
                     f"{self.address} tells no temperature: on the shots, {scale:g} x cosine fits"
                 )
+            except CapBroken:
+                raise
+            except BudgetExhausted:
+                pass
             answers = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         return FoundOut(found, spent, answers)

@@ -144,7 +144,7 @@ class BlackBox(ABC):
         return {}
 
     def took(self) -> Mapping[str, float] | None:
-        """What the last answer to this thread took of its dues; None where that is not known."""
+        """What the last call of this thread took of its dues; None where that is not known."""
         return None
 
     def ready(self) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from llmopt.errors import CapBroken, ModelError, ServiceError
 from llmopt.remote.failures import may_be_billed
-from llmopt.spend.currency import BILLED
+from llmopt.spend.currency import BILLED, CURRENCIES
 from llmopt.vision.base import Access, BlackBox
 
 if TYPE_CHECKING:
@@ -157,16 +157,16 @@ class Calls:
                     with self._timing():
                         found = ask()
                 except ServiceError as error:
-                    taken = counts | billed if may_be_billed(error) else _turned_away(counts)
+                    billable = may_be_billed(error)
+                    taken = self._taken(counts, billed) if billable else _turned_away(counts)
                     spent.update(taken)
                     reservation.settle(**taken)
                     self._line.failed(error)
                     raise
-                told = self._box.took()
-                taken = counts | (billed if told is None else dict(told))
+                taken = self._taken(counts, billed)
                 spent.update(taken)
                 reservation.settle(**taken)
-                self._audit(billed, told or {})
+                self._audit(taken, billed)
             used = sum(taken.get(name, 0) for name in BILLED if name != "box_usd")
             self._line.answered(max(0, tokens - used))
             return found
@@ -176,14 +176,20 @@ class Calls:
     def _until_kept(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self._way is None else self._way.until_kept()
 
-    def _audit(self, most: Cost, told: Cost) -> None:
-        """Remember a call that took more than was put aside, where a cap stands on that."""
-        over = [name for name in told if told[name] > most.get(name, 0) * (1 + 1e-9)]
+    def _taken(self, counts: Cost, most: Cost) -> Cost:
+        """What the last call of this thread took: as the box says, else what was put aside."""
+        told = self._box.took()
+        return {**counts, **(most if told is None else told)}
+
+    def _audit(self, told: Cost, most: Cost) -> None:
+        """Remember an answer that took more than was put aside, where a cap stands on that."""
+        over = [n for n in BILLED if told.get(n, 0) > most.get(n, 0) * (1 + 1e-9)]
         if over and self._ledger.caps.llm_usd is not None:
             name = over[0]
+            one = CURRENCIES[name]
             self._broken = (
-                f"{self._box.info.name}: a call took {told[name]:,.6g} {name} where "
-                f"{most.get(name, 0):,.6g} were put aside; nothing more is asked of it"
+                f"{self._box.info.name}: a call took {told[name]:,.6g} {one.unit or one.label} "
+                f"where {most.get(name, 0):,.6g} were put aside; nothing more is asked of it"
             )
 
     @contextlib.contextmanager

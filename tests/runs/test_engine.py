@@ -504,10 +504,16 @@ def test_a_complete_run_is_not_run_again(root: Path, box: FakeBox) -> None:
 
 
 @pytest.mark.parametrize("name", ["prompts.json", "predictor.safetensors"])
-def test_a_file_that_was_lost_is_written_again(root: Path, box: FakeBox, name: str) -> None:
+def test_a_file_that_was_lost_is_told_and_written_again(
+    root: Path, box: FakeBox, name: str
+) -> None:
     result, folder = run(config(root))
     before = read_found(folder), load_predictor(folder)
     (folder / name).unlink()
+    ears = Ears()
+    assert resume(folder, ears) == result
+    assert any(f"{name} is missing there; to have it written again" in line for line in ears.lines)
+    (folder / "result.json").unlink()
     assert settled(resume(folder)) == settled(result)
     assert (read_found(folder), load_predictor(folder)) == before
 

@@ -25,7 +25,7 @@ from llmopt.vision.base import Access
 
 TOKENS = {"text": 7, "image": 50}
 """What each text and each picture is counted as."""
-TIMES = {"roboflow": {"x-processing-time": "0.25"}, "hf": {"x-compute-time": "0.5"}}
+TIMES = {"roboflow": {"x-processing-time": "0.0001"}, "hf": {"x-compute-time": "0.0001"}}
 """Seconds that each answer is told to have taken."""
 
 

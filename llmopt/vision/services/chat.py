@@ -181,7 +181,8 @@ class ChatBox(BlackBox):
     def cap_on_usd(self, max_usd: float | None) -> float | None:
         """The cap on money, or the default where the price is known."""
         price = self._llm.price
-        require_price(self.address, price is not None, max_usd, "--blackbox-set")
+        known = price is not None
+        require_price(self.address, known, max_usd, "--blackbox-set", instead="--max-box-calls")
         return DEFAULT_MAX_USD if max_usd is None and price is not None else max_usd
 
     def notes(self) -> list[str]:

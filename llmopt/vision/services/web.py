@@ -43,7 +43,6 @@ T = TypeVar("T")
 _MOST: Final = 64 * 2**20
 """Bytes of an answer."""
 _MOST_TOKENS: Final = 10_000_000
-_MOST_SECONDS: Final = 86_400.0
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PIECES = re.compile(r"\w+|[^\w\s]")
 
@@ -86,10 +85,10 @@ class ServiceSettings(Settings):
     Attributes:
         base_url: where, in place of the service's own address.
         key_env: the environment variable that holds the key, where it is not the usual one.
-        price: ``TEXT,IMAGE`` in US dollars per million tokens of texts and of pictures; in million
-            characters and pictures where those are counted; ``SECOND`` where time is.
-        billed_seconds: of its time that a call is planned with, where time is what costs. A call
-            that takes longer ends a run with a cap on money.
+        price: in US dollars: ``TEXT,IMAGE`` per million tokens of each, or per million characters
+            and per million pictures where a service counts those; ``SECOND`` where it counts time.
+        billed_seconds: put aside for each call where a service counts time. A call that takes
+            longer is the last one where there is a cap on money.
         side: pixels of the longer side of a picture; larger ones are made smaller.
         batch: pictures or texts in a call, if fewer than the service takes.
         at_once: calls in progress at a time.
@@ -108,8 +107,8 @@ class ServiceSettings(Settings):
 
     base_url: str = ""
     key_env: str = ""
-    price: str = ""
-    billed_seconds: Annotated[float, Gt(0)] = 5.0
+    price: str | float = ""
+    billed_seconds: Annotated[float, Interval(gt=0, le=86_400)] = 5.0
     side: Annotated[int, Interval(ge=16, le=4096)] = 512
     batch: Annotated[int, Ge(1)] | None = None
     at_once: Annotated[int, Interval(ge=1, le=64)] = 4
@@ -291,7 +290,10 @@ class WebBox(BlackBox):
             failure = MalformedResponse(f"{self.address}: its answer {error}")
         except (httpx.HTTPError, _Refused) as error:
             failure = failures.as_service_error(error, self.address, self._scrub, failures.BOX)
+        waited = time.monotonic() - begun
         if failure is not None:
+            if self.service.unit == "second":
+                self._bill.told = self._due(0, 0, waited)
             raise failure  # outside the handler: the cause holds the request with its key
         try:
             told = json.loads(content)
@@ -303,7 +305,7 @@ class WebBox(BlackBox):
             ) from None
         tokens = self.tokens(told)
         if self.service.unit == "second":
-            self._bill.told = self._due(0, 0, self._seconds(answer.headers, begun))
+            self._bill.told = self._due(0, 0, self._seconds(answer.headers, waited))
         elif tokens is not None and 0 < tokens <= _MOST_TOKENS:
             self._bill.told = self._due(*((tokens, 0) if kind == "text" else (0, tokens)), 0)
         return found
@@ -350,8 +352,8 @@ class WebBox(BlackBox):
     def _rates(self) -> Rates | None:
         """As given, or of the service's own model at its own address; None if not known."""
         known = self.service
-        if self.settings.price:
-            return parse_rates(self.settings.price, known.unit)
+        if self.settings.price != "":
+            return parse_rates(str(self.settings.price), known.unit)
         if self.settings.base_url:
             return None
         if known.second_usd is not None:
@@ -367,23 +369,22 @@ class WebBox(BlackBox):
             return self.service.image_tokens
         return max(self.service.least, -(-(self.settings.side**2) // self.service.pixels_per_token))
 
-    def _seconds(self, headers: httpx.Headers, begun: float) -> float:
-        """That an answer took: as it says, else no longer than was waited, or was put aside."""
+    def _seconds(self, headers: httpx.Headers, waited: float) -> float:
+        """That an answer took, as its headers say; no longer than it was waited for."""
         told = {}
         for name, value in headers.items():
             with contextlib.suppress(ValueError):
-                if name.endswith("-time") and 0 <= float(value) <= _MOST_SECONDS:
+                if name.endswith("-time") and 0 <= float(value) <= waited:
                     told[name] = float(value)
         said, most = self.seconds(told), self.settings.billed_seconds
-        if said is None:
-            return min(time.monotonic() - begun, most)
-        if said > most and not self._late:
+        took = waited if said is None else said
+        if took > most and not self._late:
             self._late = True
             self.tell(
-                f"{self.address} took {said:g} seconds for a call, where {most:g} were put aside; "
-                "--blackbox-set billed_seconds=N puts more aside"
+                f"{self.address} took {took:g} seconds for a call, where {most:g} were put aside; "
+                "in a new run, --blackbox-set billed_seconds=N puts more aside"
             )
-        return said
+        return took
 
     def _due(self, texts: float, images: float, seconds: float) -> dict[str, float]:
         usd = self._rates.cost(texts, images, seconds) if self._rates else 0.0

@@ -226,7 +226,7 @@ def test_a_service_that_counts_more_than_was_put_aside_is_asked_no_more(
 
     server.spoil = dear
     metered = MeteredBox(box(server, price="1,4", at_once=1), Ledger(Caps(llm_usd=50)))
-    with pytest.raises(Exception, match=r"took 1e\+06 box_tokens_in where"):
+    with pytest.raises(Exception, match=r"took 1e\+06 black-box tokens in where"):
         metered.answers(IMAGES, PLAIN, NAMES)
     assert server.requests == 1
 
