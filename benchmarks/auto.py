@@ -290,7 +290,8 @@ def write(out: Path, found: dict[str, Any]) -> None:
     lines += ["", *found["notes"], ""]
     if rows:
         lines += [*measured_at(rows), ""]
-        lines += [*overview(rows), *by_world(rows), *same_runs(rows), *ablation(rows)]
+        lines += [*overview(rows), *against(rows), *by_world(rows), *same_runs(rows)]
+        lines += [*ten_tasks(rows), *ablation(rows)]
     if found["large"]:
         lines += many_classes(found["large"])
     out.with_suffix(".md").write_text("\n".join(lines) + "\n")
@@ -321,7 +322,11 @@ def mean(rows: Sequence[Row], key: str) -> float:
     worlds: dict[str, list[float]] = {}
     for row in rows:
         worlds.setdefault(row["world"], []).append(row[key])
-    return statistics.mean(map(statistics.mean, worlds.values()))
+    return statistics.mean(means(worlds))
+
+
+def means(groups: dict[str, list[float]]) -> list[float]:
+    return [statistics.mean(group) for group in groups.values()]
 
 
 def arms_of(rows: list[Row], known: Iterable[str]) -> list[str]:
@@ -353,6 +358,55 @@ def overview(rows: list[Row]) -> Iterator[str]:
             told = f"{gain(worst, key):+.1f} ({worst['world']}, {worst['shots']}, {worst['seed']})"
             prompts = statistics.mean(row["queries"] for row in own)
             yield f"| {arm}{mark} | {' | '.join(figures)} | {prompts:,.0f} | {told} |"
+
+
+def against(rows: list[Row]) -> Iterator[str]:
+    """What ``auto`` with a head is ahead of each other search with a head, paired by world."""
+    auto = {where(row): row for row in rows if row["arm"] == "auto"}
+    shots = sorted({row["shots"] for row in rows})
+    yield from ("", "Points that `auto +` is ahead of each `+` where both were measured: mean over")
+    yield from ("the worlds, with its 95 % interval over them.", "")
+    yield f"| search | {' | '.join(f'{n} shots' for n in shots)} |"
+    yield "|---|" + "---|" * len(shots)
+    for arm in arms_of(rows, [arm for arm in ARMS if arm != "auto"]):
+        cells = []
+        for n in shots:
+            gains: dict[str, list[float]] = {}
+            for row in rows:
+                if (row["arm"], row["shots"]) == (arm, n) and where(row) in auto:
+                    ahead = auto[where(row)]["headed"] - row["headed"]
+                    gains.setdefault(row["world"], []).append(ahead)
+            cells.append("{:+.1f} [{:+.1f}, {:+.1f}]".format(*mean_interval(means(gains))))
+        yield f"| {arm} + | {' | '.join(cells)} |"
+
+
+def ten_tasks(rows: list[Row]) -> Iterator[str]:
+    """Every search on the ten shapes tasks, at the seeds that all were measured at."""
+    some = [row for row in rows if row["arm"] in ARMS and row["world"] in TASKS]
+    arms = arms_of(some, ARMS)
+    common = set.intersection(*({where(r) for r in some if r["arm"] == arm} for arm in arms))
+    some = [row for row in some if where(row) in common]
+    told = ", ".join(map(str, sorted({row["seed"] for row in some})))
+    yield from ("", f"The ten shapes tasks at seeds {told}, with no head but those of `craft` and")
+    yield "`cbbt`: test accuracy with its 95 % interval over the runs, tasks that end below the"
+    yield from ("start on average, the worst run against its start.", "")
+    yield "| search | shots | runs | start | accuracy | tasks below | worst run | prompts |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for arm, n in itertools.product(arms, sorted({row["shots"] for row in some})):
+        own = [row for row in some if (row["arm"], row["shots"]) == (arm, n)]
+        start = statistics.mean(row["start"] for row in own)
+        middle, low, high = mean_interval([row["bare"] for row in own])
+        found = f"{middle:.1f} [{low:.1f}, {min(high, 100):.1f}]"
+        by_task: dict[str, list[float]] = {}
+        for row in own:
+            by_task.setdefault(row["world"], []).append(gain(row, "bare"))
+        below = sum(one < 0 for one in means(by_task))
+        worst = min(gain(row, "bare") for row in own)
+        prompts = statistics.mean(row["queries"] for row in own)
+        yield (
+            f"| {arm} | {n} | {len(own)} | {start:.1f} | {found} | {below} | {worst:+.1f} "
+            f"| {prompts:,.0f} |"
+        )
 
 
 def by_world(rows: list[Row]) -> Iterator[str]:
