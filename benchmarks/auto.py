@@ -30,8 +30,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -319,14 +320,15 @@ def gain(row: Row, key: str) -> float:
 
 def mean(rows: Sequence[Row], key: str) -> float:
     """Over worlds, of the mean over their runs."""
+    return statistics.mean(over_worlds(rows, itemgetter(key)))
+
+
+def over_worlds(rows: Iterable[Row], value: Callable[[Row], float]) -> list[float]:
+    """The mean of each world's runs."""
     worlds: dict[str, list[float]] = {}
     for row in rows:
-        worlds.setdefault(row["world"], []).append(row[key])
-    return statistics.mean(means(worlds))
-
-
-def means(groups: dict[str, list[float]]) -> list[float]:
-    return [statistics.mean(group) for group in groups.values()]
+        worlds.setdefault(row["world"], []).append(value(row))
+    return [statistics.mean(some) for some in worlds.values()]
 
 
 def arms_of(rows: list[Row], known: Iterable[str]) -> list[str]:
@@ -371,12 +373,9 @@ def against(rows: list[Row]) -> Iterator[str]:
     for arm in arms_of(rows, [arm for arm in ARMS if arm != "auto"]):
         cells = []
         for n in shots:
-            gains: dict[str, list[float]] = {}
-            for row in rows:
-                if (row["arm"], row["shots"]) == (arm, n) and where(row) in auto:
-                    ahead = auto[where(row)]["headed"] - row["headed"]
-                    gains.setdefault(row["world"], []).append(ahead)
-            cells.append("{:+.1f} [{:+.1f}, {:+.1f}]".format(*mean_interval(means(gains))))
+            own = [r for r in rows if (r["arm"], r["shots"]) == (arm, n) and where(r) in auto]
+            ahead = over_worlds(own, lambda row: auto[where(row)]["headed"] - row["headed"])
+            cells.append("{:+.1f} [{:+.1f}, {:+.1f}]".format(*mean_interval(ahead)))
         yield f"| {arm} + | {' | '.join(cells)} |"
 
 
@@ -397,10 +396,7 @@ def ten_tasks(rows: list[Row]) -> Iterator[str]:
         start = statistics.mean(row["start"] for row in own)
         middle, low, high = mean_interval([row["bare"] for row in own])
         found = f"{middle:.1f} [{low:.1f}, {min(high, 100):.1f}]"
-        by_task: dict[str, list[float]] = {}
-        for row in own:
-            by_task.setdefault(row["world"], []).append(gain(row, "bare"))
-        below = sum(one < 0 for one in means(by_task))
+        below = sum(one < 0 for one in over_worlds(own, lambda row: gain(row, "bare")))
         worst = min(gain(row, "bare") for row in own)
         prompts = statistics.mean(row["queries"] for row in own)
         yield (

@@ -247,7 +247,7 @@ class WebBox(BlackBox):
                 f"The price of '{self.address}' is not known; give it as --blackbox-set "
                 f"price={UNITS[unit]}."
             ]
-        given = "as given" if self.settings.price else f"read on {self.service.read}"
+        given = "as given" if self.settings.price != "" else f"read on {self.service.read}"
         if unit == "second":
             usual = self.service.usual_seconds
             lower = "real figures are lower" if usual is None else f"{usual:g} is usual"
@@ -291,9 +291,10 @@ class WebBox(BlackBox):
         except (httpx.HTTPError, _Refused) as error:
             failure = failures.as_service_error(error, self.address, self._scrub, failures.BOX)
         waited = time.monotonic() - begun
+        if self.service.unit == "second":
+            took = waited if failure is not None else self._seconds(answer.headers, waited)
+            self._bill.told = self._due(0, 0, took)
         if failure is not None:
-            if self.service.unit == "second":
-                self._bill.told = self._due(0, 0, waited)
             raise failure  # outside the handler: the cause holds the request with its key
         try:
             told = json.loads(content)
@@ -304,9 +305,7 @@ class WebBox(BlackBox):
                 service=self.address,
             ) from None
         tokens = self.tokens(told)
-        if self.service.unit == "second":
-            self._bill.told = self._due(0, 0, self._seconds(answer.headers, waited))
-        elif tokens is not None and 0 < tokens <= _MOST_TOKENS:
+        if tokens is not None and 0 < tokens <= _MOST_TOKENS:
             self._bill.told = self._due(*((tokens, 0) if kind == "text" else (0, tokens)), 0)
         return found
 
@@ -350,7 +349,7 @@ class WebBox(BlackBox):
 
     @cached_property
     def _rates(self) -> Rates | None:
-        """As given, or of the service's own model at its own address; None if not known."""
+        """As given, or known of its own address: for its time, or its own model; None if not."""
         known = self.service
         if self.settings.price != "":
             return parse_rates(str(self.settings.price), known.unit)
