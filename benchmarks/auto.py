@@ -38,6 +38,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from auto_parts import PARTS, make_part
 
 from llmopt.data.registry import open_dataset
 from llmopt.data.shapes import TASKS
@@ -76,12 +77,6 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "bbt": ("bbt", {}),
     "bptvlm": ("bptvlm", {}),
     "coop": ("coop", {}),
-}
-PARTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "auto without rename": ("auto", {"rename": False}),
-    "auto without chat": ("auto", {"chat": False}),
-    "auto without by class": ("auto", {"by_class": False}),
-    "auto with soft": ("auto", {"soft": 200}),
 }
 TEXT = ("auto", "chat", "random", "rename", "handcrafted", "zeroshot")
 
@@ -158,12 +153,16 @@ def runs(
         if (arm, world, shots, seed) in done:
             continue
         task = make_task(dataset, shots, seed)
-        kind, given = {**ARMS, **PARTS}[arm]
-        optimizer = make_optimizer(kind, given)
-        row = measure(box, optimizer, task, test, bool(optimizer.HEADLESS))
-        if optimizer.HEADLESS:
-            headless = make_optimizer(kind, given, head="auto")
-            row |= {k: v for k, v in measure(box, headless, task, test).items() if "head" in k}
+        if arm in PARTS:
+            with tempfile.TemporaryDirectory() as folder:
+                row = measure(box, make_part(arm, world, Path(folder)), task, test)
+        else:
+            kind, given = ARMS[arm]
+            optimizer = make_optimizer(kind, given)
+            row = measure(box, optimizer, task, test, bool(optimizer.HEADLESS))
+            if optimizer.HEADLESS:
+                headless = make_optimizer(kind, given, head="auto")
+                row |= {k: v for k, v in measure(box, headless, task, test).items() if "head" in k}
         where = {"arm": arm, "world": world, "shots": shots, "seed": seed}
         yield [(where | row | {"commit": commit()})[name] for name in FIELDS]
 
@@ -443,38 +442,44 @@ def same_runs(rows: list[Row]) -> Iterator[str]:
             yield f"| {arm} | {n} | {len(own)} | {' | '.join([*told, *spent])} |"
 
 
+ABLATION = {  # stage: the arm with it, the arm without it, its name in a summary
+    "rename": ("auto", "auto without rename", "rename"),
+    "chat, by class": ("auto", "auto without chat", "chat"),
+    "probes": ("auto", "auto without probes", "chat"),
+    "conversation": ("auto", "auto without conversation", "chat"),
+    "by class": ("auto", "auto without by class", "by class"),
+    "describe, alone": ("descriptions alone", "zeroshot", "describe"),
+    "describe, at last": ("auto with descriptions", "auto", "describe"),
+    "describe, wrong": ("wrong descriptions alone", "zeroshot", "describe"),
+    "soft": ("auto with soft", "auto", "craft"),
+}
+
+
 def ablation(rows: list[Row]) -> Iterator[str]:
     """What each stage brings to the same runs, in points, with 95 % intervals over the runs."""
-    auto = {where(row): row for row in rows if row["arm"] == "auto"}
-    yield from (
-        "",
-        "What a stage brings: points of test accuracy over the same runs without it.",
-        "",
-    )
+    yield from ("", "What a stage brings: points of test accuracy over the same runs without it,")
+    yield "with its 95 % interval over the runs, and the worst. Descriptions are 12 captions of"
+    yield "each class by somebody who knows it, wrong ones those of another class; alone is beside"
+    yield from ("the start with no other stage, at last after all others.", "")
     yield "| stage | shots | runs | without a head | with `--head auto` | kept in |"
     yield "|---|---|---|---|---|---|"
-    stages = {
-        "rename": "auto without rename", "chat, by class": "auto without chat",
-        "by class": "auto without by class", "soft": "auto with soft",
-    }  # fmt: skip
+    found = {(row["arm"], *where(row)): row for row in rows}
     shots = sorted({row["shots"] for row in rows})
-    for name, arm in stages.items():
+    for name, (with_it, without, stage_name) in ABLATION.items():
         for n in shots:
-            others = [r for r in rows if (r["arm"], r["shots"]) == (arm, n) and where(r) in auto]
-            if not others:
-                continue
-            cells = []
-            for key in ("bare", "headed"):
-                gains = [auto[where(r)][key] - r[key] for r in others]
-                cells.append(spread(gains if name != "soft" else [-g for g in gains]))
-            held = others if name == "soft" else [auto[where(r)] for r in others]
-            stage_name = {"chat, by class": "chat", "soft": "craft"}.get(name, name)
-            kept = sum(stage_name in r["kept"] for r in held)
-            yield f"| {name} | {n} | {len(others)} | {' | '.join(cells)} | {kept} |"
-    for n in sorted({row["shots"] for row in auto.values()}):
-        some = [row for row in auto.values() if row["shots"] == n]
-        cell = spread([r["headed"] - r["bare"] for r in some])
-        kept = sum(r["head"] != "none" for r in some)
+            pairs = [
+                (found[with_it, *place], found[without, *place])
+                for arm, *place in found
+                if arm == with_it and place[1] == n and (without, *place) in found
+            ]
+            if pairs:
+                cells = [spread([a[key] - b[key] for a, b in pairs]) for key in ("bare", "headed")]
+                kept = sum(stage_name in one["kept"] for one, _ in pairs)
+                yield f"| {name} | {n} | {len(pairs)} | {' | '.join(cells)} | {kept} |"
+    for n in shots:
+        some = [row for row in rows if (row["arm"], row["shots"]) == ("auto", n)]
+        cell = spread([row["headed"] - row["bare"] for row in some])
+        kept = sum(row["head"] != "none" for row in some)
         yield f"| head | {n} | {len(some)} | | {cell} | {kept} |"
 
 
