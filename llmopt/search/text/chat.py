@@ -6,7 +6,8 @@ comes next in each is decided from what is known (:mod:`llmopt.search.text.polic
 told (:mod:`llmopt.search.text.conversation`), its templates are scored, and what they say of words
 is known to all conversations in the next turn. Each keeps its own wordings. A conversation ends
 when nothing is left to gain or two turns of different purpose gained nothing. The final choice is
-among few finalists and the start, on training and validation images together
+among few finalists, on training and validation images together: first among the start and what the
+opening found, then whether anything that was asked for is convincingly better than that
 (:mod:`llmopt.search.text.selection`).
 
 Candidates rank by the mean log-likelihood of the true class on the training images, because with
@@ -22,6 +23,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence, Set
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -136,20 +138,30 @@ class Chat(Optimizer[ChatSettings]):
         counts: Counter[str],
         reason: str,
     ) -> Outcome:
-        """The end: fewer words, the choice, other names; and what it would have been unasked."""
+        """The end: fewer words, the choice, other names.
+
+        What the language model brought replaces what was known before it was asked only where that
+        convinces.
+        """
         s = self.settings
+        choosing = partial(choose, search, finalists=s.finalists, ensemble=s.ensemble)
         early = {one.template for one in opened}
         sources = {one.template: self._source(one.template, early, search.task) for one in found}
         shortened = sources[found[0].template] if found else ""
         going = not search.ledger.stopped  # what is left is done when it goes on
         if s.polish and found and going:
             found = polish(search, found, s.fitness)
-        choice = choose(search, found, finalists=s.finalists, ensemble=s.ensemble)
-        predictor, before = choice.predictor, None
-        source = sources.get(predictor.templates[0], shortened)
         asked = counts["calls"] + counts["refusals"]
-        if asked:
-            before = choose(search, opened, finalists=s.finalists, ensemble=s.ensemble).predictor
+        choice = choosing(opened if asked else found)
+        before = choice.predictor if asked else None
+        if before and (told := [one for one in found if one.template not in early]):
+            later = choosing(told, known=before.templates[0])
+            if later.fallback:
+                choice, found = choice.beside(later), opened
+            else:
+                choice = later.beside(choice)
+        predictor = choice.predictor
+        source = sources.get(predictor.templates[0], shortened)
         if s.aliases and going:
             names = find_aliases(search, predictor.templates[0], s.aliases, counts)
             predictor = dataclasses.replace(predictor, classnames=tuple(names))

@@ -1,10 +1,10 @@
-"""The final choice: few finalists and the start, on train and validation images together.
+"""The final choice: few finalists and what was known, on train and validation images together.
 
 The search picked its finalists on the training images, so their scores there are optimistic. Means
 are shrunk towards each other by their standard errors (:func:`llmopt.stats.shrink`), and a finalist
-replaces the start only if its paired gain is convincing: it exceeds its standard error and takes
-away a twentieth of the start's loss, as less is a change of confidence only. Otherwise the start is
-kept. Among finalists that the images cannot tell apart, the one with the fewest and plainest words
+replaces what was known, the start if nothing else was, only if its paired gain is convincing: it
+exceeds its standard error and takes away a twentieth of the loss, as less is a change of confidence
+only. Among finalists that the images cannot tell apart, the one with the fewest and plainest words
 is taken, the nearest to the start among those.
 """
 
@@ -14,7 +14,7 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -42,8 +42,8 @@ class Choice:
 
     Attributes:
         predictor: the chosen template, or templates.
-        fallback: the start was kept because nothing was convincingly better.
-        templates: the finalists and the start, best first.
+        fallback: what was known was kept because nothing was convincingly better.
+        templates: the finalists, what was known and the start, best first.
         why: it was chosen, as a sentence.
     """
 
@@ -52,25 +52,33 @@ class Choice:
     templates: tuple[TemplateResult, ...]
     why: str = ""
 
+    def beside(self, other: Choice) -> Choice:
+        """This one, with the finalists of another listed after its own."""
+        own = {one.text for one in self.templates}
+        rest = (replace(one, weight=0.0) for one in other.templates if one.text not in own)
+        return replace(self, templates=(*self.templates, *rest))
+
 
 def choose(
     search: Search,
     candidates: Sequence[Scored],
     *,
+    known: Template | None = None,
     finalists: int = FINALISTS,
     ensemble: int = 1,
 ) -> Choice:
-    """Choose among the best candidates and the start.
+    """Choose among the best candidates and what was known before them.
 
     Args:
         search: task and black box.
-        candidates: scored templates, best first; the start need not be among them.
+        candidates: scored templates, best first; what was known need not be among them.
+        known: what they are to replace; None is the start.
         finalists: how many of them are looked at again.
         ensemble: greedily combine up to this many finalists (with replacement); 1 is a single one.
     """
     task = search.task
-    start = task.start
-    templates = [start, *(c.template for c in candidates if c.template != start)][: finalists + 1]
+    known = known or task.start
+    templates = [known, *(c.template for c in candidates if c.template != known)][: finalists + 1]
     seen = [task.train]
     judged = [search.box.score_templates(task.train, templates, task.classnames, judge)]
     with contextlib.suppress(BudgetExhausted):  # nothing is left to pay for them
@@ -97,7 +105,7 @@ def choose(
     fallback = not convincing.any()
     winner, why = 0, "nothing was convincingly better than the start on the few shots"
     if not fallback:
-        winner, why = _plainest(order, templates, likelihoods, convincing)
+        winner, why = _plainest(order, templates, likelihoods, convincing, task.start)
     order.remove(winner)
     order.insert(0, winner)
 
@@ -166,9 +174,10 @@ def _plainest(
     templates: Sequence[Template],
     likelihoods: npt.NDArray[np.float64],
     convincing: npt.NDArray[np.bool_],
+    start: Template,
 ) -> tuple[int, str]:
     """The plainest finalist among those as good as the best on the same images, and why it is."""
-    best, start = order[0], templates[0]
+    best = order[0]
     equal = [j for j in order if convincing[j] and as_good(*likelihoods[[j, best, 0]])]
     if len(equal) < 2:
         return best, "no other finalist is as good on the few shots"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy.typing as npt
 import pytest
 
 from llmopt.errors import BudgetExhausted
-from llmopt.search.base import Search
+from llmopt.search.base import LANGUAGE_MODEL, Search
 from llmopt.search.text.archive import Scored
+from llmopt.search.text.chat import Chat
 from llmopt.search.text.selection import FINALISTS, Choice, as_good, choose, greedy_ensemble
+from llmopt.spend.ledger import Ledger
 from llmopt.stats import log_likelihoods
 from llmopt.task import FewShot, Labelled, Task
 from llmopt.template import PLAIN, Template
@@ -115,6 +118,59 @@ def test_likelier_but_less_accurate_is_no_gain() -> None:
     assert choice.fallback
     choice, _ = run({"a sure {}.": lambda i, split: max(confident(i, split), 0.4)})
     assert not choice.fallback
+
+
+@pytest.mark.parametrize("lead", [2.0, 1.0])
+def test_what_was_known_is_replaced_as_the_start_would_be(lead: float) -> None:
+    """Likelier than the start is not enough beside what is known to be better than that."""
+    known, new = Template("a small {}."), Template("a tiny {}.")
+    margins = {known.text: lambda i, split: 0.9, new.text: lambda i, split: lead + 0.3 * (i % 4)}
+    choice, _ = run(margins, known=known)
+    assert texts(choice) == [new.text]
+    assert not choice.fallback
+    margins[known.text] = better
+    choice, _ = run(margins, known=known)
+    assert texts(choice) == [known.text]
+    assert choice.fallback
+    assert {t.text for t in choice.templates} == {known.text, new.text}
+
+
+@pytest.mark.parametrize(("lead", "taken"), [(6.0, "the model's"), (1.5, "the probes'")])
+def test_what_a_conversation_brings_has_to_convince_beside_the_probes(
+    lead: float, taken: str
+) -> None:
+    """A little likelier on the few shots is luck, of many that were tried."""
+    texts_of = {"the probes'": "a small {}.", "the model's": "a tiny {} here."}
+
+    def lucky(i: int, split: str) -> float:
+        return lead if i % 3 else 1.2
+
+    known, new = texts_of.values()
+    task = make_task(shots=4)
+    box = Written({PLAIN: lambda i, split: 0.5, known: lambda i, split: 1.45, new: lucky})
+    search = Search(
+        task, box, None, 1, journal=None, ledger=Ledger(), checkpoints=None  # type: ignore[arg-type]
+    )  # fmt: skip
+    opened = [scored(box, text, task) for text in (known, PLAIN)]
+    found = [scored(box, new, task), *opened]
+    outcome = Chat(polish=False)._choose(search, found, opened, Counter(calls=1), "iterations")
+    assert outcome.before is not None
+    assert outcome.before.text is not None
+    assert outcome.before.text.templates[0].text == known
+    assert outcome.predictor.text is not None
+    assert outcome.predictor.text.templates[0].text == texts_of[taken]
+    assert (outcome.source == LANGUAGE_MODEL) is (taken == "the model's")
+    assert {t.text for t in outcome.templates} == {known, new, PLAIN}
+    assert (new in {t.text for t in outcome.front}) is (taken == "the model's")
+
+
+def test_finalists_of_two_choices_are_listed_once() -> None:
+    first, _ = run({"a small {}.": better, "a {} at rest.": lambda i, split: 0.5})
+    second, _ = run({"a small {}.": better, "a tiny {}.": better}, known=Template("a small {}."))
+    assert [(t.text, t.weight) for t in first.beside(second).templates] == [
+        *((t.text, t.weight) for t in first.templates),
+        ("a tiny {}.", 0.0),
+    ]
 
 
 def test_nothing_to_choose_from() -> None:
