@@ -41,7 +41,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more of the machine than of the code.
 # The fast tests ask the same every time; the slow ones (fuzz.py) look for what is new.
-settings.register_profile("llmopt", deadline=None, derandomize=True)
+settings.register_profile("llmopt", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("llmopt")
 
 

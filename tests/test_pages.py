@@ -29,7 +29,7 @@ from llmopt.runs import config
 from llmopt.vision.openclip import OpenClipBlackBox
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SLOW = {"gallery"}
+SLOW = {"gallery", "plug-in", "your-photos"}
 PAGES = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW))
     for path in (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md")))
@@ -167,6 +167,7 @@ def test_the_service_of_its_page_classifies(
     assert "not an image" in refused.json()["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_cache")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_prints_what_it_shows(path: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ CHAT = (
 ZERO = ("run", "--optimizer", "zeroshot")
 SOFT = (
     "run", "--optimizer", "craft", "--set", "budget=24", "--set", "dim=8", "--set", "population=4",
+    "--set", "head=none",
 )  # fmt: skip
 SECRET = "sk-abcdefghijklmnop"
 
@@ -154,7 +155,7 @@ def test_a_run_folder_that_is_moved_away(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_full_output_is_told(tmp_path: Path) -> None:
-    for words in (["run", "--optimizer", "zeroshot", "--quiet"], ["models", "list", "--json"]):
+    for words in (["run", "--optimizer", "zeroshot", "--quiet"], ["optimizers", "list", "--json"]):
         with Path("/dev/full").open("w") as full:
             ended = subprocess.run(
                 [*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path

@@ -411,7 +411,7 @@ def test_tables_of_numbers_can_be_read_back(folder: Path, finished: Done) -> Non
 
 
 def test_a_soft_prompt_in_words(tmp_path: Path) -> None:
-    asked = ("--set", "budget=40", "--set", "population=4", "--runs", tmp_path / "runs")
+    asked = ("--set", "budget=40", "--set", "population=4", *BARE, "--runs", tmp_path / "runs")
     folder = done("run", "--optimizer", "craft", *asked, "--json").json["run"]
     found = done("explain", folder, "--top", 2, "--json").json
     assert [place["began_at"] for place in found["prompts"][""]] == ["a", "photo", "of", "a"]
@@ -422,6 +422,7 @@ def test_a_soft_prompt_in_words(tmp_path: Path) -> None:
 
 
 TINY = ("--set", "budget=60", "--set", "population=8")
+BARE = ("--set", "head=none")
 GAIN = r"gain on the judging images \+\d\.\d{3} ± \d\.\d{3} nats; "
 
 
@@ -429,10 +430,10 @@ GAIN = r"gain on the judging images \+\d\.\d{3} ± \d\.\d{3} nats; "
     ("asked", "says"),
     [
         (
-            ("craft", *TINY),
+            ("craft", *TINY, *BARE),
             r"\nstopped: iterations; " + GAIN + r"waypoint \d of \d\n.*nats an image",
         ),
-        (("carrot", *TINY), GAIN + "the same search as craft; waypoint"),
+        (("carrot", *TINY, *BARE), GAIN + "the same search as craft; waypoint"),
         (
             ("bbt", *TINY),
             r"\nstopped: iterations; " + GAIN + r"waypoint \d of \d\n'llmopt docs nats'",
@@ -444,7 +445,7 @@ GAIN = r"gain on the judging images \+\d\.\d{3} ± \d\.\d{3} nats; "
             r"\nstopped: iterations; calls as published \d+\n",
         ),
         (
-            ("craft", *TINY, "--max-queries", 300),
+            ("craft", *TINY, *BARE, "--max-queries", 300),
             r"\nended early at the cap --max-queries; gain on the judging",
         ),
         (

@@ -21,7 +21,7 @@ from llmopt.spend.events import Watch
 
 SEARCHES: dict[str, dict[str, Any]] = {
     "chat": {"probes": 0, "restarts": 1, "iterations": 1, "pool": 4, "proposals": 2},
-    "craft": {"budget": 32, "dim": 8, "population": 8},
+    "craft": {"budget": 32, "dim": 8, "population": 8, "head": "none"},
 }
 
 

@@ -97,7 +97,7 @@ def kill_and_resume(search: str, share: float, runs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("search", "share"), [("craft", 0.3), pytest.param("zip", 0.7, marks=pytest.mark.slow)]
+    ("search", "share"), [("bbt", 0.3), pytest.param("zip", 0.7, marks=pytest.mark.slow)]
 )
 def test_a_killed_search_ends_like_an_undisturbed_one(
     search: str, share: float, tmp_path: Path

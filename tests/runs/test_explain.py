@@ -18,7 +18,9 @@ def run(root: Path, optimizer: str, **settings: object) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(tmp_path_factory.mktemp("runs"), "craft", budget=40, dim=8, population=4)
+    return run(
+        tmp_path_factory.mktemp("runs"), "craft", budget=40, dim=8, population=4, head="none"
+    )
 
 
 def test_every_vector_has_its_words(folder: Path) -> None:
