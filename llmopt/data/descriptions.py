@@ -62,12 +62,15 @@ class Descriptions:
         ]
 
 
-def read_descriptions(path: Path, classnames: Sequence[str]) -> Descriptions:
+def read_descriptions(
+    path: Path, classnames: Sequence[str], called: Sequence[str] = ()
+) -> Descriptions:
     """The descriptions of the classes of a task, from a file.
 
     Args:
         path: of the file.
         classnames: K names, which are found whatever their case, spacing and punctuation.
+        called: K names that take the place of ``{}`` in a text; those of the file if empty.
 
     Raises:
         ConfigError: the file is not of a known shape (the line is named), too large, or describes
@@ -84,8 +87,8 @@ def read_descriptions(path: Path, classnames: Sequence[str]) -> Descriptions:
     for name, texts in entries:
         found[normal(name)] = list(dict.fromkeys([*found.get(normal(name), []), *texts]))
     described = [
-        tuple(text.replace(SLOT, display_name(name)) for text in found.get(normal(name), ()))
-        for name in classnames
+        tuple(text.replace(SLOT, display_name(other)) for text in found.get(normal(name), ()))
+        for name, other in zip(classnames, called or classnames, strict=True)
     ]
     if not any(described):
         some = ", ".join(repr(name) for name, _ in entries[:3])

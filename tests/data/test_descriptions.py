@@ -64,8 +64,11 @@ def test_phrases_join_the_template(tmp_path: Path) -> None:
 
 
 def test_the_slot_stands_for_the_name(tmp_path: Path) -> None:
-    found = read_descriptions(write(tmp_path, {"dog": ["a {} that barks", "{0.x} dog"]}), NAMES)
+    path = write(tmp_path, {"dog": ["a {} that barks", "{0.x} dog"]})
+    found = read_descriptions(path, NAMES)
     assert found.texts == ((), ("a dog that barks", "{0.x} dog"))
+    found = read_descriptions(path, NAMES, ["moggy", "cur"])
+    assert found.texts == ((), ("a cur that barks", "{0.x} dog"))
 
 
 @pytest.mark.parametrize(

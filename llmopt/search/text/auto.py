@@ -100,7 +100,7 @@ class Auto(Optimizer[AutoSettings]):
     def stages(self, task: Task) -> Iterator[Optimizer[Any]]:
         """The searches that may be held, in order."""
         s = self.settings
-        if s.rename and not s.file:  # which knows the classes by the names they have
+        if s.rename:
             yield Rename()
         if s.chat:
             templates = s.budget or (200 if task.shots == 1 else 400 if task.shots <= 4 else 800)
@@ -159,6 +159,8 @@ class Auto(Optimizer[AutoSettings]):
                 continue
             if isinstance(stage, ByClass):
                 stage = ByClass(templates=tuple(one.text for one in front))
+            elif isinstance(stage, Filed):
+                stage = stage.of(search.task.classnames)  # the names they came with
             before = search.ledger.state()
             later = [one for one in stages[number + 1 :] if not _left_out(one, search, task)]
             with search.ledger.within(**_shares(search, stage, later)):

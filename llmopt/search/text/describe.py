@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
 from annotated_types import Ge, Le
 
-from llmopt.data.descriptions import read_descriptions
+from llmopt.data.descriptions import Descriptions, read_descriptions
 from llmopt.errors import BudgetExhausted, ConfigError
 from llmopt.predictor import single
 from llmopt.resources import read_prompt
@@ -210,24 +211,38 @@ class Filed(Describing[FiledSettings]):
 
     form = "file"
     Settings = FiledSettings
+    names: tuple[str, ...] = ()
+
+    def of(self, names: Sequence[str]) -> Filed:
+        """The same for classes that the file knows by other names than a task has for them.
+
+        Args:
+            names: K, in label order.
+        """
+        filed = Filed(self.settings)
+        filed.names = tuple(names)
+        return filed
 
     def per_class(self, task: Task) -> int:
         """As many as the file has of any class."""
-        read = read_descriptions(Path(self.settings.file), task.classnames)
-        return min(self.settings.most, max(map(len, read.texts)))
+        return min(self.settings.most, max(map(len, self._read(task).texts)))
 
     def check(self, box: BlackBox, task: Task) -> None:
         """Read the file, too."""
         super().check(box, task)
-        read_descriptions(Path(self.settings.file), task.classnames)
+        self._read(task)
 
     def written(self, search: Search, counts: Counter[str]) -> list[list[str]]:
         """What stands in it."""
         task = search.task
-        read = read_descriptions(Path(self.settings.file), task.classnames)
+        read = self._read(task)
         prompts = read.prompts(task.start, task.classnames)
         counts["proposals"] = sum(map(len, prompts))
         counts["not_described"] = sum(not own for own in prompts)
         counts["of_other_classes"] = read.others
         search.event("descriptions", shape=read.shape, phrases=read.phrases, counts=dict(counts))
         return prompts
+
+    def _read(self, task: Task) -> Descriptions:
+        names = self.names or task.classnames
+        return read_descriptions(Path(self.settings.file), names, task.classnames)

@@ -14,6 +14,7 @@ import llmopt
 from llmopt.data.shapes import ShapesDataset
 from llmopt.data.worlds import open_world
 from llmopt.search.text.auto import _is_code
+from llmopt.search.text.described import DescribedPredictor
 from llmopt.task import Task
 
 SHAPES = ShapesDataset("shapes-small").classnames
@@ -65,11 +66,26 @@ def test_a_file_knows_the_classes_by_their_names(tmp_path: Path) -> None:
     path = tmp_path / "codes.json"
     said = {code: [f"a photo of a {name}."] for code, name in zip(CODES, SHAPES, strict=True)}
     path.write_text(json.dumps(said))
-    found = run(tmp_path, CODES, descriptions=str(path), settings={"budget": 16})
+    settings = {"budget": 16, "rename": False}
+    found = run(tmp_path, CODES, descriptions=str(path), settings=settings)
     stages = found.result["optimizer"]["summary"]["stages"]
     assert [stage["name"] for stage in stages] == ["chat", "by class", "describe", "head"]
     assert stages[2]["kept"]
     assert found.predictor.innermost.classnames == tuple(CODES)
+
+
+def test_a_file_knows_classes_that_were_renamed_by_the_names_they_came_with(tmp_path: Path) -> None:
+    path = tmp_path / "codes.json"
+    path.write_text(json.dumps({code: ["a photo of a small {}."] for code in CODES}))
+    found = run(tmp_path, CODES, descriptions=str(path), settings={"chat": False})
+    rename, describe, _ = found.result["optimizer"]["summary"]["stages"]
+    assert (rename["name"], rename["kept"]) == ("rename", True)
+    assert (describe["name"], describe["kept"]) == ("describe", True)
+    predictor = found.predictor.innermost
+    assert isinstance(predictor, DescribedPredictor)
+    assert predictor.classnames[:2] == ("circle", "square")
+    assert predictor.prompts[0] == ("a photo of a small circle.",)
+    assert found.result["best"]["test_accuracy"] > 0.9
 
 
 def test_each_class_has_its_own_template_where_no_one_suits_all(tmp_path: Path) -> None:
