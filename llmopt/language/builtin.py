@@ -30,6 +30,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from llmopt.sentences import Sentence, phrase_features, vocabulary
+from llmopt.stats import settled
 from llmopt.template import PLAIN, SLOT
 
 NAME = "builtin"
@@ -181,7 +182,10 @@ def _compose(effects: _Drawn, rng: np.random.Generator) -> Sentence:
 
 
 class _Effects:
-    """Bayesian linear regression of the score on phrases, in its dual form."""
+    """Bayesian linear regression of the score on phrases, in its dual form.
+
+    Effects are rounded: phrases that were only seen together are equally good on every machine.
+    """
 
     def __init__(self, scores: dict[str, float]) -> None:
         self._rows = [Sentence.parse(text).features() for text in scores]
@@ -199,7 +203,7 @@ class _Effects:
     def mean(self) -> _Drawn:
         """The posterior mean; phrases never seen have no effect."""
         weights = _PRIOR**2 * self._x.T @ (self._solve @ self._y)
-        return _Drawn(self._column, weights, None)
+        return _Drawn(self._column, settled(weights), None)
 
     def sample(self, rng: np.random.Generator) -> _Drawn:
         """One draw from the posterior (Matheron's rule); unseen phrases come from the prior."""
@@ -207,7 +211,7 @@ class _Effects:
         noise = rng.normal(0, _NOISE, len(self._y))
         residual = self._y - self._x @ prior - noise
         weights = prior + _PRIOR**2 * self._x.T @ (self._solve @ residual)
-        return _Drawn(self._column, weights, rng)
+        return _Drawn(self._column, settled(weights), rng)
 
 
 class _Drawn:

@@ -430,7 +430,7 @@ GAIN = r"gain on the judging images \+\d\.\d{3} ± \d\.\d{3} nats; "
     ("asked", "says"),
     [
         (
-            ("craft", *TINY, *BARE),
+            ("craft", *TINY),
             r"\nstopped: iterations; " + GAIN + r"waypoint \d of \d\n.*nats an image",
         ),
         (("carrot", *TINY, *BARE), GAIN + "the same search as craft; waypoint"),
