@@ -47,11 +47,6 @@ settings.register_profile("llmopt", deadline=None, derandomize=True, max_example
 settings.load_profile("llmopt")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are cores: a fifth of the time tests wait, for servers mostly."""
-    return (3 * (os.cpu_count() or 1) + 1) // 2
-
-
 @pytest.fixture(scope="session", autouse=True)
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache from test to test, for ``shared_cache`` and for what is set up once for many tests.
