@@ -18,6 +18,8 @@ from llmopt.search.soft.bbt import Bbt
 from llmopt.search.text.random import Random
 from llmopt.spend.events import Finished, Note, Progress, Started, Watch
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 NAMES = ("red", "green", "blue")
 CLI = Path(llmopt.__file__).parent / "cli"
 

@@ -14,6 +14,8 @@ import llmopt
 from llmopt.data.shapes import SHAPES, ShapesDataset
 from llmopt.errors import ConfigError, DatasetError, RunFolderError
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> llmopt.PromptClassifier:

@@ -37,6 +37,8 @@ from llmopt.vision import shapes_tiny
 from llmopt.vision.metered import MeteredBox
 from llmopt.vision.openclip import OpenClipBlackBox
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 ENSEMBLE = {"a photo of a small {}.": 2 / 3, "a blurry photo of the {}, tiny": 1 / 3}
 
 

@@ -14,6 +14,8 @@ from llmopt.errors import ConfigError, ServiceError
 from llmopt.runs import folder as run_folder
 from llmopt.runs.config import RunConfig
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 SMALL = {"probes": 0, "restarts": 1, "iterations": 4, "proposals": 2}
 
 

@@ -10,6 +10,8 @@ from llmopt.runs.explain import explain
 from llmopt.spend.files import read_arrays, write_arrays
 from llmopt.vision.openclip import OpenClipBlackBox
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 
 def run(root: Path, optimizer: str, **settings: object) -> Path:
     config = RunConfig(optimizer=optimizer, settings=settings, runs=str(root))  # type: ignore[arg-type]

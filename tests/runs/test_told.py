@@ -14,6 +14,8 @@ from llmopt.report.sections import sentence
 from llmopt.runs.told import counts, stages, unaided
 from llmopt.search.base import Stage
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 
 def result(fallback: bool = False, source: str = "", **summary: Any) -> dict[str, Any]:
     return {

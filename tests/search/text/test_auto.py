@@ -17,6 +17,8 @@ from llmopt.search.text.auto import _is_code
 from llmopt.search.text.described import DescribedPredictor
 from llmopt.task import Task
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 SHAPES = ShapesDataset("shapes-small").classnames
 CODES = [f"class_{k:02d}" for k in range(len(SHAPES))]
 

@@ -27,6 +27,8 @@ from llmopt.task import FewShot, Task
 from llmopt.testing.world import make_task, stage
 from llmopt.vision.base import Access, BlackBox, BoxInfo
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 SHAPES = ShapesDataset("shapes-solid").classnames
 CODES = [f"class_{k:02d}" for k in range(len(SHAPES))]
 

@@ -15,6 +15,8 @@ from llmopt.search.text.weighing import Shots, convinces
 from llmopt.stats import log_likelihoods
 from llmopt.task import Labelled, Task
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 SHAPES = ShapesDataset("shapes-solid").classnames
 CODES = [f"class_{k:02d}" for k in range(len(SHAPES))]
 
