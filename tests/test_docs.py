@@ -61,6 +61,7 @@ class Seen(HTMLParser):
             self.levels.append(int(tag[1]))
 
 
+@pytest.mark.long
 def test_every_page_of_the_site_stands_alone(site: Path) -> None:
     """Nothing from elsewhere, one first heading, no level left out, a text for each picture."""
     pages = [path for path in site.rglob("*.html") if "gallery" not in path.parts]

@@ -31,7 +31,7 @@ from llmopt.vision.openclip import OpenClipBlackBox
 CHECKOUT = Path(__file__).resolve().parents[1]
 FAST = {"README", "first-run"}
 PAGES = [
-    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem not in FAST))
+    pytest.param(path, id=path.stem, marks=[pytest.mark.long] * (path.stem not in FAST))
     for path in (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md")))
 ]
 CROCKERY = {"circle": "plate", "ring": "bowl", "heart": "mug", "bar": "spoon"}
@@ -167,7 +167,7 @@ def test_the_service_of_its_page_classifies(
     assert "not an image" in refused.json()["detail"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("shared_cache")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_prints_what_it_shows(path: Path, tmp_path: Path) -> None:

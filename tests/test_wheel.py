@@ -68,6 +68,7 @@ def test_wheel_holds_package_prompts_pages_and_weights_and_nothing_else(wheel: P
     assert not [name for name in names if "__pycache__" in name]
 
 
+@pytest.mark.long
 def test_main_job_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     where = (
         "import sys, llmopt; from llmopt.resources import prompts_root;"

@@ -154,6 +154,7 @@ def test_a_run_folder_that_is_moved_away(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert done("resume", tmp_path / "elsewhere", "--json").json["status"] == "complete"
 
 
+@pytest.mark.long
 def test_a_full_output_is_told(tmp_path: Path) -> None:
     for words in (["run", "--optimizer", "zeroshot", "--quiet"], ["optimizers", "list", "--json"]):
         with Path("/dev/full").open("w") as full:
@@ -249,6 +250,7 @@ def test_titles_take_no_emoji(tmp_path: Path) -> None:
     assert "folder::dog:, 1-shot" in out
 
 
+@pytest.mark.long
 def test_any_encoding_of_the_terminal_will_do(tmp_path: Path) -> None:
     ended = llmopt("run", "--template", "ein größeres {}", *ZERO[1:], cwd=tmp_path,
                    PYTHONIOENCODING="ascii")  # fmt: skip

@@ -98,7 +98,7 @@ def kill_and_resume(
 
 
 @pytest.mark.parametrize(
-    ("requests", "after"), [pytest.param(1, 0.0, marks=pytest.mark.slow), (8, 0.2)]
+    ("requests", "after"), [pytest.param(1, 0.0, marks=pytest.mark.long), (8, 0.2)]
 )
 def test_a_killed_run_ends_like_an_undisturbed_one(
     requests: int, after: float, tmp_path: Path, undisturbed: tuple[dict[str, Any], int]

@@ -93,7 +93,7 @@ ENDS: dict[str, Callable[[int], None]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     kill_and_repeat(ENDS["kill -9"], requests=3, jobs=2, cells=2, runs=tmp_path / "runs")
 

@@ -61,6 +61,7 @@ def check(whole: dict[str, Any], cut: dict[str, Any], kills: int) -> None:
     assert [name for name in cut["left"] if not name.endswith(".tmp")] == whole["left"]
 
 
+@pytest.mark.long
 def test_a_handful_of_instants(tmp_path: Path) -> None:
     whole, *cuts = play(tmp_path, [*map(str, FEW), "0.4,0.5", "0.2,0.3,0.2"])
     assert whole["instants"] > 60

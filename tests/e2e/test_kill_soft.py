@@ -96,7 +96,7 @@ def kill_and_resume(search: str, share: float, runs: Path) -> None:
         np.testing.assert_array_equal(array, predictor[name])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("search", "share"), [("craft", 0.3), ("zip", 0.7)])
 def test_a_killed_search_ends_like_an_undisturbed_one(
     search: str, share: float, tmp_path: Path

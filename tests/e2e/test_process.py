@@ -83,7 +83,9 @@ def test_a_mistake_is_one_line_on_stderr(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_ctrl_c_and_resume(tmp_path: Path, undisturbed: Any, number: signal.Signals) -> None:
     process = start(*LONG, "-v", cwd=tmp_path)
     read_until(process, r"^\[1/12\] ")

@@ -116,6 +116,7 @@ def webdataset(folder: Path, images: Labelled) -> None:
                 tar.addfile(member, BytesIO(content))
 
 
+@pytest.mark.long
 def test_clip_benchmark_scores_the_same(
     run: Path, box: OpenClipBlackBox, images: Labelled, tmp_path: Path
 ) -> None:
@@ -185,6 +186,7 @@ def test_transformers_gets_the_prompts_we_score(
 # --- soft prompts and heads ----------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_soft_prompts_and_heads_are_exported_and_loaded(
     box: OpenClipBlackBox, images: Labelled, tmp_path: Path
 ) -> None:

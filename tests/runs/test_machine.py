@@ -51,6 +51,7 @@ def _found(runs: Path, environment: dict[str, str]) -> object:
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_the_same_seed_finds_the_same_on_another_processor(tmp_path: Path) -> None:
     here = _found(tmp_path / "here", dict.fromkeys(THREADS, "2"))
     assert _found(tmp_path / "there", OLD | dict.fromkeys(THREADS, "1")) == here

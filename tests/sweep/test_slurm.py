@@ -72,6 +72,7 @@ def test_without_slurm_it_says_so(tmp_path: Path) -> None:
         execute(cells(tmp_path, 1), tmp_path, SlurmEngine(), Watch())
 
 
+@pytest.mark.long
 def test_an_array_of_workers_finishes_a_grid(cluster: Path, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     grid = cells(root, 4)

@@ -91,7 +91,13 @@ def refusal(name: str, **options: Any) -> str:
 # --------------------------------------------------------------------------------- precisions
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.long] * (kind not in ("vit", "resnet")))
+        for kind in KINDS
+    ],
+)
 def test_every_kind_of_model_computes_in_every_precision(kind: str, tmp_path: Path) -> None:
     name = write(tmp_path, kind)
     found = {}
