@@ -7,7 +7,8 @@
 
 All shapes tasks and harder worlds, scikit-learn's digits and, where ``LLMOPT_DATA`` holds it,
 Caltech-101, behind the embedded model, which knows nothing of the last two. The language model is
-the built-in rewriter, which does not know what things look like: no descriptions are asked for. A
+the built-in rewriter, which does not know what things look like: no descriptions are asked for;
+the arms that have some (``auto_parts.py``) read them from a file, for drawn worlds only. A
 search runs once; its result is measured as it is and with ``--head auto`` on it. Optimizers with a
 head of their own search once more without it. Runs are kept in the results and not repeated, but
 with ``--again``. ``--large CLASSES`` measures ``auto`` on so many with 60 descriptions each,
@@ -151,6 +152,8 @@ def runs(
     test = open_test(dataset)
     for shots, seed, arm in itertools.product(asked.shots, asked.seeds, asked.arms):
         if (arm, world, shots, seed) in done:
+            continue
+        if "descriptions" in arm and world not in (*TASKS, *WORLDS):
             continue
         task = make_task(dataset, shots, seed)
         if arm in PARTS:

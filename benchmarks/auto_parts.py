@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -31,10 +31,12 @@ PARTS: Final = (
 _ALONE: Final[dict[str, Any]] = {"rename": False, "chat": False, "by_class": False}
 
 
-class Without(Auto):
-    """``auto`` whose chat stage has fewer parts."""
+class ChatChanged(Auto):
+    """``auto`` with other settings of its chat stage."""
 
-    changed: ClassVar[dict[str, int]]
+    def __init__(self, **changed: int) -> None:
+        super().__init__()
+        self.changed = changed
 
     def stages(self, task: Task) -> Iterator[Optimizer[Any]]:
         """As they are, but for the chat stage."""
@@ -42,25 +44,13 @@ class Without(Auto):
             yield Chat(**stage.as_given() | self.changed) if isinstance(stage, Chat) else stage
 
 
-class WithoutProbes(Without):
-    """The conversation begins from a pool of captions."""
-
-    changed: ClassVar = {"probes": 0}
-
-
-class WithoutConversation(Without):
-    """Probes only."""
-
-    changed: ClassVar = {"iterations": 0}
-
-
 def make_part(arm: str, world: str, folder: Path) -> Optimizer[Any]:
     """An optimizer by its arm; descriptions are written into the folder."""
     match arm:
         case "auto without probes":
-            return WithoutProbes()
+            return ChatChanged(probes=0)  # the conversation begins from a pool of captions
         case "auto without conversation":
-            return WithoutConversation()
+            return ChatChanged(iterations=0)
         case "auto with descriptions":
             return Auto(file=written(world, folder))
         case "descriptions alone":

@@ -1,4 +1,4 @@
-"""What each part of the chat optimizer is worth, at equal calls to the language model.
+"""What each part of the chat optimizer is worth.
 
     .venv/bin/python benchmarks/chat_ablations.py
     .venv/bin/python benchmarks/chat_ablations.py --llm openai:MODEL --seeds 1 2 3

@@ -43,7 +43,7 @@ class Choice:
     Attributes:
         predictor: the chosen template, or templates.
         fallback: what was known was kept because nothing was convincingly better.
-        templates: the finalists, what was known and the start, best first.
+        templates: the finalists and what was known, best first.
         why: it was chosen, as a sentence.
     """
 
@@ -103,7 +103,8 @@ def choose(
         range(len(templates)), key=lambda j: (bool(convincing[j]), shrunk[j]), reverse=True
     )
     fallback = not convincing.any()
-    winner, why = 0, "nothing was convincingly better than the start on the few shots"
+    what = "the start" if known == task.start else "what was known"
+    winner, why = 0, f"nothing was convincingly better than {what} on the few shots"
     if not fallback:
         winner, why = _plainest(order, templates, likelihoods, convincing, task.start)
     order.remove(winner)
